@@ -1,0 +1,43 @@
+"""Decorrelated colour: coordinates in which the colours of natural images are uncorrelated and of equal variance."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Square root of the colour covariance of ImageNet (Lucid, misc/io and optvis/param/color.py, 2018), divided by its
+# largest column norm, so that a step of θ keeps the scale of a step of the image.
+_SQRT_COVARIANCE = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
+TO_RGB = (_SQRT_COVARIANCE / np.linalg.norm(_SQRT_COVARIANCE, axis=0).max()).T.astype(np.float32)
+FROM_RGB = np.linalg.inv(TO_RGB.astype(np.float64)).astype(np.float32)
+
+
+def to_rgb(colour: jax.Array) -> jax.Array:
+    """Red, green, blue of decorrelated colours: `[..., 3]` to `[..., 3]`, linear, no offset.
+
+    Source:
+        Lucid (2018), `optvis.param.color`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> bool(jnp.allclose(from_rgb(to_rgb(jnp.array([0.1, 0.2, 0.3]))), jnp.array([0.1, 0.2, 0.3]), atol=1e-6))
+        True
+    """
+    return jnp.matmul(colour, TO_RGB, precision=jax.lax.Precision.HIGHEST)
+
+
+def from_rgb(rgb: jax.Array) -> jax.Array:
+    """Decorrelated colours of red, green, blue: the inverse of `to_rgb`."""
+    return jnp.matmul(rgb, FROM_RGB, precision=jax.lax.Precision.HIGHEST)
+
+
+def applies(decorrelate: bool, channels: int) -> bool:
+    """Whether colours are decorrelated: where it is asked for and there are three of them."""
+    return decorrelate and channels == 3
+
+
+def logit(image: jax.Array) -> jax.Array:
+    """The inverse of the sigmoid, with the ends pulled in by 5e-4 so that black and white stay finite."""
+    image = jnp.clip(image, 5e-4, 1 - 5e-4)
+    return jnp.log(image) - jnp.log1p(-image)

@@ -1,0 +1,89 @@
+"""The image as its Fourier spectrum, preconditioned to that of natural images."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_input.images.colour import applies, from_rgb, logit, to_rgb
+from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images
+
+
+def spectrum_scale(height: int, width: int, decay: float = 1.0) -> np.ndarray:
+    """Lucid's scale of each coefficient: sqrt(width·height) / max(f, 1/max(width, height))^decay.
+
+    Args:
+        height, width: of the image.
+        decay: 1 gives every octave the same energy, as in natural images; 0 is white.
+
+    Returns:
+        `[height, width // 2 + 1]` float32, f in cycles a pixel as of `rfft2`.
+
+    Source:
+        Lucid (2018), `optvis.param.spatial.fft_image`.
+
+    Example:
+        >>> spectrum_scale(4, 4)[0].tolist()
+        [16.0, 16.0, 8.0]
+    """
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
+    scale = np.sqrt(width * height) / np.maximum(frequency, 1 / max(width, height)) ** decay
+    return scale.astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fourier(Parameterization):
+    """See `fourier`."""
+
+    decorrelate: bool = True
+    sd: float = 0.01
+    decay: float = 1.0
+
+    def init(self, key: jax.Array, batch: int) -> jax.Array:
+        height, width, channels = self.bound()
+        return self.sd * jax.random.normal(key, (batch, height, width // 2 + 1, channels, 2), jnp.float32)
+
+    def decode(self, theta: jax.Array) -> jax.Array:
+        height, bins = theta.shape[-4:-2]
+        width = self.shape[1] if self.shape else 2 * (bins - 1)
+        scale = spectrum_scale(height, width, self.decay)[..., None] / 4
+        spectrum = jax.lax.complex(theta[..., 0], theta[..., 1]) * scale
+        image = jnp.fft.irfft2(spectrum, s=(height, width), axes=(-3, -2))
+        return jax.nn.sigmoid(to_rgb(image) if applies(self.decorrelate, theta.shape[-2]) else image)
+
+    def encode(self, image: jax.Array) -> jax.Array:
+        image = logit(check_images(image))
+        height, width, channels = image.shape[-3:]
+        image = from_rgb(image) if applies(self.decorrelate, channels) else image
+        spectrum = jnp.fft.rfft2(image, axes=(-3, -2)) * (4 / spectrum_scale(height, width, self.decay)[..., None])
+        return jnp.stack([spectrum.real, spectrum.imag], -1)
+
+
+def fourier(shape: Shape | None = None, *, decorrelate: bool = True, sd: float = 0.01, decay: float = 1.0) -> Fourier:
+    """θ is the spectrum of the image before a sigmoid: image = σ(C · irfft2(scale · θ) / 4).
+
+    A step of gradient ascent in θ moves low frequencies as far as high ones, which pixels do not.
+
+    Args:
+        shape: (height, width, channels); the model's if None. Unbound, `decode` takes the width to be even.
+        decorrelate: θ in decorrelated colours (where the image has three channels): C is `colour.to_rgb`.
+        sd: standard deviation of the initial coefficients.
+        decay: see `spectrum_scale`.
+
+    Returns:
+        A parameterization; θ is `[..., H, W // 2 + 1, C, 2]` float32, the last axis real and imaginary part.
+
+    Source:
+        Olah, Mordvintsev & Schubert, Feature Visualization (2017), "preconditioning"; Lucid (2018).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> image = jnp.linspace(0, 1, 75).reshape(5, 5, 3)
+        >>> p = fourier((5, 5, 3))
+        >>> bool(abs(p.decode(p.encode(image)) - image).max() < 1e-3)
+        True
+    """
+    return Fourier(shape and as_shape(shape), bool(decorrelate), float(sd), float(decay))

@@ -1,0 +1,77 @@
+"""The image as its pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_input.errors import InputError
+from jaxopt_input.images.colour import applies, from_rgb, logit, to_rgb
+from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels(Parameterization):
+    """See `pixels`."""
+
+    bound_by: Literal["clip", "sigmoid"] = "clip"
+    decorrelate: bool = False
+    sd: float = 0.01
+
+    def init(self, key: jax.Array, batch: int) -> jax.Array:
+        noise = self.sd * jax.random.normal(key, (batch, *self.bound()), jnp.float32)
+        return noise if self.bound_by == "sigmoid" else self.project(self._from_rgb(0.5 + noise))
+
+    def decode(self, theta: jax.Array) -> jax.Array:
+        image = self._to_rgb(theta)
+        if self.bound_by == "sigmoid":
+            return jax.nn.sigmoid(image)
+        # `project` keeps θ in range up to rounding: clip the value, and let the gradient pass at the bounds.
+        return image + jax.lax.stop_gradient(jnp.clip(image, 0, 1) - image)
+
+    def encode(self, image: jax.Array) -> jax.Array:
+        image = check_images(image)
+        return self._from_rgb(logit(image) if self.bound_by == "sigmoid" else image)
+
+    def project(self, theta: jax.Array) -> jax.Array:
+        if self.bound_by == "sigmoid":
+            return theta
+        return self._from_rgb(jnp.clip(self._to_rgb(theta), 0, 1))
+
+    def _to_rgb(self, theta: jax.Array) -> jax.Array:
+        return to_rgb(theta) if applies(self.decorrelate, theta.shape[-1]) else theta
+
+    def _from_rgb(self, image: jax.Array) -> jax.Array:
+        return from_rgb(image) if applies(self.decorrelate, image.shape[-1]) else image
+
+
+def pixels(
+    shape: Shape | None = None,
+    *,
+    bound: Literal["clip", "sigmoid"] = "clip",
+    decorrelate: bool = False,
+    sd: float = 0.01,
+) -> Pixels:
+    """θ is the image itself (`clip`), or what a sigmoid turns into it.
+
+    Args:
+        shape: (height, width, channels); the model's if None.
+        bound: "clip" clips after each update; "sigmoid" needs no clipping and suits line searches.
+        decorrelate: θ in decorrelated colours (where the image has three channels).
+        sd: standard deviation of the initial noise around grey, in the units of θ.
+
+    Raises:
+        InputError: for an unknown bound.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> image = pixels((4, 4, 3)).init(jax.random.key(0), batch=2)
+        >>> image.shape, bool((abs(image - 0.5) < 0.05).all())
+        ((2, 4, 4, 3), True)
+    """
+    if bound not in ("clip", "sigmoid"):
+        raise InputError(f"pixels are bounded by 'clip' or 'sigmoid', not {bound!r}")
+    return Pixels(shape and as_shape(shape), bound, decorrelate, float(sd))

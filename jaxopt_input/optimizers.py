@@ -1,0 +1,206 @@
+"""Optax optimizers by name, with traced hyperparameters, and L-BFGS with a line search made for batches.
+
+An `Optimizer` is a pytree: its factory is static, its hyperparameters are leaves, so that another learning rate does
+not recompile, and an array of learning rates is one a target. `minimize` takes any Optax object as well.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.targets import canonical, leaf, traced
+
+# Each rate suits θ of `images.fourier()` and moves by about 0.05 a step where the rule normalises the gradient.
+FACTORIES: dict[str, tuple[Callable[..., optax.GradientTransformation], float]] = {
+    "adabelief": (optax.adabelief, 0.05),
+    "adagrad": (optax.adagrad, 0.5),
+    "adam": (optax.adam, 0.05),
+    "adamw": (optax.adamw, 0.05),
+    "amsgrad": (optax.amsgrad, 0.05),
+    "lion": (optax.lion, 0.02),
+    "nadam": (optax.nadam, 0.05),
+    "radam": (optax.radam, 0.05),
+    "rmsprop": (optax.rmsprop, 0.02),
+    "sgd": (optax.sgd, 1.0),
+    "sign_sgd": (optax.sign_sgd, 0.02),
+    "yogi": (optax.yogi, 0.05),
+}
+NAMES = (*FACTORIES, "lbfgs")
+
+
+@traced
+class Optimizer:
+    """An Optax factory by name and its hyperparameters; made by `optimizer`, `adam`, `sgd`, `lbfgs`."""
+
+    name: str
+    memory: int = 0
+    hyperparameters: dict[str, Any] = leaf(rank=0, default_factory=dict)
+
+    def build(self) -> optax.GradientTransformationExtraArgs:
+        """The Optax transformation with these hyperparameters; for L-BFGS, the direction without its line search."""
+        if self.name == "lbfgs":
+            return optax.with_extra_args_support(optax.scale_by_lbfgs(memory_size=self.memory))
+        return optax.with_extra_args_support(FACTORIES[self.name][0](**self.hyperparameters))
+
+
+def optimizer(name: str, learning_rate: Any = None, **hyperparameters: Any) -> Optimizer:
+    """An optimizer by name, with the rate that suits a Fourier image unless told otherwise.
+
+    Args:
+        name: one of `NAMES`.
+        learning_rate: a positive number, or one a target; "lbfgs" takes none, since it searches along a line.
+        hyperparameters: numbers by the names of the Optax factory, such as `b1=0.9`.
+
+    Raises:
+        InputError: for an unknown name or hyperparameter (the nearest are offered) or a rate that is not positive.
+
+    Example:
+        >>> optimizer("adam").hyperparameters
+        {'learning_rate': array(0.05, dtype=float32)}
+    """
+    if name == "lbfgs":
+        if learning_rate is not None:
+            raise InputError("lbfgs finds its step by a line search: leave the learning rate out")
+        return lbfgs(**hyperparameters)
+    if name not in FACTORIES:
+        raise unknown("optimizer", name, NAMES)
+    factory, rate = FACTORIES[name]
+    rate = canonical(rate if learning_rate is None else learning_rate, 0, jnp.float32, "learning_rate")
+    if not isinstance(rate, jax.core.Tracer) and not np.all(np.asarray(rate) > 0):
+        raise InputError(f"a learning rate is positive, not {learning_rate!r}")
+    accepted = set(inspect.signature(factory).parameters) - {"learning_rate"}
+    for given in hyperparameters:
+        if given not in accepted:
+            raise unknown(f"hyperparameter of {name}", given, sorted(accepted))
+    values = {k: canonical(v, 0, jnp.float32, k) for k, v in hyperparameters.items()}
+    return Optimizer(name, hyperparameters={"learning_rate": rate, **values})
+
+
+def adam(learning_rate: Any = 0.05, **hyperparameters: Any) -> Optimizer:
+    """Adam.
+
+    Args:
+        learning_rate: a positive number, or one a target.
+        hyperparameters: `b1`, `b2`, `eps`, `eps_root` as in `optax.adam`.
+
+    Raises:
+        InputError: as `optimizer`.
+
+    Source:
+        Kingma & Ba, Adam: A Method for Stochastic Optimization (2015).
+
+    Example:
+        >>> adam(0.1).name
+        'adam'
+    """
+    return optimizer("adam", learning_rate, **hyperparameters)
+
+
+def sgd(learning_rate: Any = 1.0, momentum: Any = None) -> Optimizer:
+    """Plain gradient descent, with momentum if given.
+
+    Args:
+        learning_rate: a positive number, or one a target.
+        momentum: the decay of the velocity, such as 0.9.
+
+    Raises:
+        InputError: as `optimizer`.
+
+    Source:
+        Erhan et al., Visualizing Higher-Layer Features of a Deep Network (2009).
+
+    Example:
+        >>> sorted(sgd(0.5, momentum=0.9).hyperparameters)
+        ['learning_rate', 'momentum']
+    """
+    return optimizer("sgd", learning_rate, **({} if momentum is None else {"momentum": momentum}))
+
+
+def lbfgs(memory: int = 10) -> Optimizer:
+    """L-BFGS with a weak Wolfe line search, one evaluation of the network a trial for all starts at once.
+
+    Needs no learning rate. Every trial is counted in `Solution.evaluations`.
+
+    Args:
+        memory: how many past steps the inverse Hessian is made of, at least 1.
+
+    Raises:
+        InputError: for a memory below 1.
+
+    Source:
+        Liu & Nocedal, On the limited memory BFGS method (1989); Lewis & Overton, Nonsmooth optimization via
+        quasi-Newton methods (2013), section 2, for the line search.
+
+    Example:
+        >>> lbfgs(memory=20).memory
+        20
+    """
+    if memory != int(memory) or memory < 1:
+        raise InputError(f"the memory of lbfgs is a whole number of steps, at least 1, not {memory!r}")
+    return Optimizer("lbfgs", memory=int(memory))
+
+
+class Bracket(NamedTuple):
+    """One start's line search: the step to try next and what is known of its bracket."""
+
+    step: jax.Array
+    low: jax.Array
+    low_value: jax.Array
+    low_slope: jax.Array
+    high: jax.Array
+    done: jax.Array
+
+
+SUFFICIENT_DECREASE, CURVATURE = 1e-4, 0.9
+
+
+def bracket(value: jax.Array, slope: jax.Array, step: jax.Array) -> Bracket:
+    """The beginning of a line search from a point with this value and slope; `step` is the first trial."""
+    zero = jnp.zeros_like(value)
+    return Bracket(step, zero, value, slope, zero + jnp.inf, zero > 0)
+
+
+def narrow(b: Bracket, start: tuple[jax.Array, jax.Array], trial: tuple[jax.Array, jax.Array]) -> tuple[Bracket, jax.Array]:
+    """The search after one more trial, and whether that trial decreased the value sufficiently.
+
+    Args:
+        b: the search, whose `step` has been tried.
+        start: (value, slope) at step 0, the slope along the path that the projection leaves of the direction.
+        trial: (value, slope) at `b.step`.
+
+    Source:
+        Lewis & Overton (2013), algorithm 2.6, with safeguarded quadratic interpolation instead of bisection; Hager &
+        Zhang (2005), section 4.1, for the approximate condition where rounding hides the decrease.
+    """
+    value, slope = trial
+    first_value, first_slope = start
+    exact = value <= first_value + SUFFICIENT_DECREASE * b.step * first_slope
+    flat = (value <= first_value) & (slope <= (2 * SUFFICIENT_DECREASE - 1) * first_slope)
+    decreased = (first_slope < 0) & (exact | flat) & jnp.isfinite(slope)
+    steep = slope < CURVATURE * first_slope
+    low = jnp.where(decreased, b.step, b.low)
+    low_value = jnp.where(decreased, value, b.low_value)
+    low_slope = jnp.where(decreased, slope, b.low_slope)
+    high = jnp.where(decreased, b.high, b.step)
+    width = high - low
+    parabola = low - low_slope * width**2 / (2 * (value - low_value - low_slope * width))
+    inside = jnp.clip(parabola, low + 0.1 * width, high - 0.1 * width)
+    inside = jnp.where(decreased | ~jnp.isfinite(inside), low + 0.5 * width, inside)
+    step = jnp.where(jnp.isinf(high), 2 * b.step, inside)
+    after = Bracket(step, low, low_value, low_slope, high, b.done | (decreased & ~steep))
+    return jax.tree.map(lambda new, old: jnp.where(b.done, old, new), after, b), decreased & ~b.done
+
+
+def is_line_search(optimizer: Any) -> bool:
+    """Whether `minimize` searches along a line for this optimizer."""
+    return isinstance(optimizer, Optimizer) and optimizer.name == "lbfgs"
+
+

@@ -1,0 +1,141 @@
+"""Projections: θ → θ after each update, onto a set that the image must not leave.
+
+A projection is a pytree: its radius, bounds and reference are traced leaves, each with a target axis if need be.
+θ is one start's; under `images.pixels()` it is the image itself. The geometry is Optax's (`optax.projections`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxopt_input.errors import InputError
+from jaxopt_input.targets import canonical, leaf, traced
+
+NORMS = ("linf", "l2", "l1")
+
+
+class Projection:
+    """θ → θ, onto a set; the base class of all projections. Use the builders of `jaxopt_input.projections`."""
+
+    def __call__(self, theta: Any) -> Any:
+        """The point of the set that is nearest to θ of one start."""
+        raise TypeError(f"{type(self).__name__} does not define a projection: derive from Projection, define __call__")
+
+
+@traced
+class Box(Projection):
+    """See `box`."""
+
+    lower: Any = leaf(rank=0)
+    upper: Any = leaf(rank=0)
+
+    def __call__(self, theta: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.clip(x, self.lower, self.upper), theta)
+
+
+def box(lower: Any = 0.0, upper: Any = 1.0) -> Box:
+    """Every number of θ within [lower, upper].
+
+    Args:
+        lower, upper: the bounds, each a number or one a target.
+
+    Raises:
+        InputError: if a lower bound exceeds the upper one.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> box(0.25)(jnp.array([0.0, 0.5, 2.0])).tolist()
+        [0.25, 0.5, 1.0]
+    """
+    low, high = canonical(lower, 0, jnp.float32, "lower"), canonical(upper, 0, jnp.float32, "upper")
+    if np.any(np.asarray(low) > np.asarray(high)):
+        raise InputError(f"a box needs lower ≤ upper, not {lower!r} and {upper!r}")
+    return Box(low, high)
+
+
+@traced
+class Ball(Projection):
+    """See `ball`."""
+
+    norm: str
+    radius: Any = leaf(rank=0)
+    reference: Any = leaf(rank=3)
+
+    def __call__(self, theta: Any) -> Any:
+        project = {
+            "linf": optax.projections.projection_linf_ball,
+            "l2": optax.projections.projection_l2_ball,
+            "l1": optax.projections.projection_l1_ball,
+        }[self.norm]
+        return self.reference + project(theta - self.reference, self.radius)
+
+
+def ball(norm: str, radius: Any, reference: Any) -> Ball:
+    """Every image within a distance of a reference image. For `images.pixels()`.
+
+    Args:
+        norm: "linf", "l2" or "l1".
+        radius: the largest distance, a number or one a target.
+        reference: `[H, W, C]`, or `[targets, H, W, C]`.
+
+    Raises:
+        InputError: for another norm or a negative radius.
+
+    Source:
+        Duchi et al., Efficient projections onto the l1-ball (2008), for "l1".
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> ball("linf", 0.1, jnp.full((1, 1, 2), 0.5))(jnp.array([[[0.2, 0.55]]])).round(3).tolist()
+        [[[0.4000000059604645, 0.550000011920929]]]
+    """
+    if norm not in NORMS:
+        raise InputError(f"a ball's norm is one of {', '.join(NORMS)}, not {norm!r}")
+    return Ball(norm, _radius(radius), canonical(reference, 3, jnp.float32, "reference"))
+
+
+@traced
+class Sphere(Projection):
+    """See `sphere`."""
+
+    radius: Any = leaf(rank=0)
+    centre: Any = leaf(rank=0)
+
+    def __call__(self, theta: Any) -> Any:
+        centred = jax.tree.map(lambda x: x - self.centre, theta)
+        norm = optax.tree.norm(centred)
+        factor = self.radius / jnp.where(norm > 0, norm, 1.0)
+        return jax.tree.map(lambda x: self.centre + factor * x, centred)
+
+
+def sphere(radius: Any, centre: Any = 0.5) -> Sphere:
+    """‖θ − centre‖₂ = radius.
+
+    Args:
+        radius: the norm, a number or one a target.
+        centre: subtracted from every number of θ.
+
+    Raises:
+        InputError: for a negative radius.
+
+    Source:
+        Erhan et al., Visualizing Higher-Layer Features of a Deep Network (2009), section 3.2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> sphere(5.0, 0.0)(jnp.array([0.6, 0.8])).tolist()
+        [3.0, 4.0]
+    """
+    return Sphere(_radius(radius), canonical(centre, 0, jnp.float32, "centre"))
+
+
+def _radius(radius: Any) -> Any:
+    array = canonical(radius, 0, jnp.float32, "radius")
+    if not isinstance(array, jax.core.Tracer) and not np.all(np.asarray(array) >= 0):
+        raise InputError(f"a radius is at least 0, not {radius!r}")
+    return array

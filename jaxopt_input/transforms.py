@@ -1,0 +1,360 @@
+"""Random transforms of the image before the network sees it: what a picture must survive.
+
+A transform is `(key, image [H, W, C]) -> view`: differentiable, hashable, equal when built alike. Pad, crop, jitter,
+scale and rotate are affine; `compose` multiplies neighbours into one warp, so that the image is interpolated once.
+Only `pad` and `crop` change the size, by amounts that chance has no part in: what the others move in from outside is
+grey after a `pad`, and the repeated edge otherwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_input.errors import InputError, unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """`(key, image [H, W, C]) -> view`; the base class of all transforms."""
+
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        raise TypeError(f"{type(self).__name__} does not define a transform: derive from Transform, define __call__")
+
+
+@dataclasses.dataclass(frozen=True)
+class Affine(Transform):
+    """A transform that moves pixels by an affine map."""
+
+    def matrix(self, key: jax.Array) -> jax.Array:
+        """`[2, 3]`: the point (x, y, 1) of the view, from its centre in pixels, to the point (x, y) of the image."""
+        raise TypeError(f"{type(self).__name__} does not define a matrix")
+
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        return compose(self)(key, image)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame(Affine):
+    """See `pad` and `crop`."""
+
+    width: int
+    value: float | None
+
+    def matrix(self, key: jax.Array) -> jax.Array:
+        return jnp.eye(2, 3)
+
+
+def pad(width: int, value: float = 0.5) -> Frame:
+    """Surround the image with a grey border, so that later transforms bring grey into view.
+
+    Args:
+        width: of the border in pixels; the view is 2 · width larger along each axis, until a `crop`.
+        value: the grey, in [0, 1].
+
+    Raises:
+        InputError: for a negative width or a value outside [0, 1].
+
+    Source:
+        Lucid (2018), `optvis.transform.pad`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> view = pad(2)(jax.random.key(0), jnp.ones((4, 4, 3)))
+        >>> view.shape, float(view[1, 1, 0]), float(view[2, 2, 0])
+        ((8, 8, 3), 0.5, 1.0)
+    """
+    if not 0 <= value <= 1:
+        raise InputError(f"pad takes a grey value in [0, 1], not {value!r}")
+    return Frame(_whole(width, "pad"), float(value))
+
+
+def crop(width: int) -> Frame:
+    """Cut a border off the image.
+
+    Args:
+        width: of the border in pixels; the view is 2 · width smaller along each axis.
+
+    Raises:
+        InputError: for a negative width; when applied, for an image that is not larger.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> crop(1)(jax.random.key(0), jnp.ones((4, 4, 3))).shape
+        (2, 2, 3)
+    """
+    return Frame(-_whole(width, "crop"), None)
+
+
+def _whole(pixels: int, what: str) -> int:
+    if pixels != int(pixels) or pixels < 0:
+        raise InputError(f"{what} takes a whole number of pixels, at least 0, not {pixels!r}")
+    return int(pixels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Jitter(Affine):
+    """See `jitter`."""
+
+    pixels: int
+
+    def offset(self, key: jax.Array) -> jax.Array:
+        """(x, y) in whole pixels."""
+        return jax.random.randint(key, (2,), 0, self.pixels + 1) - self.pixels // 2
+
+    def matrix(self, key: jax.Array) -> jax.Array:
+        return jnp.concatenate([jnp.eye(2), self.offset(key)[:, None].astype(jnp.float32)], axis=1)
+
+
+def jitter(pixels: int) -> Jitter:
+    """Shift the image by whole pixels, each axis uniformly within a range of `pixels`: −pixels/2 … pixels/2.
+
+    Args:
+        pixels: the width of the range, at least 0; Lucid's jitter(8) moves by up to 4 either way, and so does this.
+
+    Raises:
+        InputError: for a negative or fractional range.
+
+    Source:
+        DeepDream (2015); Lucid (2018), `optvis.transform.jitter`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> jitter(2)(jax.random.key(0), jnp.ones((8, 8, 3))).shape
+        (8, 8, 3)
+    """
+    return Jitter(_whole(pixels, "jitter"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale(Affine):
+    """See `scale`."""
+
+    factors: tuple[float, ...]
+
+    def matrix(self, key: jax.Array) -> jax.Array:
+        return jnp.eye(2, 3) / _choose(key, self.factors)
+
+
+def scale(factors: Sequence[float]) -> Scale:
+    """Enlarge the image about its centre by one of the factors, each as likely.
+
+    Args:
+        factors: positive numbers; above 1 enlarges.
+
+    Raises:
+        InputError: for no factor, or one that is not positive.
+
+    Source:
+        Lucid (2018), `optvis.transform.random_scale`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> scale([0.9, 1.1])(jax.random.key(0), jnp.ones((8, 8, 3))).shape
+        (8, 8, 3)
+    """
+    if not len(factors) or min(factors) <= 0:
+        raise InputError(f"scale takes positive factors, not {list(factors)}")
+    return Scale(tuple(map(float, factors)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotate(Affine):
+    """See `rotate`."""
+
+    degrees: tuple[float, ...]
+
+    def matrix(self, key: jax.Array) -> jax.Array:
+        angle = jnp.deg2rad(_choose(key, self.degrees))
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        return jnp.stack([jnp.stack([cos, -sin, 0 * cos]), jnp.stack([sin, cos, 0 * cos])])
+
+
+def rotate(degrees: Sequence[float]) -> Rotate:
+    """Rotate the image about its centre by one of the angles, each as likely; repeat one to make it likelier.
+
+    Args:
+        degrees: the angles, positive ones counter-clockwise as seen.
+
+    Raises:
+        InputError: for no angle.
+
+    Source:
+        Lucid (2018), `optvis.transform.random_rotate`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> image = jnp.zeros((3, 3, 1)).at[0, 1].set(1)
+        >>> rotate([90])(jax.random.key(0), image)[..., 0].round(3).tolist()
+        [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    if not len(degrees):
+        raise InputError("rotate takes at least one angle")
+    return Rotate(tuple(map(float, degrees)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Compose(Transform):
+    """See `compose`."""
+
+    parts: tuple[Transform, ...]
+
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        affine: list[tuple[Affine, jax.Array]] = []
+        for index, part in enumerate(self.parts):
+            if affine and (not isinstance(part, Affine) or (isinstance(part, Frame) and part.width > 0)):
+                image, affine = _warp_all(affine, image), []  # grey goes around what came before, not into it
+            if isinstance(part, Affine):
+                affine.append((part, jax.random.fold_in(key, index)))
+            else:
+                image = part(jax.random.fold_in(key, index), image)
+        return _warp_all(affine, image)
+
+
+def compose(*parts: Transform) -> Compose:
+    """One transform after another; neighbouring affine ones become one warp.
+
+    Args:
+        parts: transforms, the first applied first; none at all is the identity.
+
+    Raises:
+        InputError: for something that is no transform.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> compose(pad(2), jitter(4), rotate([-5, 0, 5]), crop(2))(jax.random.key(0), jnp.ones((8, 8, 3))).shape
+        (8, 8, 3)
+    """
+    for part in parts:
+        if not isinstance(part, Transform):
+            raise InputError(f"compose takes transforms, not {part!r}")
+    flat: list[Transform] = []
+    for part in parts:
+        flat += part.parts if isinstance(part, Compose) else [part]
+    return Compose(tuple(flat))
+
+
+def lucid() -> Compose:
+    """Lucid's standard transforms: pad 12, jitter 8, scale 0.9 to 1.1, rotate −10° to 10°, jitter 4, crop 12.
+
+    The crop, which Lucid lacks, gives the view the image's own size: any network takes it, at no extra cost.
+
+    Source:
+        Lucid (2018), `optvis.transform.standard_transforms`, with angle 0 six times as likely as each other.
+
+    Example:
+        >>> lucid() == lucid()
+        True
+    """
+    return compose(
+        pad(12),
+        jitter(8),
+        scale([1 + (i - 5) / 50 for i in range(11)]),
+        rotate([*range(-10, 11), *5 * [0]]),
+        jitter(4),
+        crop(12),
+    )
+
+
+BY_NAME = {"lucid": lucid(), "jitter": compose(pad(4), jitter(8), crop(4)), "none": None}
+
+
+def by_name(name: str) -> Transform | None:
+    """A transform by name; None for "none".
+
+    Raises:
+        InputError: for an unknown name, offering the nearest.
+
+    Example:
+        >>> by_name("lucid") == lucid()
+        True
+    """
+    if name not in BY_NAME:
+        raise unknown("transform", name, BY_NAME)
+    return BY_NAME[name]
+
+
+def _choose(key: jax.Array, values: Sequence[float]) -> jax.Array:
+    return jnp.asarray(values, jnp.float32)[jax.random.randint(key, (), 0, len(values))]
+
+
+def _warp_all(parts: Sequence[tuple[Affine, jax.Array]], image: jax.Array) -> jax.Array:
+    """The affine parts as one warp; as a shift, which needs no interpolation, where they are jitters alone."""
+    frames = [part for part, _ in parts if isinstance(part, Frame)]
+    fill = next((frame.value for frame in frames if frame.value is not None), None)
+    margin = sum(frame.width for frame in frames)
+    height, width, channels = image.shape
+    shape = (height + 2 * margin, width + 2 * margin, channels)
+    if min(shape) < 1:
+        raise InputError(f"a crop of {-margin} pixels a side leaves nothing of an image of shape {image.shape}")
+    moving = [(part, key) for part, key in parts if not isinstance(part, Frame)]
+    jitters = [(part, key) for part, key in moving if isinstance(part, Jitter)]
+    if len(jitters) == len(moving):
+        reach = sum((part.pixels + 1) // 2 for part, _ in jitters)
+        offset = sum((part.offset(key) for part, key in jitters), jnp.zeros(2, jnp.int32))
+        return _shift(image, offset, reach, margin, fill)
+    total = jnp.eye(3)
+    for part, key in moving:
+        matrix = jnp.vstack([part.matrix(key), jnp.array([[0.0, 0.0, 1.0]])])
+        total = jnp.matmul(total, matrix, precision=jax.lax.Precision.HIGHEST)
+    return warp(image, total[:2], shape[:2], fill)
+
+
+def _shift(image: jax.Array, offset: jax.Array, reach: int, margin: int, fill: float | None) -> jax.Array:
+    """The window displaced by `offset` (x, y), at most `reach` pixels, and larger by `margin` on every side."""
+    border = max(reach + margin, 0)
+    widths = ((border, border), (border, border), (0, 0))
+    canvas = jnp.pad(image, widths, mode="edge") if fill is None else jnp.pad(image, widths, constant_values=fill)
+    height, width, channels = image.shape
+    start = (border - margin + offset[1], border - margin + offset[0], 0)
+    return jax.lax.dynamic_slice(canvas, start, (height + 2 * margin, width + 2 * margin, channels))
+
+
+def warp(
+    image: jax.Array, matrix: jax.Array, size: tuple[int, int] | None = None, fill: float | None = None
+) -> jax.Array:
+    """The image under an affine map, by bilinear interpolation; differentiable in the image.
+
+    Args:
+        image: `[H, W, C]`.
+        matrix: `[2, 3]`, taking the point (x, y, 1) of the result to the point (x, y) of the image, both counted in
+            pixels from the centre.
+        size: (height, width) of the result, the image's own if None.
+        fill: what lies outside the image; the nearest edge pixel if None.
+
+    Returns:
+        `[*size, C]`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> image = jnp.arange(4.0).reshape(1, 4, 1)
+        >>> warp(image, jnp.array([[1.0, 0, 0.5], [0, 1, 0]]))[0, :, 0].tolist()
+        [0.5, 1.5, 2.5, 3.0]
+    """
+    height, width, channels = image.shape
+    new_height, new_width = size or (height, width)
+    y, x = np.mgrid[:new_height, :new_width].reshape(2, -1).astype(np.float32)
+    points = np.stack([x - (new_width - 1) / 2, y - (new_height - 1) / 2, np.ones_like(x)])
+    source = jnp.matmul(matrix, points, precision=jax.lax.Precision.HIGHEST)
+    margin = 0 if fill is None else 1  # one ring of the fill value: beyond it, the nearest edge pixel is fill as well
+    canvas = image if fill is None else jnp.pad(image, ((1, 1), (1, 1), (0, 0)), constant_values=fill)
+    rows, columns = canvas.shape[:2]
+    column = jnp.clip(source[0] + (width - 1) / 2 + margin, 0, columns - 1)
+    row = jnp.clip(source[1] + (height - 1) / 2 + margin, 0, rows - 1)
+    left = jnp.clip(jnp.floor(column), 0, max(columns - 2, 0)).astype(jnp.int32)
+    top = jnp.clip(jnp.floor(row), 0, max(rows - 2, 0)).astype(jnp.int32)
+    right_part, bottom_part = (column - left)[:, None], (row - top)[:, None]
+    flat = canvas.reshape(-1, channels)
+    corner = top * columns + left
+    across, down = min(columns - 1, 1), columns * min(rows - 1, 1)
+
+    def pixel(index: jax.Array) -> jax.Array:
+        return flat.at[index].get(mode="promise_in_bounds")
+
+    upper = pixel(corner) * (1 - right_part) + pixel(corner + across) * right_part
+    lower = pixel(corner + down) * (1 - right_part) + pixel(corner + down + across) * right_part
+    return (upper * (1 - bottom_part) + lower * bottom_part).reshape(new_height, new_width, channels)
