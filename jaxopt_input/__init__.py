@@ -1,9 +1,11 @@
 """Optimise the input of a trained network: see the README for a tour."""
 
-from jaxopt_input import images, losses, optimizers, projections, transforms
+from jaxopt_input import data, images, losses, networks, optimizers, projections, transforms
 from jaxopt_input.errors import InputError
 from jaxopt_input.model import Model, ModelInfo, from_function, from_linen
+from jaxopt_input.networks import load
 from jaxopt_input.optimize import Solution, minimize
+from jaxopt_input.recipes.visualize import visualize
 
 __version__ = "0.1.0"
 
@@ -12,12 +14,16 @@ __all__ = [
     "Model",
     "ModelInfo",
     "Solution",
+    "data",
     "from_function",
     "from_linen",
     "images",
+    "load",
     "losses",
     "minimize",
+    "networks",
     "optimizers",
     "projections",
     "transforms",
+    "visualize",
 ]

@@ -27,5 +27,6 @@ def unknown(kind: str, name: object, options: Iterable[str], hint: str = "") -> 
     options = list(dict.fromkeys(options))
     folded = {option.casefold(): option for option in reversed(options)}
     near = [folded[n] for n in difflib.get_close_matches(str(name).casefold(), folded, n=3, cutoff=0.6)]
-    offer = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(options[:12])}{', …' if len(options) > 12 else ''}"
+    known = ", ".join(options[:12]) + (", …" if len(options) > 12 else "")
+    offer = f"nearest: {', '.join(near)}" if near else f"known: {known}"
     return InputError(f"unknown {kind} {str(name)!r}; {offer}{'; ' + hint if hint else ''}")

@@ -239,12 +239,19 @@ def from_linen(
     shape = tuple(int(n) for n in image_shape)
     name = name or type(module).__name__
     apply = _LinenApply(module, tuple(sorted(keywords.items())))
+    taps: list[str] = []
+
+    def listen(variables: Any, image: jax.Array) -> dict[str, jax.Array]:
+        activations = apply.activations(variables, image)
+        taps.extend(activations)  # in order of depth; what eval_shape returns is sorted by name
+        return activations
+
     try:
-        found = jax.eval_shape(apply.activations, variables, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+        jax.eval_shape(listen, variables, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{name} cannot be applied to an image of shape {shape}: {reason}") from error
-    return from_function(apply, variables, image_shape=shape, taps=tuple(found), labels=labels, name=name)
+    return from_function(apply, variables, image_shape=shape, taps=taps, labels=labels, name=name)
 
 
 def cast(params: Any, dtype: Any) -> Any:

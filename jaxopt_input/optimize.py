@@ -258,10 +258,9 @@ def _check_model(loss: Loss, model: Model, image: Parameterization, transform: T
     if transform is not None:
         key = jax.eval_shape(lambda: jax.random.key(0))
         view = jax.eval_shape(transform, key, jax.ShapeDtypeStruct(view, jnp.float32)).shape
-    shapes = model.layers(view)
     if view[2] != model.info.image_shape[2]:
-        raise InputError(f"{model.info.name} takes {model.info.image_shape[2]} colour channels, the image has {view[2]}")
-    loss.check(shapes)
+        raise InputError(f"{model.info.name} takes {model.info.image_shape[2]} colours, the image has {view[2]}")
+    loss.check(model.layers(view))
 
 
 def _initial(initial: Any, image: Parameterization, total: int) -> np.ndarray | None:
@@ -484,9 +483,7 @@ def _search(
         new_value, new_gradient = evaluate(theta)
         path = jax.tree.map(lambda new, old: (new - old) / _rows(b.step, new), theta, s.theta)
         running = active & ~b.done
-        after, decreased = jax.vmap(narrow)(
-            b, (value, _dot(gradient, path)), (new_value, _dot(new_gradient, path))
-        )
+        after, decreased = jax.vmap(narrow)(b, (value, _dot(gradient, path)), (new_value, _dot(new_gradient, path)))
         kept = _where(running & decreased, (theta, new_value, new_gradient), kept)
         return trial + 1, after, kept, evaluations + running
 
@@ -545,10 +542,8 @@ def _any_lane(predicate: Callable[[jax.Array], jax.Array], tree: Any) -> jax.Arr
 
 def _dot(a: Any, b: Any) -> jax.Array:
     """`[n]`: the inner product of each lane's rows."""
-    return sum(
-        jnp.sum((x * y).reshape(x.shape[0], -1), -1)
-        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    )
+    products = jax.tree.map(lambda x, y: jnp.sum((x * y).reshape(x.shape[0], -1), -1), a, b)
+    return functools.reduce(jnp.add, jax.tree.leaves(products))
 
 
 @functools.partial(jax.jit, static_argnames="program")

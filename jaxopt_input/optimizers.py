@@ -168,7 +168,9 @@ def bracket(value: jax.Array, slope: jax.Array, step: jax.Array) -> Bracket:
     return Bracket(step, zero, value, slope, zero + jnp.inf, zero > 0)
 
 
-def narrow(b: Bracket, start: tuple[jax.Array, jax.Array], trial: tuple[jax.Array, jax.Array]) -> tuple[Bracket, jax.Array]:
+def narrow(
+    b: Bracket, start: tuple[jax.Array, jax.Array], trial: tuple[jax.Array, jax.Array]
+) -> tuple[Bracket, jax.Array]:
     """The search after one more trial, and whether that trial decreased the value sufficiently.
 
     Args:
@@ -202,5 +204,3 @@ def narrow(b: Bracket, start: tuple[jax.Array, jax.Array], trial: tuple[jax.Arra
 def is_line_search(optimizer: Any) -> bool:
     """Whether `minimize` searches along a line for this optimizer."""
     return isinstance(optimizer, Optimizer) and optimizer.name == "lbfgs"
-
-

@@ -115,9 +115,10 @@ def count(tree: Any) -> int:
         >>> count(joi.losses.channel("fire4", [3, 5, 8]))
         3
     """
-    lengths = {np.shape(value)[0] for value, many in zip(jax.tree.leaves(tree), has_target_axis(tree), strict=True) if many}
+    pairs = zip(jax.tree.leaves(tree), has_target_axis(tree), strict=True)
+    lengths = {np.shape(value)[0] for value, many in pairs if many}
     if len(lengths) > 1:
-        raise InputError(f"target axes of different lengths {sorted(lengths)}: every array must hold one value a target")
+        raise InputError(f"target axes of lengths {sorted(lengths)}: every array must hold one value a target")
     return lengths.pop() if lengths else 1
 
 
@@ -125,7 +126,7 @@ def select(tree: T, index: Any) -> T:
     """The part of a tree that belongs to one target (an integer) or to several (an array of indices)."""
     leaves, treedef = jax.tree.flatten(tree)
     many = has_target_axis(tree)
-    return treedef.unflatten([value[index] if m else value for value, m in zip(leaves, many, strict=True)])
+    return jax.tree.unflatten(treedef, [value[index] if m else value for value, m in zip(leaves, many, strict=True)])
 
 
 def vmap_lanes(function: Callable[..., Any], tree: Any, lanes: Any) -> Callable[..., Any]:
@@ -146,7 +147,7 @@ def vmap_lanes(function: Callable[..., Any], tree: Any, lanes: Any) -> Callable[
 
     def mapped(*rest: Any) -> Any:
         def one(leaves: list[Any], *rest: Any) -> Any:
-            return function(treedef.unflatten(leaves), *rest)
+            return function(jax.tree.unflatten(treedef, leaves), *rest)
 
         return jax.vmap(one, in_axes=(axes, *[0] * len(rest)))(leaves, *rest)
 

@@ -341,7 +341,7 @@ def warp(
     points = np.stack([x - (new_width - 1) / 2, y - (new_height - 1) / 2, np.ones_like(x)])
     source = jnp.matmul(matrix, points, precision=jax.lax.Precision.HIGHEST)
     margin = 0 if fill is None else 1  # one ring of the fill value: beyond it, the nearest edge pixel is fill as well
-    canvas = image if fill is None else jnp.pad(image, ((1, 1), (1, 1), (0, 0)), constant_values=fill)
+    canvas = jnp.pad(image, ((margin, margin), (margin, margin), (0, 0)), constant_values=fill or 0)
     rows, columns = canvas.shape[:2]
     column = jnp.clip(source[0] + (width - 1) / 2 + margin, 0, columns - 1)
     row = jnp.clip(source[1] + (height - 1) / 2 + margin, 0, rows - 1)

@@ -23,6 +23,10 @@ class _OfLayer(Loss):
     def taps(self) -> tuple[str, ...]:
         return (self.layer,)
 
+    def read(self, activations: Activations) -> jax.Array:
+        """The layer's activation, `[H, W, C]` or `[C]`."""
+        return jnp.asarray(activations[self.layer])
+
     def check(self, shapes: Shapes) -> None:
         check_layer(self.layer, shapes)
 
@@ -36,8 +40,8 @@ class Channel(_OfLayer):
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
         # Averaging first and indexing the short vector keeps the gather (and its gradient) off the map.
-        activation = activations[self.layer]
-        return activation.mean(range(activation.ndim - 1))[self.channel]
+        activation = self.read(activations)
+        return activation.mean(tuple(range(activation.ndim - 1)))[self.channel]
 
     def check(self, shapes: Shapes) -> None:
         check_index("channel", self.channel, check_layer(self.layer, shapes)[-1], f"layer {self.layer}")
@@ -79,7 +83,7 @@ class Unit(_OfLayer):
     position: Any = leaf(rank=1, default=None)
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        activation = activations[self.layer]
+        activation = self.read(activations)
         if activation.ndim == 1:
             return activation[self.channel]
         if self.position is None:
@@ -138,7 +142,7 @@ class Layer(_OfLayer):
     layer: str
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        return jnp.mean(jnp.square(activations[self.layer]))
+        return jnp.mean(jnp.square(self.read(activations)))
 
     def name(self) -> str:
         return self.layer
@@ -173,7 +177,7 @@ class Direction(_OfLayer):
     power: Any = leaf(rank=0)
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        activation = activations[self.layer]
+        activation = self.read(activations)
         dot = activation @ self.vector
         square = jnp.sum(jnp.square(activation), -1)
         length = jnp.sqrt(jnp.where(square > 0, square, 1.0)) * (square > 0)  # the root's gradient at 0 is infinite
@@ -226,7 +230,7 @@ class ClassLogit(_OfLayer):
     layer: str = "logits"
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        return activations[self.layer][self.index]
+        return self.read(activations)[self.index]
 
     def check(self, shapes: Shapes) -> None:
         check_index("class", self.index, check_layer(self.layer, shapes)[-1], "the model")
@@ -263,7 +267,7 @@ class ClassProbability(ClassLogit):
     layer: str = "logits"
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        return jax.nn.softmax(activations[self.layer])[self.index]
+        return jax.nn.softmax(self.read(activations))[self.index]
 
 
 def class_probability(index: Any) -> ClassProbability:

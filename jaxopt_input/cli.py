@@ -1,0 +1,220 @@
+"""The command line: one sub-command a recipe, nothing but argument parsing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jaxopt_input.errors import InputError
+
+
+class _Commands(click.Group):
+    """Turns the mistakes of a caller into one line on standard error and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            click.echo(f"jaxopt-input: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(package_name="jaxopt-input")
+def main() -> None:
+    """Optimise the input of a trained network: pictures of what it has learned."""
+
+
+@main.command()
+@click.option("--target", "targets", multiple=True, required=True, metavar="TARGET", help=(
+    "LAYER, LAYER:CHANNEL, LAYER:CHANNEL@centre, LAYER:CHANNEL@Y,X, class:NAME, class:INDEX or class:WNID; "
+    "* stands for all channels or classes. May be repeated."
+))  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+@click.option("--model", "model_name", default="tin100", metavar="NAME|FILE|MODULE:FUNCTION", help="The network.")
+@click.option("--starts", type=click.IntRange(min=1), default=1, help="Random starts of each target.")
+@click.option("--steps", type=click.IntRange(min=1), default=256, help="Updates of each image.")
+@click.option("--size", type=click.IntRange(min=1), help="Side of the image in pixels.  [default: the network's]")
+@click.option("--optimizer", "optimizer_name", default="adam", help="An optimizer by name.")
+@click.option("--learning-rate", type=float, help="[default: one that suits the optimizer]")
+@click.option("--parameterization", default="fourier", help="What is optimised: pixels, fourier, …")
+@click.option("--transform", "transform_name", default="lucid", help="What it must survive: lucid, jitter, none.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the activations.")
+@click.option("--chunk", type=click.IntRange(min=1), help="Images that a device runs at once.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help="What to run on.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
+def visualize(
+    targets: tuple[str, ...],
+    out: Path,
+    model_name: str,
+    starts: int,
+    steps: int,
+    size: int | None,
+    optimizer_name: str,
+    learning_rate: float | None,
+    parameterization: str,
+    transform_name: str,
+    seed: int,
+    dtype: str,
+    chunk: int | None,
+    device: str,
+    overwrite: bool,
+) -> None:
+    """Images that excite a class, a layer, a channel or a unit the most."""
+    import jax
+    from tqdm import tqdm
+
+    from jaxopt_input import images, networks, optimizers, transforms
+    from jaxopt_input.recipes.visualize import visualize
+    from jaxopt_input.report.run import check_folder, compile_seconds, write
+
+    arguments = _arguments(click.get_current_context())
+    check_folder(out, overwrite)
+    image = images.by_name(parameterization)
+    transform = transforms.by_name(transform_name)
+    optimizer = optimizers.optimizer(optimizer_name, learning_rate)
+    _choose_device(device)
+    begin = time.perf_counter()
+    with compile_seconds() as compiling, tqdm(total=1, unit="step", leave=False, disable=None) as bar:
+
+        def on_progress(done: int, total: int, loss: float) -> None:
+            bar.total = total
+            bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+            bar.update(done - bar.n)
+
+        model = networks.load(model_name)
+        solution = visualize(
+            model,
+            targets,
+            starts=starts,
+            steps=steps,
+            size=size,
+            image=image,
+            transform=transform,
+            optimizer=optimizer,
+            key=jax.random.key(seed),
+            dtype=dtype,
+            chunk=chunk,
+            on_progress=on_progress,
+        )
+        jax.block_until_ready(solution.best_image)
+    seconds = {"compile": sum(compiling), "run": time.perf_counter() - begin - sum(compiling)}
+    labels = [model.info.label(int(name[6:])) if name.startswith("class:") else None for name in solution.names]
+    info = write(
+        out,
+        solution,
+        labels,
+        model,
+        command="visualize",
+        arguments=arguments,
+        seed=seed,
+        seconds=seconds,
+        overwrite=overwrite,
+    )
+    took = f"{seconds['compile']:.1f} s compiling, {seconds['run']:.1f} s running"
+    click.echo(f"{len(info['results'])} images in {out} ({took})")
+    _report_failures(info["results"])
+
+
+def _arguments(context: click.Context) -> dict[str, Any]:
+    """The options by the names that a user gave them; not those that say where the results lie."""
+    names = {parameter.name: parameter.opts[0].lstrip("-") for parameter in context.command.params}
+    return {names[key]: value for key, value in context.params.items() if key not in ("out", "overwrite")}
+
+
+def _report_failures(results: list[dict[str, Any]]) -> None:
+    """Name on standard error what is dead or not finite; exit 1 if no start of any target succeeded."""
+    by_target: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        by_target.setdefault(result["target"], []).append(result)
+    dead = [target for target, starts in by_target.items() if all(r["dead"] for r in starts)]
+    broken = [r for r in results if not r["finite"]]
+    if dead:
+        shown = ", ".join(dead[:8]) + (f" and {len(dead) - 8} more" if len(dead) > 8 else "")
+        click.echo(
+            f"jaxopt-input: dead (zero gradient at every start): {shown}; try more --starts, another --seed or "
+            "--parameterization, or a layer before the ReLU",
+            err=True,
+        )
+    if broken:
+        click.echo(
+            f"jaxopt-input: {len(broken)} of {len(results)} starts met numbers that are not finite and kept their best "
+            "finite image; try a smaller --learning-rate",
+            err=True,
+        )
+    if all(r["dead"] or not r["finite"] for r in results):
+        sys.exit(1)
+
+
+def _choose_device(device: str) -> None:
+    """Restrict JAX to one platform, or raise an `InputError` where there is none of it."""
+    import jax
+
+    if device == "auto":
+        return
+    try:
+        jax.config.update("jax_platforms", {"gpu": "cuda,rocm"}.get(device, device))
+        jax.devices()
+    except RuntimeError as error:
+        raise InputError(f"no {device} to run on: {str(error).splitlines()[0]}") from error
+
+
+@main.group()
+def models() -> None:
+    """List, inspect and import networks."""
+
+
+@models.command("list")
+def models_list() -> None:
+    """The networks known by name."""
+    from jaxopt_input import networks
+
+    for entry in networks.entries().values():
+        state = "bundled" if entry.bundled else "in the cache" if entry.path().is_file() else "to be imported"
+        height, width, _ = entry.image_shape
+        click.echo(f"{entry.name:<12} {height}x{width:<5} {state:<15} {entry.classes}")
+
+
+@models.command("info")
+@click.argument("name")
+@click.option("--size", type=click.IntRange(min=1), help="Show layer shapes for an image of this side.")
+def models_info(name: str, size: int | None) -> None:
+    """A network's source, licence, classes and layers with their shapes."""
+    import jax
+    import numpy as np
+
+    from jaxopt_input import networks
+
+    model = networks.load(name)
+    entry = networks.entries().get(name)
+    if entry:
+        for field in ("architecture", "source", "licence", "classes", "preprocessing"):
+            click.echo(f"{field:<14} {getattr(entry, field)}")
+        click.echo(f"{'weights':<14} {entry.path()}")
+    click.echo(f"{'sha256':<14} {model.info.sha256}")
+    parameters = sum(int(np.prod(np.shape(leaf))) for leaf in jax.tree.leaves(model.params))
+    click.echo(f"{'parameters':<14} {parameters:,}")
+    shape = model.info.image_shape if size is None else (size, size, model.info.image_shape[2])
+    click.echo(f"{'image':<14} {' x '.join(map(str, shape))}, values in [0, 1]")
+    click.echo("layers")
+    for layer, dimensions in model.layers(shape).items():
+        click.echo(f"  {layer:<20} {' x '.join(map(str, dimensions))}")
+
+
+@models.command("import")
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path))
+def models_import(name: str, file: Path) -> None:
+    """Put a checked copy of a network's weight FILE into the user's cache."""
+    from jaxopt_input import networks
+
+    click.echo(f"{name}: {networks.import_weights(name, file)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Convolution and max pooling whose gradients with respect to the input are fast on a CPU.
+
+Optimising an image needs the input gradient of every layer, and XLA's CPU back end computes several of them far from
+the machine's speed. Each function computes what plain `jax.lax` computes; only the arithmetic behind the input gradient
+differs, and only where `jax.default_backend()` is a CPU. Reverse mode only: `jax.custom_vjp` has no forward mode
+(`jax.jvp`, `jax.hessian`).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+def on_cpu() -> bool:
+    """Whether the CPU forms are in use; elsewhere every function here is plain `jax.lax`."""
+    return jax.default_backend() == "cpu"
+
+
+# Max pooling
+
+
+def max_pool(x: jax.Array, window: int, stride: int, ceil: bool = False) -> jax.Array:
+    """Maximum over `window` x `window` patches, `[N, H, W, C]` to `[N, h, w, C]`, without padding.
+
+    With `ceil` the last window may hang over the border, as in Caffe and PyTorch (`ceil_mode`). Where several elements
+    of a window are the largest, the first in row-major order gets the gradient, as in PyTorch. Any window up to twice
+    the stride is fast (2x2 stride 2, 3x3 stride 2).
+
+    >>> max_pool(jnp.arange(25.0).reshape(1, 5, 5, 1), 3, 2)[0, :, :, 0].tolist()
+    [[12.0, 14.0], [22.0, 24.0]]
+    """
+    if on_cpu() and stride <= window <= 2 * stride:
+        return _indexed_max_pool(x, window, stride, ceil)
+    return _plain_max_pool(x, window, stride, ceil)
+
+
+def _pooled(size: int, window: int, stride: int, ceil: bool) -> int:
+    out = (size - window + (stride - 1 if ceil else 0)) // stride + 1
+    return out - 1 if (out - 1) * stride >= size else out  # the last window starts inside
+
+
+def _plain_max_pool(x: jax.Array, window: int, stride: int, ceil: bool) -> jax.Array:
+    hang = [max(0, (_pooled(size, window, stride, ceil) - 1) * stride + window - size) for size in x.shape[1:3]]
+    padding = ((0, 0), (0, hang[0]), (0, hang[1]), (0, 0))
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _indexed_max_pool(x: jax.Array, window: int, stride: int, ceil: bool) -> jax.Array:
+    return _max_and_winner(x, window, stride, ceil)[0]
+
+
+def _max_and_winner(x: jax.Array, window: int, stride: int, ceil: bool) -> tuple[jax.Array, jax.Array]:
+    """The pooled map and, as int8, which of the window's elements (row-major) was the first largest."""
+    batch, height, width, channels = x.shape
+    h, w = (_pooled(size, window, stride, ceil) for size in (height, width))
+    hang = [max(0, (n - 1) * stride + window - size) for n, size in ((h, height), (w, width))]
+    x = jnp.pad(x, ((0, 0), (0, hang[0]), (0, hang[1]), (0, 0)), constant_values=-jnp.inf)
+    y = winner = None
+    for i in range(window):
+        for j in range(window):
+            stop = (batch, i + (h - 1) * stride + 1, j + (w - 1) * stride + 1, channels)
+            candidate = lax.slice(x, (0, i, j, 0), stop, (1, stride, stride, 1))
+            if y is None:
+                y, winner = candidate, jnp.zeros(candidate.shape, jnp.int8)
+            else:
+                winner = jnp.where(candidate > y, jnp.int8(i * window + j), winner)
+                y = jnp.maximum(y, candidate)  # NaN stays NaN
+    return y, winner
+
+
+def _max_pool_forward(x, window, stride, ceil):
+    y, winner = _max_and_winner(x, window, stride, ceil)
+    return y, (winner, jnp.zeros((x.shape[1], x.shape[2], 0)))
+
+
+def _max_pool_backward(window, stride, ceil, residual, g):
+    """Input element `stride * a + p` lies in window `a` (at offset p) and, where p is small enough, in window `a - 1`.
+
+    So every input element asks at most four windows whether it won there. Written over `[N, a, p, b, q, C]` this is one
+    elementwise loop that reads the small maps and writes the large one once, with no scatter.
+    """
+    winner, shape = residual
+    height, width = shape.shape[:2]
+    batch, h, w, channels = g.shape
+    rows, columns = max(h + 1, -(-height // stride)), max(w + 1, -(-width // stride))
+    border = ((0, 0), (1, rows - h), (1, columns - w), (0, 0))
+    g, winner = jnp.pad(g, border), jnp.pad(winner, border, constant_values=-1)
+    phase = np.arange(stride)
+    total = 0
+    for a in (0, 1):
+        for b in (0, 1):
+            i, j = (phase + a * stride)[:, None], (phase + b * stride)[None, :]
+            if i.min() >= window or j.min() >= window:
+                continue
+            won = np.where((i < window) & (j < window), i * window + j, -2).astype(np.int8).reshape(stride, 1, stride, 1)
+            here = (slice(None), slice(1 - a, 1 - a + rows), None, slice(1 - b, 1 - b + columns), None)
+            total = total + jnp.where(winner[here] == won, g[here], 0)
+    return (total.reshape(batch, rows * stride, columns * stride, channels)[:, :height, :width],)
+
+
+_indexed_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+# Convolution
+
+Padding = str | tuple[tuple[int, int], tuple[int, int]]
+
+
+def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = "VALID") -> jax.Array:
+    """Convolution `[N, H, W, C]` with a kernel `[h, w, C, D]` to `[N, H', W', D]`.
+
+    `padding` is "SAME", "VALID" or a pair of numbers for the rows and one for the columns. On a CPU a 1x1 kernel is a
+    matrix product, stride 1 is `dense_conv`, a first layer (stride above 1, up to 4 channels) is `stem`.
+
+    >>> conv(jnp.ones((1, 5, 5, 3)), jnp.ones((3, 3, 3, 8))).shape
+    (1, 3, 3, 8)
+    """
+    size, channels = kernel.shape[:2], kernel.shape[2]
+    pads = lax.padtype_to_pads(x.shape[1:3], size, (stride, stride), padding) if isinstance(padding, str) else padding
+    pads = tuple((int(low), int(high)) for low, high in pads)
+    if on_cpu() and stride == 1:
+        if size == (1, 1) and pads == ((0, 0), (0, 0)):
+            return jnp.dot(x, kernel[0, 0])
+        return dense_conv(x, kernel, pads)
+    if on_cpu() and channels <= 4:
+        return stem(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, stride)
+    return _plain_conv(x, kernel, stride, pads)
+
+
+def _plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def dense_conv(x: jax.Array, kernel: jax.Array, padding: tuple[tuple[int, int], tuple[int, int]]) -> jax.Array:
+    """Convolution of stride 1, `[N, H, W, C]` with `[h, w, C, D]`.
+
+    Its input gradient is a convolution with the flipped kernel, input and output channels exchanged. XLA folds that
+    exchange into the convolution, which then fits none of its fast kernels and runs as plain loops, 3 to 6 times slower
+    (jaxlib 0.10). A barrier keeps the exchanged kernel an array of its own, made once outside an enclosing loop.
+
+    >>> dense_conv(jnp.ones((1, 5, 5, 3)), jnp.ones((3, 3, 3, 8)), ((1, 1), (1, 1))).shape
+    (1, 5, 5, 8)
+    """
+    return _plain_conv(x, kernel, 1, padding)
+
+
+def _dense_forward(x, kernel, padding):
+    return dense_conv(x, kernel, padding), (x, kernel)
+
+
+def _dense_backward(padding, residual, g):
+    x, kernel = residual
+    _, pull_kernel = jax.vjp(lambda kernel: _plain_conv(x, kernel, 1, padding), kernel)
+    rest = tuple((n - 1 - low, n - 1 - high) for n, (low, high) in zip(kernel.shape, padding, strict=False))
+    exchanged = lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
+    return _plain_conv(g, exchanged, 1, rest), *pull_kernel(g)
+
+
+dense_conv.defvjp(_dense_forward, _dense_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def stem(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolution of stride s without padding, for few input channels, `[N, H, W, C]` with `[h, w, C, D]`.
+
+    Its input gradient is not the dilated convolution that XLA emits (1 - 1 / s^2 of it zeros). With row u = s a + p and
+    column v = s b + q of the kernel, output (i, j) reads input (s (i + a) + p, s (j + b) + q). So the gradient, laid
+    out by phase (p, q), is a dense convolution over (a, b) of the output's gradient to s^2 C channels, then depth to
+    space. Those are too few columns for a fast matrix product: only b is left to the convolution, a is among the
+    output channels, and the rows are added up after it, shifted.
+
+    >>> stem(jnp.ones((1, 9, 9, 3)), jnp.ones((7, 7, 3, 8)), 2).shape
+    (1, 2, 2, 8)
+    """
+    h, w = ((size - n) // stride + 1 for size, n in zip(x.shape[1:3], kernel.shape[:2], strict=True))
+    return _plain_conv(x, kernel, stride, ((0, 1), (0, 0)))[:, :h, :w]  # XLA's own kernel is 2 to 3 times slower unpadded
+
+
+def _stem_forward(x, kernel, stride):
+    return stem(x, kernel, stride), (x, kernel)
+
+
+def _stem_backward(stride, residual, g):
+    x, kernel = residual
+    _, pull_kernel = jax.vjp(lambda kernel: _plain_conv(x, kernel, stride, "VALID"), kernel)
+    batch, height, width, channels = x.shape
+    h, w, features = g.shape[1:]
+    m, n = (-(-size // stride) for size in kernel.shape[:2])  # the numbers of a and of b
+    depth = stride * stride * channels
+    kernel = jnp.pad(kernel, ((0, m * stride - kernel.shape[0]), (0, n * stride - kernel.shape[1]), (0, 0), (0, 0)))
+    kernel = kernel.reshape(m, stride, n, stride, channels, features)[:, :, ::-1].transpose(2, 5, 0, 1, 3, 4)
+    kernel = lax.optimization_barrier(kernel.reshape(1, n, features, m * depth))  # [1, b, D, (a, p, q, C)]
+    z = _plain_conv(g, kernel, 1, ((0, 0), (n - 1, n - 1))).reshape(batch, h, w + n - 1, m, depth)
+    z = sum(jnp.pad(z[:, :, :, a], ((0, 0), (a, m - 1 - a), (0, 0), (0, 0))) for a in range(m))
+    rows, columns = z.shape[1:3]
+    z = z.reshape(batch, rows, columns, stride, stride, channels).swapaxes(2, 3)
+    z = z.reshape(batch, rows * stride, columns * stride, channels)[:, :height, :width]
+    z = jnp.pad(z, ((0, 0), (0, height - z.shape[1]), (0, width - z.shape[2]), (0, 0)))  # what no window reached
+    return z, *pull_kernel(g)
+
+
+stem.defvjp(_stem_forward, _stem_backward)

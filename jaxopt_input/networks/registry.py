@@ -1,0 +1,230 @@
+"""The networks known by name, where their weights lie, and `load`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib
+import importlib.resources
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.model import Model, from_linen
+
+CACHE_VARIABLE = "JAXOPT_INPUT_CACHE"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One network of `registry.json`."""
+
+    name: str
+    architecture: str
+    file: str
+    bundled: bool
+    sha256: str
+    image_shape: tuple[int, int, int]
+    classes: str
+    preprocessing: str
+    licence: str
+    source: str
+
+    def path(self) -> Path:
+        """Where its weights are, or would be: in the package if bundled, else in the user's cache."""
+        return _bundled_folder() / self.file if self.bundled else cache_folder() / self.file
+
+
+@functools.cache
+def entries() -> Mapping[str, Entry]:
+    """The networks known by name.
+
+    Example:
+        >>> entries()["tin100"].image_shape
+        (64, 64, 3)
+    """
+    text = importlib.resources.files("jaxopt_input.networks").joinpath("registry.json").read_text()
+    return {k: Entry(name=k, **{**v, "image_shape": tuple(v["image_shape"])}) for k, v in json.loads(text).items()}
+
+
+def entry(name: str) -> Entry:
+    """The entry of a network, or an `InputError` that offers the nearest names."""
+    if name not in entries():
+        raise unknown("model", name, entries(), "`jaxopt-input models list` shows them all")
+    return entries()[name]
+
+
+def cache_folder() -> Path:
+    """Where imported weights are kept: $JAXOPT_INPUT_CACHE, or the user's cache folder of this system."""
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("jaxopt-input")) / "weights"
+
+
+def _bundled_folder() -> Path:
+    """The folder of the bundled weights: inside the installed package, or beside it in a source tree."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "_weights"
+    return inside if inside.is_dir() else package.parent / "pretrained"
+
+
+def load(name: str) -> Model:
+    """A network with its weights, by name, by file or by Python entry.
+
+    Args:
+        name: a name of `entries()`; the path of a safetensors file that `pretrained/train.py` wrote; or
+            "module:function", where the function returns a `Model`.
+
+    Returns:
+        A model; one loaded twice compiles once.
+
+    Raises:
+        InputError: for an unknown name, weights that are missing, or a file that is corrupt or of another format.
+
+    Example:
+        >>> load("tin100").info.image_shape
+        (64, 64, 3)
+    """
+    if name in entries():
+        known = entries()[name]
+        if not known.path().is_file():
+            raise InputError(
+                f"the weights of {name} are not in the cache: get {known.file} from {known.source}, then run "
+                f"`jaxopt-input models import {name} FILE`"
+            )
+        return _read(known.path(), name, known.sha256)
+    if Path(name).is_file():
+        return _read(Path(name), Path(name).stem, None)
+    if ":" in name:
+        return _from_python(name)
+    if Path(name).suffix or os.sep in name:
+        raise InputError(f"no weight file {name}: give a file, module:function, or a name of `models list`")
+    raise unknown("model", name, entries(), "`jaxopt-input models list` shows them all")
+
+
+def import_weights(name: str, file: str | os.PathLike[str]) -> Path:
+    """Put a checked copy of a network's weight file into the user's cache.
+
+    Args:
+        name: a name of `entries()`.
+        file: the file as its authors publish it.
+
+    Returns:
+        The path of the copy, written atomically.
+
+    Raises:
+        InputError: for an unknown or bundled network, a missing file, or one whose SHA-256 is not the registry's.
+    """
+    known = entry(name)
+    if known.bundled:
+        raise InputError(f"{name} is bundled: there is nothing to import")
+    data = _checked(Path(file), known.sha256)
+    target = known.path()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name, delete=False) as part:
+            part.write(data)
+        os.replace(part.name, target)
+    except OSError as error:
+        raise InputError(f"cannot write to the cache {target.parent}: {error.strerror}") from error
+    return target
+
+
+def _checked(file: Path, sha256: str | None) -> bytes:
+    """The bytes of a file, or an `InputError` if they are not the published ones."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 and found != sha256:
+        raise InputError(
+            f"{file} is corrupt, truncated or another file: its SHA-256 is {found[:16]}…, expected {sha256[:16]}… "
+            f"({len(data)} bytes read)"
+        )
+    return data
+
+
+def _read(file: Path, name: str, sha256: str | None) -> Model:
+    """The model of a weight file: its format tells the architecture."""
+    data = _checked(file, sha256)
+    digest = hashlib.sha256(data).hexdigest()
+    if digest == entries()["squeezenet"].sha256 or file.suffix == ".net":
+        model = _squeezenet(file)
+    else:
+        model = _small(file, data)
+    return dataclasses.replace(model, info=dataclasses.replace(model.info, name=name, sha256=digest))
+
+
+def _squeezenet(file: Path) -> Model:
+    from jaxopt_input.networks.squeezenet import SqueezeNet, read_deep_compression
+
+    try:
+        params = read_deep_compression(file)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    lines = importlib.resources.files("jaxopt_input.networks").joinpath("imagenet1k.txt").read_text().splitlines()
+    wnids, labels = zip(*(line.split(" ", 1) for line in lines), strict=True)
+    shape = entries()["squeezenet"].image_shape
+    return _labelled(
+        from_linen(SqueezeNet(), {"params": params}, image_shape=shape, labels=labels), [(wnid,) for wnid in wnids]
+    )
+
+
+def _small(file: Path, data: bytes) -> Model:
+    from safetensors import SafetensorError, safe_open
+
+    from jaxopt_input.networks.small import SmallNet
+
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            metadata = opened.metadata() or {}
+            flat = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(f"{file} is no readable safetensors file: {error}") from error
+    if metadata.get("architecture") != "SmallNet":
+        raise InputError(f"{file} names no architecture known here: only files that pretrained/train.py wrote are read")
+    config, shape, labels, wnids, words = (
+        json.loads(metadata[k]) for k in ("config", "image_shape", "labels", "wnids", "words")
+    )
+    params: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, last = key.split("/")
+        node = params
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = np.asarray(value, np.float32)
+    model = from_linen(SmallNet(**config), {"params": params}, image_shape=shape, labels=labels)
+    synonyms = [(wnid, *map(str.strip, group.split(","))) for wnid, group in zip(wnids, words, strict=True)]
+    return _labelled(model, synonyms)
+
+
+def _labelled(model: Model, synonyms: list[tuple[str, ...]]) -> Model:
+    return dataclasses.replace(model, info=dataclasses.replace(model.info, synonyms=tuple(synonyms)))
+
+
+def _from_python(name: str) -> Model:
+    """What `module:function` returns."""
+    module_name, _, function_name = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            raise InputError(f"no Python module {module_name!r} for the model {name!r}") from error
+        raise
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise unknown(f"function of {module_name}", function_name, [n for n in vars(module) if not n.startswith("_")])
+    model = function()
+    if not isinstance(model, Model):
+        raise InputError(f"{name} returned {type(model).__name__}, not a Model: use from_function or from_linen")
+    return model

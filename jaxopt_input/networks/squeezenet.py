@@ -1,0 +1,156 @@
+"""SqueezeNet 1.0 in Flax Linen, and the reader of its Deep Compression weights.
+
+Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size"
+(https://arxiv.org/abs/1602.07360); Han et al. 2016, "Deep Compression" (https://arxiv.org/abs/1510.00149).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_input.networks import ops
+
+MEAN = (104.0, 117.0, 123.0)  # of blue, green and red, on the scale 0-255
+FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128), 6: (48, 192), 7: (48, 192), 8: (64, 256), 9: (64, 256)}
+PARTS = ("squeeze1x1", "expand1x1", "expand3x3")
+IMAGE_SHAPE = (227, 227, 3)
+
+
+def _layers() -> tuple[str, ...]:
+    names = ["conv1", "pool1"]
+    for i in FIRES:
+        names += [*(f"fire{i}/{part}" for part in PARTS), f"fire{i}", *([f"pool{i}"] if i in (4, 8) else [])]
+    return (*names, "conv10", "logits")
+
+
+LAYERS = _layers()
+"""The taps, in the order of depth."""
+
+
+class Conv(nn.Module):
+    """Parameters of one convolution: `kernel` `[size, size, channels, features]` and `bias` `[features]`."""
+
+    features: int
+    size: int
+
+    @nn.compact
+    def __call__(self, channels: int, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+        shape = (self.size, self.size, channels, self.features)
+        kernel = self.param("kernel", nn.initializers.he_uniform(), shape)
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+
+
+class Fire(nn.Module):
+    """A squeeze to few channels by 1x1, then 1x1 and 3x3 expansions side by side; returns the three after ReLU."""
+
+    squeeze: int
+    expand: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def layer(name: str, features: int, size: int, x: jax.Array) -> jax.Array:
+            kernel, bias = Conv(features, size, name=name)(x.shape[-1], x.dtype)
+            return nn.relu(ops.conv(x, kernel.astype(x.dtype), padding="SAME") + bias.astype(x.dtype))
+
+        squeezed = layer("squeeze1x1", self.squeeze, 1, x)
+        return squeezed, layer("expand1x1", self.expand, 1, squeezed), layer("expand3x3", self.expand, 3, squeezed)
+
+
+class SqueezeNet(nn.Module):
+    """SqueezeNet 1.0: images `[N, H, W, 3]` in [0, 1] to `{tap: activation}`, the taps `LAYERS` in order of depth.
+
+    Activations are those after the ReLU; `fireK` is the concatenation of its two expansions; `logits` is the average
+    over positions of relu(`conv10`), as published. `conv10` is before that ReLU ... Computes in the
+    dtype that image and parameters promote to.
+    Source: https://arxiv.org/abs/1602.07360.
+
+    >>> module = SqueezeNet()
+    >>> image = jnp.zeros((1, 64, 64, 3))
+    >>> out = module.apply(module.init(jax.random.key(0), image), image)
+    >>> out["fire4"].shape, out["logits"].shape
+    ((1, 15, 15, 256), (1, 1000))
+    """
+
+    classes: int = 1000
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
+        taps = {}
+        kernel, bias = Conv(96, 7, name="conv1")(3, image.dtype)
+        dtype = jnp.promote_types(kernel.dtype, image.dtype)
+        # 255 (x - mean / 255): the scale and the order of the channels (BGR in the file) go into the kernel. The mean,
+        # subtracted from the image, costs nothing and keeps the sums small (bfloat16, and ties in the pooling).
+        mean = jnp.array(MEAN[::-1]) / 255
+        y = ops.conv((image - mean).astype(dtype), (255 * kernel[:, :, ::-1]).astype(dtype), 2)
+        bias = bias.astype(dtype)
+        # relu(max_pool(y) + b) = max_pool(relu(y + b)): the pass over the large map is paid by its own tap alone.
+        taps["conv1"] = nn.relu(y + bias)
+        x = taps["pool1"] = nn.relu(ops.max_pool(y, 3, 2, ceil=True) + bias)
+        for i, (squeeze, expand) in FIRES.items():
+            parts = Fire(squeeze, expand, name=f"fire{i}")(x)
+            taps |= {f"fire{i}/{part}": value for part, value in zip(PARTS, parts, strict=True)}
+            x = taps[f"fire{i}"] = jnp.concatenate(parts[1:], -1)
+            if i in (4, 8):
+                x = taps[f"pool{i}"] = ops.max_pool(x, 3, 2, ceil=True)
+        kernel, bias = Conv(self.classes, 1, name="conv10")(x.shape[-1], dtype)
+        y = taps["conv10"] = ops.conv(x, kernel.astype(dtype)) + bias.astype(dtype)
+        taps["logits"] = nn.relu(y).mean((1, 2))
+        return taps
+
+
+def read_deep_compression(path: str | os.PathLike[str]) -> dict:
+    """Reads the parameters of `SqueezeNet()` from a Deep Compression file (`compressed_SqueezeNet.net`).
+
+    Kernels come as `[h, w, in, out]` float32 of numpy. Format: 26 little-endian uint32, the numbers of stored weights;
+    then for each layer a codebook (256 float32), the bias (float32), a uint8 codebook index for each stored weight and
+    the gaps between them (4 bits each, the low nibble first). Weights that are not stored are codebook entry 0.
+    Source: https://github.com/songhan/SqueezeNet-Deep-Compression. Raises `ValueError` where the file is not that.
+
+    >>> variables = {"params": read_deep_compression("compressed_SqueezeNet.net")}  # doctest: +SKIP
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    position = 0
+
+    def take(dtype: str, count: int, what: str) -> np.ndarray:
+        nonlocal position
+        size = np.dtype(dtype).itemsize * count
+        if len(data) < position + size:
+            raise ValueError(f"{path}: truncated at {what}: {len(data)} bytes, at least {position + size} expected")
+        position += size
+        return np.frombuffer(data, dtype, count, position - size)
+
+    shapes: dict[str, tuple[int, ...]] = {"conv1": (96, 3, 7, 7)}
+    channels = 96
+    for i, (squeeze, expand) in FIRES.items():
+        parts = (squeeze, channels, 1, 1), (expand, squeeze, 1, 1), (expand, squeeze, 3, 3)
+        shapes |= {f"fire{i}/{part}": shape for part, shape in zip(PARTS, parts, strict=True)}
+        channels = 2 * expand
+    shapes["conv10"] = (1000, channels, 1, 1)
+
+    params: dict = {}
+    counts = take("<u4", len(shapes), "the header")
+    for (name, shape), count in zip(shapes.items(), counts.tolist(), strict=True):
+        codebook, bias = take("<f4", 256, f"the codebook of {name}"), take("<f4", shape[0], f"the bias of {name}")
+        index = take("u1", count, f"the weights of {name}")
+        packed = take("u1", -(-count // 2), f"the gaps of {name}")
+        gaps = np.stack([packed & 15, packed >> 4], 1).reshape(-1)[:count]
+        where = np.cumsum(gaps.astype(np.int64) + 1) - 1
+        weights = np.full(np.prod(shape), codebook[0], np.float32)
+        if count and where[-1] >= weights.size:
+            raise ValueError(f"{path}: corrupt: a weight of {name} lies at {where[-1]}, beyond its {weights.size}")
+        weights[where] = codebook[index]
+        if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
+            raise ValueError(f"{path}: corrupt: {name} has weights that are not finite")
+        layer = {"kernel": np.ascontiguousarray(weights.reshape(shape).transpose(2, 3, 1, 0)), "bias": bias.astype("f4")}
+        *parent, leaf = name.split("/")
+        (params.setdefault(parent[0], {}) if parent else params)[leaf] = layer
+    if position != len(data):
+        raise ValueError(f"{path}: {len(data) - position} bytes too many after the last layer")
+    return params

@@ -1,0 +1,152 @@
+"""The folder that a command writes: images, contact sheet, loss curves, `run.json`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxopt_input
+from jaxopt_input.data import atomic, save_png, to_uint8
+from jaxopt_input.errors import InputError
+from jaxopt_input.model import Model
+from jaxopt_input.optimize import Solution
+from jaxopt_input.report.curves import loss_curves
+from jaxopt_input.report.sheet import contact_sheet
+
+
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """Raise an `InputError` for a folder that is not empty, unless it may be overwritten, or that is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: --out takes a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise InputError(f"{folder} is not empty: choose another --out, or --overwrite its results")
+
+
+@contextlib.contextmanager
+def compile_seconds() -> Iterator[list[float]]:
+    """Collects the seconds that JAX spends on tracing, lowering and compiling inside the block."""
+    seconds: list[float] = []
+
+    def heard(event: str, duration_secs: float, **_: Any) -> None:
+        if event.startswith("/jax/core/compile/"):
+            seconds.append(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    try:
+        yield seconds
+    finally:
+        jax.monitoring.unregister_event_duration_listener(heard)
+
+
+def write(
+    folder: Path,
+    solution: Solution,
+    labels: Sequence[str | None],
+    model: Model,
+    *,
+    command: str,
+    arguments: dict[str, Any],
+    seed: int,
+    seconds: dict[str, float],
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Write a solution's best images and their numbers into a folder.
+
+    Args:
+        folder: made if need be; with `overwrite`, the results of an earlier run in it are removed.
+        solution: of N lanes.
+        labels: N labels, None where a target has none.
+        model: what was visualized.
+        command, arguments, seed, seconds: go into `run.json` as they are.
+        overwrite: whether the folder may hold an earlier run.
+
+    Returns:
+        What `run.json` says; it is written last, so that it never names a file that is not there.
+    """
+    check_folder(folder, overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_earlier(folder)
+    pictures, losses = to_uint8(solution.best_image), np.asarray(solution.loss)
+    best, best_step, evaluations, finite, dead = map(
+        np.asarray, (solution.best_loss, solution.best_step, solution.evaluations, solution.finite, solution.dead)
+    )
+    results, files = [], _file_names(solution)
+    for n, (name, label, file) in enumerate(zip(solution.names, labels, files, strict=True)):
+        result = {
+            "target": name,
+            "label": label,
+            "start": int(solution.start[n]),
+            "image": file,
+            "loss": {"first": _number(losses[n, 0]), "last": _number(losses[n, -1]), "best": _number(best[n])},
+            "best_step": int(best_step[n]),
+            "evaluations": int(evaluations[n]),
+            "finite": bool(finite[n]),
+            "dead": bool(dead[n]),
+        }
+        kept = {key: result[key] for key in ("target", "label", "start", "best_step")}
+        text = {key: str(value) for key, value in kept.items() if value is not None}
+        software = f"jaxopt_input {jaxopt_input.__version__}"
+        text |= {"Software": software, "model": model.info.name, "seed": str(seed)}
+        save_png(folder / file, pictures[n], text)
+        results.append(result)
+    distinct = list(dict.fromkeys(solution.names))
+    rows = [[n for n, name in enumerate(solution.names) if name == one] for one in distinct]
+    captions = [f"{one} {labels[row[0]] or ''}".strip() for one, row in zip(distinct, rows, strict=True)]
+    save_png(folder / "sheet.png", contact_sheet([pictures[row] for row in rows], captions))
+    with atomic(folder / "loss.png") as part:
+        loss_curves(part, losses, [captions[distinct.index(name)] for name in solution.names])
+    with atomic(folder / "loss.npz") as part:
+        np.savez(part, loss=losses, target=np.array(solution.names), start=solution.start)
+    device = jax.devices()[0]
+    info = {
+        "command": command,
+        "arguments": arguments,
+        "version": jaxopt_input.__version__,
+        "jax": jax.__version__,
+        "device": f"{device.platform} {device.device_kind} x {jax.local_device_count()}",
+        "seed": seed,
+        "model": {"name": model.info.name, "sha256": model.info.sha256},
+        "results": results,
+        "sheet": "sheet.png",
+        "curves": {"figure": "loss.png", "data": "loss.npz"},
+        "check_steps": list(solution.check_steps),
+        "evaluations": int(evaluations.sum()),
+        "seconds": {k: round(v, 3) for k, v in seconds.items()},
+    }
+    with atomic(folder / "run.json") as part:
+        part.write_text(json.dumps(info, indent=1, allow_nan=False) + "\n")
+    return info
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _file_names(solution: Solution) -> list[str]:
+    """One file name a lane, made of its target and start; a number is added where two would be the same."""
+    names: list[str] = []
+    for name, start in zip(solution.names, solution.start, strict=True):
+        stem = re.sub(r"[^A-Za-z0-9.,_]+", "-", name)
+        file = f"{stem}-start{start}.png"
+        names.append(file if file not in names else f"{stem}-start{start}-{len(names)}.png")
+    return names
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Remove the files of an earlier run, as far as its own `run.json` names them."""
+    try:
+        earlier = json.loads((folder / "run.json").read_text())
+        files = [result["image"] for result in earlier["results"]] + ["sheet.png", "loss.png", "loss.npz", "run.json"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for file in files:
+        if Path(file).name == file:
+            (folder / file).unlink(missing_ok=True)

@@ -1,0 +1,80 @@
+"""A small network with known properties, and the folder of real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxopt_input as joi
+
+TAPS = ("first", "second", "logits")
+
+
+def toy_apply(params, image, taps):
+    def conv(x, w):
+        return jax.nn.relu(jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))
+
+    first = conv(image - 0.5, params["a"])
+    second = conv(first, params["b"])
+    out = {"first": first, "second": second, "logits": second.mean((1, 2)) @ params["c"]}
+    return {tap: out[tap] for tap in taps}
+
+
+@pytest.fixture(scope="session")
+def toy() -> joi.Model:
+    """Two 3x3 convolutions and a linear head on 12x10 RGB; channel 7 of "second" is dead."""
+    a, b, c = jax.random.split(jax.random.key(0), 3)
+    params = {
+        "a": 0.3 * jax.random.normal(a, (3, 3, 3, 8)),
+        "b": 0.2 * jax.random.normal(b, (3, 3, 8, 8)).at[..., 7].set(0),
+        "c": jax.random.normal(c, (8, 5)),
+    }
+    labels = ("ant", "bee", "polar bear", "dog", "eel")
+    return joi.from_function(toy_apply, params, image_shape=(12, 10, 3), taps=TAPS, labels=labels, name="toy")
+
+
+@pytest.fixture(scope="session")
+def linear() -> joi.Model:
+    """Logits that are the mean colours: the best image of class k is pure in colour k."""
+    return joi.from_function(
+        lambda params, x, taps: {"logits": x.mean((1, 2)) @ params},
+        jnp.eye(3),
+        image_shape=(6, 6, 3),
+        taps=("logits",),
+        labels=("red", "green", "blue"),
+    )
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    return Path(os.environ["JAXOPT_INPUT_DATA"])
+
+
+class Compilations:
+    """Counts XLA compilations inside a with block."""
+
+    count = 0
+    registered = False
+
+    def __enter__(self):
+        if not Compilations.registered:
+            jax.monitoring.register_event_duration_secs_listener(Compilations.heard)
+            Compilations.registered = True
+        Compilations.count = 0
+        return self
+
+    @staticmethod
+    def heard(event, *_, **__):
+        Compilations.count += event.endswith("backend_compile_duration")
+
+    def __exit__(self, *_):
+        pass
+
+
+@pytest.fixture(scope="session")
+def compilations():
+    return Compilations

@@ -1,0 +1,163 @@
+"""The fast operations against plain `lax`: values, gradients, transformations, ties."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxopt_input.networks import ops
+
+
+def plain_conv(x, kernel, stride, padding):
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def plain_pool(x, window, stride, ceil):
+    """Max pooling by PyTorch's rule of sizes: the last window starts inside the image."""
+    sizes = []
+    for size in x.shape[1:3]:
+        out = -(-(size - window) // stride) + 1 if ceil else (size - window) // stride + 1
+        sizes.append(out - 1 if (out - 1) * stride >= size else out)
+    pads = [(0, max(0, (out - 1) * stride + window - size)) for out, size in zip(sizes, x.shape[1:3], strict=True)]
+    return lax.reduce_window(
+        x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), ((0, 0), *pads, (0, 0))
+    )
+
+
+def random(shape, seed=0, dtype=jnp.float32):
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+def weighted(function, *rest):
+    """A loss that sees every output element differently."""
+
+    def loss(*args):
+        out = function(*args, *rest)
+        return (out * jnp.cos(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape)).sum()
+
+    return loss
+
+
+POOLS = [(3, 2, True), (3, 2, False), (2, 2, False), (2, 2, True), (3, 3, False), (3, 1, False), (5, 3, True)]
+
+
+@pytest.mark.parametrize(("window", "stride", "ceil"), POOLS)
+@pytest.mark.parametrize("size", [(11, 11), (12, 13), (13, 12), (14, 10)])
+def test_max_pool(window, stride, ceil, size):
+    x = random((2, *size, 5))  # no ties: the winner, and so the gradient, is unique
+    np.testing.assert_array_equal(ops.max_pool(x, window, stride, ceil), plain_pool(x, window, stride, ceil))
+    ours = jax.grad(weighted(ops.max_pool, window, stride, ceil))(x)
+    np.testing.assert_allclose(ours, jax.grad(weighted(plain_pool, window, stride, ceil))(x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("window", "stride", "ceil"), POOLS)
+def test_max_pool_gives_a_tie_to_the_first(window, stride, ceil):
+    x = jnp.round(random((2, 13, 12, 3)))  # a handful of values, so most windows have several largest elements
+    out = ops.max_pool(x, window, stride, ceil)
+    weight = random(out.shape, 1)
+    expected = np.zeros(x.shape, np.float32)
+    for n, i, j, c in np.ndindex(*out.shape):
+        patch = np.asarray(x)[n, i * stride : i * stride + window, j * stride : j * stride + window, c]
+        row, column = np.unravel_index(np.argmax(patch), patch.shape)
+        expected[n, i * stride + row, j * stride + column, c] += weight[n, i, j, c]
+    ours = jax.grad(lambda x: (ops.max_pool(x, window, stride, ceil) * weight).sum())(x)
+    np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_max_pool_of_a_constant_keeps_the_sum_of_the_gradient():
+    x = jnp.full((1, 9, 10, 2), 0.5)
+    ours, plain = (jax.grad(weighted(pool, 3, 2, True))(x) for pool in (ops.max_pool, plain_pool))
+    np.testing.assert_allclose(ours.sum(), plain.sum(), rtol=1e-5)
+
+
+def test_max_pool_propagates_nan():
+    x = random((1, 9, 9, 2)).at[0, 4, 4, 0].set(jnp.nan)
+    np.testing.assert_array_equal(jnp.isnan(ops.max_pool(x, 3, 2)), jnp.isnan(plain_pool(x, 3, 2, False)))
+    assert int(jnp.isnan(ops.max_pool(x, 3, 2)).sum()) == 4
+
+
+CONVS = [
+    ((9, 10), 3, 16, 8, 1, "SAME"),
+    ((9, 10), 3, 16, 8, 1, "VALID"),
+    ((9, 10), 5, 4, 8, 1, ((2, 1), (0, 3))),
+    ((9, 10), 1, 16, 8, 1, "SAME"),
+    ((9, 10), 3, 16, 8, 2, "SAME"),
+    ((23, 24), 7, 3, 8, 2, "VALID"),
+    ((24, 23), 7, 3, 8, 2, ((3, 3), (3, 3))),
+    ((25, 26), 7, 3, 8, 2, "SAME"),
+    ((26, 22), 3, 3, 8, 2, "VALID"),
+    ((22, 25), 5, 1, 8, 2, "VALID"),
+    ((43, 44), 11, 3, 8, 4, ((2, 2), (2, 2))),
+    ((41, 46), 11, 3, 8, 4, "VALID"),
+    ((20, 21), 2, 3, 8, 3, "VALID"),  # a stride above the kernel: positions that no window reaches
+]
+
+
+@pytest.mark.parametrize(("size", "window", "channels", "features", "stride", "padding"), CONVS)
+def test_conv(size, window, channels, features, stride, padding):
+    x, kernel = random((2, *size, channels)), random((window, window, channels, features), 1)
+    out = ops.conv(x, kernel, stride, padding)
+    # Sums of up to 363 products in another order: 1e-5 is some 50 roundings of float32.
+    np.testing.assert_allclose(out, plain_conv(x, kernel, stride, padding), rtol=1e-5, atol=1e-4)
+    ours = jax.grad(weighted(ops.conv, stride, padding), (0, 1))(x, kernel)
+    plain = jax.grad(weighted(plain_conv, stride, padding), (0, 1))(x, kernel)
+    for a, b in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+OPERATIONS = {
+    "pool": lambda x: ops.max_pool(x, 3, 2, True),
+    "dense": lambda x: ops.conv(x, random((3, 3, 3, 6), 1, x.dtype), 1, "SAME"),
+    "1x1": lambda x: ops.conv(x, random((1, 1, 3, 6), 1, x.dtype)),
+    "stem": lambda x: ops.conv(x, random((7, 7, 3, 6), 1, x.dtype), 2),
+}
+
+
+@pytest.fixture(params=OPERATIONS)
+def gradient(request):
+    return jax.grad(weighted(OPERATIONS[request.param]))
+
+
+def test_under_jit_vmap_and_loops(gradient):
+    x = random((3, 2, 15, 14, 3))
+    expected = jnp.stack([gradient(one) for one in x])
+    # XLA may fuse multiplications and additions differently: a few roundings of float32.
+    close = {"rtol": 1e-5, "atol": 1e-4}
+    np.testing.assert_allclose(jax.jit(gradient)(x[0]), expected[0], **close)
+    np.testing.assert_allclose(jax.vmap(gradient)(x), expected, **close)
+    np.testing.assert_allclose(lax.scan(lambda carry, one: (carry, gradient(one)), 0, x)[1], expected, **close)
+    stepped = lax.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, s[1] - 1e-3 * gradient(s[1])), (0, x[0]))[1]
+    once = x[0] - 1e-3 * expected[0]
+    np.testing.assert_allclose(stepped, once - 1e-3 * gradient(once), **close)
+
+
+def test_under_shard_map(gradient):
+    devices = np.array(jax.devices())
+    x = random((2 * len(devices), 15, 14, 3))
+    spec = PartitionSpec("starts")
+    # One device's loss weighs its own images from the first on, so the reference is the gradient of each share alone.
+    sharded = jax.shard_map(gradient, mesh=Mesh(devices, ("starts",)), in_specs=spec, out_specs=spec)(x)
+    expected = jnp.concatenate([gradient(share) for share in jnp.split(x, len(devices))])
+    np.testing.assert_allclose(sharded, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_bfloat16(name):
+    x = random((2, 15, 14, 3), dtype=jnp.bfloat16)
+    operation = OPERATIONS[name]
+    out = operation(x)
+    ours = jax.grad(lambda x: (operation(x) ** 2).sum().astype(jnp.float32))(x)
+    assert out.dtype == ours.dtype == jnp.bfloat16
+    exact = jax.grad(lambda x: (operation(x) ** 2).sum())(x.astype(jnp.float32))
+    # bfloat16 has 8 bits, and kernel, output and gradient are each rounded: 3 per cent of the gradient's size.
+    error = jnp.linalg.norm((ours.astype(jnp.float32) - exact).ravel()) / jnp.linalg.norm(exact.ravel())
+    assert float(error) < 0.03
+
+
+def test_elsewhere_than_on_a_cpu_everything_is_plain_lax(monkeypatch):
+    monkeypatch.setattr(ops, "on_cpu", lambda: False)
+    x, kernel = random((1, 15, 15, 3)), random((7, 7, 3, 6))
+    for function in (lambda: ops.conv(x, kernel, 2), lambda: ops.max_pool(x, 3, 2, True)):
+        assert "custom_vjp" not in str(jax.make_jaxpr(function)())

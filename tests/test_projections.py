@@ -1,0 +1,59 @@
+"""Projections: inside stays, outside goes to the nearest point, radii are traced and may differ by target."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxopt_input as joi
+from jaxopt_input import projections, targets
+
+REFERENCE = np.full((4, 4, 3), 0.5, np.float32)
+FAR = REFERENCE + np.random.default_rng(0).normal(size=REFERENCE.shape).astype(np.float32)
+NORM = {"linf": lambda d: np.abs(d).max(), "l2": lambda d: np.sqrt((d**2).sum()), "l1": lambda d: np.abs(d).sum()}
+
+
+@pytest.mark.parametrize("norm", NORM)
+def test_ball(norm):
+    project = projections.ball(norm, 0.25, REFERENCE)
+    there = np.asarray(project(FAR))
+    assert NORM[norm](there - REFERENCE) == pytest.approx(0.25, rel=1e-4)
+    np.testing.assert_allclose(project(there), there, atol=1e-6)
+    near = REFERENCE + (FAR - REFERENCE) * 1e-4
+    np.testing.assert_allclose(project(near), near, atol=1e-7)
+    # The nearest point: no point of the ball lies closer (variational inequality, on random points of the ball).
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        d = rng.normal(size=FAR.shape)
+        other = REFERENCE + 0.25 * d / NORM[norm](d)
+        assert np.vdot(FAR - there, other - there) <= 1e-4
+
+
+def test_sphere_and_box():
+    there = projections.sphere(2.0)(FAR)
+    assert float(jnp.linalg.norm(there - 0.5)) == pytest.approx(2, rel=1e-5)
+    np.testing.assert_array_equal(projections.box(0.2, 0.6)(FAR), np.clip(FAR, np.float32(0.2), np.float32(0.6)))
+    assert bool(jnp.isfinite(projections.sphere(1.0)(REFERENCE)).all())  # the centre has no nearest point: it stays
+
+
+def test_one_radius_a_target_without_recompiling():
+    run = jax.jit(lambda p: targets.vmap_lanes(lambda one, x: one(x), p, jnp.array([0, 0, 1]))(jnp.stack([FAR] * 3)))
+    there = run(projections.ball("linf", [0.1, 0.2], REFERENCE))
+    np.testing.assert_allclose(np.abs(there - REFERENCE).max((1, 2, 3)), [0.1, 0.1, 0.2], rtol=1e-5)
+    run(projections.ball("linf", [0.3, 0.4], FAR))
+    assert run._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda: projections.ball("l3", 1.0, REFERENCE),
+        lambda: projections.ball("l2", -1.0, REFERENCE),
+        lambda: projections.ball("l2", 1.0, 0.5),
+        lambda: projections.box(1.0, 0.0),
+        lambda: projections.sphere(-1.0),
+    ],
+)
+def test_mistakes(mistake):
+    with pytest.raises(joi.InputError):
+        mistake()

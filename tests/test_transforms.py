@@ -1,0 +1,140 @@
+"""Transforms against SciPy's affine warp, their ranges, shapes and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+
+import jaxopt_input as joi
+from jaxopt_input import transforms as t
+
+IMAGE = np.random.default_rng(0).uniform(size=(13, 17, 3)).astype(np.float32)
+KEY = jax.random.key(0)
+
+
+def scipy_warp(image, matrix, fill):
+    """The same map for SciPy, which counts (row, column) from the corner."""
+    h, w, _ = image.shape
+    centre = np.array([(h - 1) / 2, (w - 1) / 2])
+    linear = np.array([[matrix[1, 1], matrix[1, 0]], [matrix[0, 1], matrix[0, 0]]])
+    offset = centre + [matrix[1, 2], matrix[0, 2]] - linear @ centre
+    pad = 30  # SciPy has no one-pixel ramp from the edge to the fill value unless the canvas has it
+    mode = {"mode": "edge"} if fill is None else {"constant_values": fill}
+    canvas = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), **mode)
+    shifted = offset + pad
+    channels = [
+        scipy.ndimage.affine_transform(canvas[..., c], linear, shifted, output_shape=(h, w), order=1, mode="nearest")
+        for c in range(3)
+    ]
+    return np.stack(channels, -1)
+
+
+@pytest.mark.parametrize("fill", [None, 0.5])
+@pytest.mark.parametrize("angle", [0, 7, -30, 90])
+@pytest.mark.parametrize("factor", [0.8, 1.0, 1.3])
+def test_warp_is_scipys(fill, angle, factor):
+    a = np.deg2rad(angle)
+    matrix = np.array([[np.cos(a), -np.sin(a), 1.5], [np.sin(a), np.cos(a), -2.25]]) / factor
+    # float32 coordinates of up to 17 pixels: positions agree to 1e-5 of a pixel.
+    np.testing.assert_allclose(t.warp(IMAGE, matrix.astype(np.float32), fill=fill), scipy_warp(IMAGE, matrix, fill), atol=1e-4)
+
+
+def test_compose_is_one_after_another_to_interpolation():
+    """A smooth image, on which interpolating once and four times agree."""
+    y, x = np.mgrid[:48, :48] / 48
+    image = (0.5 + 0.4 * np.sin(5 * x) * np.cos(4 * y))[..., None].astype(np.float32)
+    parts = [t.rotate([8]), t.scale([1.1]), t.rotate([-3]), t.jitter(4)]
+    together = t.compose(*parts)(KEY, image)
+    for index, part in enumerate(parts):
+        image = t.compose(part)(KEY, image) if index < 3 else _shift_with(part, jax.random.fold_in(KEY, 3), image)
+    np.testing.assert_allclose(together[8:-8, 8:-8], image[8:-8, 8:-8], atol=5e-3)
+
+
+def _shift_with(jitter, key, image):
+    dx, dy = (int(n) for n in jitter.offset(key))
+    return np.roll(np.asarray(image), (-dy, -dx), (0, 1))
+
+
+def test_order_matters_as_written():
+    """Shift then rotate by 90° moves the picture along the other axis than rotate then shift."""
+    image = np.zeros((9, 9, 1), np.float32)
+    image[4, 6] = 1
+    quarter = t.rotate([90])(KEY, image)[..., 0]
+    assert quarter[2, 4] == pytest.approx(1, abs=1e-5)  # to the right becomes up: counter-clockwise
+
+
+@pytest.mark.parametrize("amount", [1, 4, 8])
+def test_jitter_is_a_whole_shift_uniform_over_its_range(amount):
+    transform = t.compose(t.pad(amount, 0.25), t.jitter(amount), t.crop(amount))
+    offsets = set()
+    for seed in range(300):
+        dx, dy = np.asarray(transform.parts[1].offset(jax.random.fold_in(jax.random.key(seed), 1)))
+        offsets |= {int(dx), int(dy)}
+    assert offsets == set(range(-(amount // 2), amount - amount // 2 + 1))
+    view = np.asarray(transform(jax.random.key(5), IMAGE))
+    dx, dy = (int(n) for n in transform.parts[1].offset(jax.random.fold_in(jax.random.key(5), 1)))
+    canvas = np.pad(IMAGE, ((20, 20), (20, 20), (0, 0)), constant_values=0.25)
+    np.testing.assert_array_equal(view, canvas[20 + dy : 33 + dy, 20 + dx : 37 + dx])
+
+
+def test_choices():
+    scale, rotate = t.lucid().parts[2:4]
+    assert np.allclose(scale.factors, np.arange(0.9, 1.101, 0.02))
+    assert sorted(set(rotate.degrees)) == list(range(-10, 11))
+    assert rotate.degrees.count(0) == 6
+
+
+@pytest.mark.parametrize("name", ["lucid", "jitter"])
+def test_named_transforms_keep_the_shape_and_show_the_image(name):
+    transform = t.by_name(name)
+    views = jax.vmap(transform, in_axes=(0, None))(jax.random.split(KEY, 64), np.ones((40, 50, 3), np.float32))
+    assert views.shape == (64, 40, 50, 3)
+    assert bool((views[:, 12:-12, 12:-12] > 0.999).all())
+    assert bool((views.min((1, 2, 3)) < 0.51).any())  # grey comes into view at some draws
+
+
+@pytest.mark.parametrize("name", ["lucid", "jitter"])
+def test_gradient_is_the_adjoint(name):
+    """⟨T x, y⟩ = ⟨x, Tᵀ y⟩ for the linear part, and no gradient is lost inside."""
+    transform = t.by_name(name)
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(2, 20, 24, 3)).astype(np.float32)
+    zero = transform(KEY, np.zeros_like(x))
+    left = jnp.vdot(transform(KEY, x) - zero, y)
+    right = jnp.vdot(x, jax.vjp(lambda image: transform(KEY, image), x)[1](y)[0])
+    np.testing.assert_allclose(left, right, rtol=1e-3)  # 1440 float32 products of either sign
+
+
+def test_pad_and_crop_change_the_size_alone():
+    image = jnp.asarray(IMAGE)
+    assert t.compose(t.pad(3), t.rotate([5]))(KEY, image).shape == (19, 23, 3)
+    np.testing.assert_array_equal(t.compose(t.pad(3), t.crop(3))(KEY, image), image)
+    np.testing.assert_array_equal(t.crop(2)(KEY, image), image[2:-2, 2:-2])
+    np.testing.assert_array_equal(t.compose()(KEY, image), image)
+    with pytest.raises(joi.InputError, match="leaves nothing"):
+        t.crop(7)(KEY, image)
+
+
+def test_equal_when_built_alike():
+    assert t.lucid() == t.lucid()
+    assert hash(t.lucid()) == hash(t.lucid())
+    assert t.compose(t.compose(t.jitter(2)), t.rotate([1])) == t.compose(t.jitter(2), t.rotate([1]))
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda: t.pad(-1),
+        lambda: t.pad(2, 1.5),
+        lambda: t.jitter(1.5),
+        lambda: t.scale([]),
+        lambda: t.scale([0.0]),
+        lambda: t.rotate([]),
+        lambda: t.compose(lambda key, image: image),
+        lambda: t.by_name("lucit"),
+    ],
+)
+def test_mistakes(mistake):
+    with pytest.raises(joi.InputError):
+        mistake()
