@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jaxopt_input.errors import InputError
+
+if TYPE_CHECKING:
+    import jax
 
 
 class _Commands(click.Group):
@@ -78,7 +82,7 @@ def visualize(
     image = images.by_name(parameterization)
     transform = transforms.by_name(transform_name)
     optimizer = optimizers.optimizer(optimizer_name, learning_rate)
-    _choose_device(device)
+    devices = _devices(device)
     begin = time.perf_counter()
     with compile_seconds() as compiling, tqdm(total=1, unit="step", leave=False, disable=None) as bar:
 
@@ -100,6 +104,7 @@ def visualize(
             key=jax.random.key(seed),
             dtype=dtype,
             chunk=chunk,
+            devices=devices,
             on_progress=on_progress,
         )
         jax.block_until_ready(solution.best_image)
@@ -110,6 +115,7 @@ def visualize(
         solution,
         labels,
         model,
+        devices=devices,
         command="visualize",
         arguments=arguments,
         seed=seed,
@@ -151,15 +157,12 @@ def _report_failures(results: list[dict[str, Any]]) -> None:
         sys.exit(1)
 
 
-def _choose_device(device: str) -> None:
-    """Restrict JAX to one platform, or raise an `InputError` where there is none of it."""
+def _devices(device: str) -> Sequence[jax.Device]:
+    """The local devices of a platform, or an `InputError` where there is none."""
     import jax
 
-    if device == "auto":
-        return
     try:
-        jax.config.update("jax_platforms", {"gpu": "cuda,rocm"}.get(device, device))
-        jax.devices()
+        return jax.local_devices(backend=None if device == "auto" else device)
     except RuntimeError as error:
         raise InputError(f"no {device} to run on: {str(error).splitlines()[0]}") from error
 

@@ -177,12 +177,25 @@ def from_function(
     return model
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _LinenApply:
     """Applies a Linen module; equal for equal modules, so that loading twice compiles once."""
 
     module: Any
     keywords: tuple[tuple[str, Any], ...]
+
+    def _identity(self) -> Any:
+        try:
+            hash(self.module)
+        except TypeError:  # a module that holds a list, such as nn.Sequential, equals itself alone
+            return id(self.module), self.keywords
+        return self.module, self.keywords
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _LinenApply) and self._identity() == other._identity()
 
     def activations(self, params: Any, image: jax.Array) -> dict[str, jax.Array]:
         out, state = self.module.apply(

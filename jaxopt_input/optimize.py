@@ -188,7 +188,9 @@ def minimize(
         raise InputError(f"the loss must be built from jaxopt_input.losses, not {loss!r}")
     image = (image or fourier()).bind(model.info.image_shape)
     optimizer = adam() if optimizer is None else optimizer
-    raw = None if isinstance(optimizer, Optimizer) else optax.GradientTransformation(*optimizer)
+    raw = None if isinstance(optimizer, Optimizer) else optimizer
+    if not isinstance(raw, optax.GradientTransformation | None):
+        raise InputError(f"an optimizer is made by jaxopt_input.optimizers or by Optax, not {optimizer!r}")
     trees = _Trees(loss, () if raw else optimizer, () if projection is None else projection)
     n_targets = targets.count(tuple(tree for tree in trees if tree != ()))
     _check_model(loss, model, image, transform)
@@ -274,14 +276,14 @@ def _initial(initial: Any, image: Parameterization, total: int) -> np.ndarray | 
 
 
 def _typed_key(key: Any) -> jax.Array:
-    array = jnp.asarray(key)
-    if not jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        if array.dtype != jnp.uint32:
-            raise InputError(f"key must be a JAX key, such as jax.random.key(0), not {key!r}")
-        array = jax.random.wrap_key_data(array)
-    if array.shape:
-        raise InputError(f"key must be a single key, not an array of shape {array.shape}")
-    return array
+    """A single typed key, from one or from the uint32 data of `jax.random.PRNGKey`."""
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed and dtype != np.uint32:
+        raise InputError(f"key must be a JAX key, such as jax.random.key(0), not {key!r}")
+    if key.ndim != (0 if typed else 1):
+        raise InputError(f"key must be a single key, not an array of shape {key.shape}")
+    return key if typed else jax.random.wrap_key_data(jnp.asarray(key))
 
 
 def _stable_hash(name: str) -> int:

@@ -16,7 +16,9 @@ TAPS = ("first", "second", "logits")
 
 def toy_apply(params, image, taps):
     def conv(x, w):
-        return jax.nn.relu(jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))
+        return jax.nn.relu(
+            jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        )
 
     first = conv(image - 0.5, params["a"])
     second = conv(first, params["b"])

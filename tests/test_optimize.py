@@ -257,8 +257,14 @@ def test_optax_line_search_is_counted():
 
 @pytest.mark.parametrize("name", joi.optimizers.NAMES)
 def test_every_optimizer_by_name_descends(linear, name):
-    s = solve(-joi.losses.class_logit(2), linear, image=joi.images.fourier(), optimizer=joi.optimizers.optimizer(name), steps=30)
-    assert bool((s.loss[:, -1] < s.loss[:, 0] - 0.1).all())
+    s = solve(
+        -joi.losses.class_logit(2),
+        linear,
+        image=joi.images.fourier(),
+        optimizer=joi.optimizers.optimizer(name),
+        steps=30,
+    )
+    assert bool((s.loss[:, -1] < s.loss[:, 0] - 2e-3).all())
 
 
 def test_bfloat16_activations(toy):
@@ -291,6 +297,7 @@ def test_a_start_that_fails_does_not_spoil_the_others():
         ({"starts": 0}, "starts"),
         ({"chunk": 0}, "chunk"),
         ({"snapshots": (7,)}, "snapshots"),
+        ({"optimizer": "adam"}, "optimizer"),
         ({"key": 3}, "key"),
         ({"key": jax.random.split(KEY)}, "single key"),
         ({"dtype": jnp.int8}, "bfloat16"),

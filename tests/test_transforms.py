@@ -18,7 +18,7 @@ def scipy_warp(image, matrix, fill):
     h, w, _ = image.shape
     centre = np.array([(h - 1) / 2, (w - 1) / 2])
     linear = np.array([[matrix[1, 1], matrix[1, 0]], [matrix[0, 1], matrix[0, 0]]])
-    offset = centre + [matrix[1, 2], matrix[0, 2]] - linear @ centre
+    offset = centre + np.array([matrix[1, 2], matrix[0, 2]]) - linear @ centre
     pad = 30  # SciPy has no one-pixel ramp from the edge to the fill value unless the canvas has it
     mode = {"mode": "edge"} if fill is None else {"constant_values": fill}
     canvas = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), **mode)
@@ -37,7 +37,9 @@ def test_warp_is_scipys(fill, angle, factor):
     a = np.deg2rad(angle)
     matrix = np.array([[np.cos(a), -np.sin(a), 1.5], [np.sin(a), np.cos(a), -2.25]]) / factor
     # float32 coordinates of up to 17 pixels: positions agree to 1e-5 of a pixel.
-    np.testing.assert_allclose(t.warp(IMAGE, matrix.astype(np.float32), fill=fill), scipy_warp(IMAGE, matrix, fill), atol=1e-4)
+    np.testing.assert_allclose(
+        t.warp(IMAGE, matrix.astype(np.float32), fill=fill), scipy_warp(IMAGE, matrix, fill), atol=1e-4
+    )
 
 
 def test_compose_is_one_after_another_to_interpolation():

@@ -55,7 +55,7 @@ class Fourier(Parameterization):
         return jax.nn.sigmoid(to_rgb(image) if applies(self.decorrelate, theta.shape[-2]) else image)
 
     def encode(self, image: jax.Array) -> jax.Array:
-        image = logit(check_images(image))
+        image = logit(jnp.asarray(check_images(image)))
         height, width, channels = image.shape[-3:]
         image = from_rgb(image) if applies(self.decorrelate, channels) else image
         spectrum = jnp.fft.rfft2(image, axes=(-3, -2)) * (4 / spectrum_scale(height, width, self.decay)[..., None])

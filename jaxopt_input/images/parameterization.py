@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxopt_input.errors import InputError
 
@@ -58,13 +59,15 @@ class Parameterization:
         return theta
 
 
-def check_images(image: Any) -> jax.Array:
+def check_images(image: Any) -> Any:
     """An image or batch as float32, or an `InputError` for another rank, type or range."""
-    array = jnp.asarray(image)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise InputError(f"an image is float32 in [0, 1], not {array.dtype}: divide 8-bit images by 255")
-    if array.ndim < 3:
+    if isinstance(image, jax.core.Tracer):
+        return image.astype(jnp.float32)
+    array = np.asarray(image)
+    if array.ndim < 3 or not array.size:
         raise InputError(f"an image is [H, W, C] or [N, H, W, C], not of shape {array.shape}")
-    if not isinstance(array, jax.core.Tracer) and not (float(array.min()) >= 0 and float(array.max()) <= 1):
-        raise InputError(f"an image is in [0, 1], not in [{float(array.min()):.3g}, {float(array.max()):.3g}]")
-    return array.astype(jnp.float32)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"an image is float32 in [0, 1], not {array.dtype}: divide 8-bit images by 255")
+    if not (array.min() >= 0 and array.max() <= 1):  # also where a number is NaN
+        raise InputError(f"an image is in [0, 1], not in [{array.min():.3g}, {array.max():.3g}]")
+    return np.asarray(array, np.float32)

@@ -33,7 +33,7 @@ class Pixels(Parameterization):
         return image + jax.lax.stop_gradient(jnp.clip(image, 0, 1) - image)
 
     def encode(self, image: jax.Array) -> jax.Array:
-        image = check_images(image)
+        image = jnp.asarray(check_images(image))
         return self._from_rgb(logit(image) if self.bound_by == "sigmoid" else image)
 
     def project(self, theta: jax.Array) -> jax.Array:

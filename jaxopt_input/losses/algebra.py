@@ -24,6 +24,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Loss:
     """One number from (activations, image); the base class of all losses. Use the builders of `jaxopt_input.losses`."""
 
+    __array_ufunc__ = None  # lets `numpy_array * loss` reach __rmul__ instead of multiplying element by element
+
     @property
     def taps(self) -> tuple[str, ...]:
         """The layers that this loss reads."""

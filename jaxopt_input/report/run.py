@@ -52,6 +52,7 @@ def write(
     labels: Sequence[str | None],
     model: Model,
     *,
+    devices: Sequence[jax.Device],
     command: str,
     arguments: dict[str, Any],
     seed: int,
@@ -65,6 +66,7 @@ def write(
         solution: of N lanes.
         labels: N labels, None where a target has none.
         model: what was visualized.
+        devices: what it ran on.
         command, arguments, seed, seconds: go into `run.json` as they are.
         overwrite: whether the folder may hold an earlier run.
 
@@ -105,13 +107,12 @@ def write(
         loss_curves(part, losses, [captions[distinct.index(name)] for name in solution.names])
     with atomic(folder / "loss.npz") as part:
         np.savez(part, loss=losses, target=np.array(solution.names), start=solution.start)
-    device = jax.devices()[0]
     info = {
         "command": command,
         "arguments": arguments,
         "version": jaxopt_input.__version__,
         "jax": jax.__version__,
-        "device": f"{device.platform} {device.device_kind} x {jax.local_device_count()}",
+        "device": f"{devices[0].platform} {devices[0].device_kind} x {len(devices)}",
         "seed": seed,
         "model": {"name": model.info.name, "sha256": model.info.sha256},
         "results": results,

@@ -81,7 +81,7 @@ def test_gradient(name):
             rng = np.random.default_rng(seed)
             step = jax.tree.map(lambda x, rng=rng: jnp.asarray(rng.normal(size=x.shape)), (acts, image))
             h = 1e-6
-            moved = [jax.tree.map(lambda x, d, s=s: x + s * h * d, (acts, image), step) for s in (1, -1)]
+            moved = [jax.tree.map(lambda x, d, s=s: x + s * d, (acts, image), step) for s in (h, -h)]
             difference = (loss(*moved[0]) - loss(*moved[1])) / (2 * h)
             slope = sum(jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(step), strict=True))
             np.testing.assert_allclose(slope, difference, rtol=1e-5, atol=1e-7)

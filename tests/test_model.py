@@ -1,0 +1,130 @@
+"""Adapters and the listing of layers, with real Linen modules."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxopt_input as joi
+
+
+class Plain(nn.Module):
+    """Returns logits alone; its layers are found by their paths."""
+
+    width: int = 4
+
+    @nn.compact
+    def __call__(self, x, train: bool = False):
+        x = nn.relu(nn.Conv(self.width, (3, 3), name="early")(x - 0.5))
+        x = Block(self.width, name="block")(x)
+        x = nn.BatchNorm(use_running_average=not train, name="norm")(x)
+        return nn.Dense(3, name="head")(x.mean((1, 2)))
+
+
+class Block(nn.Module):
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        conv = nn.Conv(self.width, (3, 3))
+        return conv(conv(x))
+
+
+class Named(nn.Module):
+    """Names its own taps, in an order that is not alphabetical."""
+
+    @nn.compact
+    def __call__(self, x):
+        z = nn.relu(nn.Conv(4, (3, 3), (2, 2))(x))
+        return {"z": z, "a": z.mean((1, 2)), "logits": nn.Dense(2)(z.mean((1, 2)))}
+
+
+def linen(module, **keywords):
+    variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    return joi.from_linen(module, variables, image_shape=(8, 8, 3), **keywords), variables
+
+
+def test_linen_layers_by_path():
+    model, variables = linen(Plain(), train=False, labels=("a", "b", "c"))
+    layers = model.layers()
+    assert layers["early"] == (8, 8, 4)
+    assert layers["block/Conv_0"] == layers["block/Conv_0.1"] == layers["block"] == (8, 8, 4)
+    assert layers["logits"] == layers["head"] == (3,)
+    image = jax.random.uniform(jax.random.key(1), (2, 8, 8, 3))
+    out = model.apply(model.params, image, ("early", "logits"))
+    assert set(out) == {"early", "logits"}
+    np.testing.assert_array_equal(out["logits"], Plain().apply(variables, image))
+
+
+def test_linen_that_names_its_taps_keeps_their_order():
+    model, _ = linen(Named())
+    assert model.info.taps == ("z", "a", "logits")
+    assert model.layers((9, 11, 3)) == {"z": (5, 6, 4), "a": (4,), "logits": (2,)}
+
+
+def test_loading_twice_compiles_once(compilations):
+    def run():
+        model, _ = linen(Named())
+        return joi.minimize(-joi.losses.class_logit(1), model, steps=2, key=jax.random.key(0))
+
+    run()
+    with compilations() as seen:
+        run()
+    assert seen.count == 0
+
+
+def test_dead_code_is_cut_at_the_tap():
+    model, _ = linen(Plain(16))
+
+    def flops(tap):
+        gradient = jax.grad(lambda x: (model.apply(model.params, x, (tap,))[tap] ** 2).sum())
+        return jax.jit(gradient).lower(jnp.zeros((1, 8, 8, 3))).compile().cost_analysis()["flops"]
+
+    assert flops("early") < 0.3 * flops("block") < 0.31 * flops("logits")
+
+
+def test_dense_network_refuses_another_size_in_one_line():
+    module = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(3)])
+    model, _ = linen(module)
+    with pytest.raises(joi.InputError, match=r"\(9, 9, 3\)") as caught:
+        model.layers((9, 9, 3))
+    assert "\n" not in str(caught.value)
+
+
+def test_network_that_would_have_empty_layers_refuses():
+    module = nn.Sequential([nn.Conv(4, (5, 5), padding="VALID"), lambda x: x.mean((1, 2)), nn.Dense(3)])
+    model, _ = linen(module)
+    with pytest.raises(joi.InputError, match="empty"):
+        model.layers((4, 4, 3))
+
+
+def test_class_index(toy):
+    info = toy.info
+    assert info.class_index("polar bear") == info.class_index("Polar_Bear") == info.class_index(2) == 2
+    for name, hint in [("ante", "ant"), ("5", "0 to 4"), (-1, "-1"), ("polar baer", "polar bear")]:
+        with pytest.raises(joi.InputError, match=hint):
+            info.class_index(name)
+
+
+@pytest.mark.parametrize(
+    ("kw", "hint"),
+    [
+        ({"taps": ("logits", "other")}, "other"),
+        ({"taps": ()}, "tap"),
+        ({"labels": ("a",)}, "1 labels"),
+        ({"image_shape": (8, 8, 4)}, "8, 8, 4"),
+    ],
+)
+def test_from_function_mistakes(kw, hint):
+    def apply(params, image, taps):
+        return {tap: {"logits": image.mean((1, 2)) @ params}[tap] for tap in taps}
+
+    kw = {"image_shape": (8, 8, 3), "taps": ("logits",)} | kw
+    with pytest.raises(joi.InputError, match=hint):
+        joi.from_function(apply, jnp.ones((3, 2)), **kw)
+
+
+def test_from_linen_mistake():
+    with pytest.raises(joi.InputError, match="Named"):
+        joi.from_linen(Named(), {"params": {}}, image_shape=(8, 8, 3))
