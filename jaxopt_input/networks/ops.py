@@ -9,6 +9,7 @@ differs, and only where `jax.default_backend()` is a CPU. Reverse mode only: `ja
 from __future__ import annotations
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ def max_pool(x: jax.Array, window: int, stride: int, ceil: bool = False) -> jax.
     >>> max_pool(jnp.arange(25.0).reshape(1, 5, 5, 1), 3, 2)[0, :, :, 0].tolist()
     [[12.0, 14.0], [22.0, 24.0]]
     """
-    if on_cpu() and stride <= window <= 2 * stride:
+    if on_cpu() and stride <= window <= min(2 * stride, 11):  # 11 x 11 elements are numbered in 7 bits
         return _indexed_max_pool(x, window, stride, ceil)
     return _plain_max_pool(x, window, stride, ceil)
 
@@ -61,46 +62,45 @@ def _max_and_winner(x: jax.Array, window: int, stride: int, ceil: bool) -> tuple
     h, w = (_pooled(size, window, stride, ceil) for size in (height, width))
     hang = [max(0, (n - 1) * stride + window - size) for n, size in ((h, height), (w, width))]
     x = jnp.pad(x, ((0, 0), (0, hang[0]), (0, hang[1]), (0, 0)), constant_values=-jnp.inf)
-    y = winner = None
-    for i in range(window):
-        for j in range(window):
-            stop = (batch, i + (h - 1) * stride + 1, j + (w - 1) * stride + 1, channels)
-            candidate = lax.slice(x, (0, i, j, 0), stop, (1, stride, stride, 1))
-            if y is None:
-                y, winner = candidate, jnp.zeros(candidate.shape, jnp.int8)
-            else:
-                winner = jnp.where(candidate > y, jnp.int8(i * window + j), winner)
-                y = jnp.maximum(y, candidate)  # NaN stays NaN
+
+    def element(i: int, j: int) -> jax.Array:
+        stop = (batch, i + (h - 1) * stride + 1, j + (w - 1) * stride + 1, channels)
+        return lax.slice(x, (0, i, j, 0), stop, (1, stride, stride, 1))
+
+    y = element(0, 0)
+    winner = jnp.zeros(y.shape, jnp.int8)
+    for k in range(1, window * window):
+        candidate = element(*divmod(k, window))
+        winner = jnp.where(candidate > y, jnp.int8(k), winner)
+        y = jnp.maximum(y, candidate)  # NaN stays NaN
     return y, winner
 
 
-def _max_pool_forward(x, window, stride, ceil):
+def _max_pool_forward(x: jax.Array, window: int, stride: int, ceil: bool) -> tuple[jax.Array, tuple]:
     y, winner = _max_and_winner(x, window, stride, ceil)
-    return y, (winner, jnp.zeros((x.shape[1], x.shape[2], 0)))
+    return y, (winner, jnp.zeros((*x.shape[1:3], 0)))  # an empty array carries the size
 
 
-def _max_pool_backward(window, stride, ceil, residual, g):
+def _max_pool_backward(window: int, stride: int, ceil: bool, residual: tuple, g: jax.Array) -> tuple[jax.Array]:
     """Input element `stride * a + p` lies in window `a` (at offset p) and, where p is small enough, in window `a - 1`.
 
     So every input element asks at most four windows whether it won there. Written over `[N, a, p, b, q, C]` this is one
     elementwise loop that reads the small maps and writes the large one once, with no scatter.
     """
-    winner, shape = residual
-    height, width = shape.shape[:2]
+    winner, empty = residual
+    height, width = empty.shape[:2]
     batch, h, w, channels = g.shape
     rows, columns = max(h + 1, -(-height // stride)), max(w + 1, -(-width // stride))
     border = ((0, 0), (1, rows - h), (1, columns - w), (0, 0))
     g, winner = jnp.pad(g, border), jnp.pad(winner, border, constant_values=-1)
     phase = np.arange(stride)
-    total = 0
-    for a in (0, 1):
-        for b in (0, 1):
-            i, j = (phase + a * stride)[:, None], (phase + b * stride)[None, :]
-            if i.min() >= window or j.min() >= window:
-                continue
-            won = np.where((i < window) & (j < window), i * window + j, -2).astype(np.int8).reshape(stride, 1, stride, 1)
-            here = (slice(None), slice(1 - a, 1 - a + rows), None, slice(1 - b, 1 - b + columns), None)
-            total = total + jnp.where(winner[here] == won, g[here], 0)
+    total = jnp.zeros((), g.dtype)
+    reach = range(-(-window // stride))  # (0, 1), or (0,) where windows do not overlap
+    for a, b in itertools.product(reach, reach):
+        i, j = (phase + a * stride)[:, None], (phase + b * stride)[None, :]
+        won = np.where((i < window) & (j < window), i * window + j, -2).astype(np.int8)
+        here = (slice(None), slice(1 - a, 1 - a + rows), None, slice(1 - b, 1 - b + columns), None)
+        total = total + jnp.where(winner[here] == won.reshape(stride, 1, stride, 1), g[here], 0)
     return (total.reshape(batch, rows * stride, columns * stride, channels)[:, :height, :width],)
 
 
@@ -109,10 +109,10 @@ _indexed_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 # Convolution
 
-Padding = str | tuple[tuple[int, int], tuple[int, int]]
+Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
-def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = "VALID") -> jax.Array:
+def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: str | Pads = "VALID") -> jax.Array:
     """Convolution `[N, H, W, C]` with a kernel `[h, w, C, D]` to `[N, H', W', D]`.
 
     `padding` is "SAME", "VALID" or a pair of numbers for the rows and one for the columns. On a CPU a 1x1 kernel is a
@@ -122,8 +122,11 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = "V
     (1, 3, 3, 8)
     """
     size, channels = kernel.shape[:2], kernel.shape[2]
-    pads = lax.padtype_to_pads(x.shape[1:3], size, (stride, stride), padding) if isinstance(padding, str) else padding
-    pads = tuple((int(low), int(high)) for low, high in pads)
+    if isinstance(padding, str):
+        (top, bottom), (left, right) = lax.padtype_to_pads(x.shape[1:3], size, (stride, stride), padding)
+    else:
+        (top, bottom), (left, right) = padding
+    pads = (int(top), int(bottom)), (int(left), int(right))
     if on_cpu() and stride == 1:
         if size == (1, 1) and pads == ((0, 0), (0, 0)):
             return jnp.dot(x, kernel[0, 0])
@@ -133,12 +136,12 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = "V
     return _plain_conv(x, kernel, stride, pads)
 
 
-def _plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+def _plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: str | Pads) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def dense_conv(x: jax.Array, kernel: jax.Array, padding: tuple[tuple[int, int], tuple[int, int]]) -> jax.Array:
+def dense_conv(x: jax.Array, kernel: jax.Array, padding: Pads) -> jax.Array:
     """Convolution of stride 1, `[N, H, W, C]` with `[h, w, C, D]`.
 
     Its input gradient is a convolution with the flipped kernel, input and output channels exchanged. XLA folds that
@@ -151,16 +154,18 @@ def dense_conv(x: jax.Array, kernel: jax.Array, padding: tuple[tuple[int, int], 
     return _plain_conv(x, kernel, 1, padding)
 
 
-def _dense_forward(x, kernel, padding):
+def _dense_forward(x: jax.Array, kernel: jax.Array, padding: Pads) -> tuple[jax.Array, tuple]:
     return dense_conv(x, kernel, padding), (x, kernel)
 
 
-def _dense_backward(padding, residual, g):
+def _dense_backward(padding: Pads, residual: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = residual
     _, pull_kernel = jax.vjp(lambda kernel: _plain_conv(x, kernel, 1, padding), kernel)
-    rest = tuple((n - 1 - low, n - 1 - high) for n, (low, high) in zip(kernel.shape, padding, strict=False))
+    (top, bottom), (left, right) = padding
+    h, w = kernel.shape[0] - 1, kernel.shape[1] - 1
+    rest = (h - top, h - bottom), (w - left, w - right)
     exchanged = lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
-    return _plain_conv(g, exchanged, 1, rest), *pull_kernel(g)
+    return _plain_conv(g, exchanged, 1, rest), pull_kernel(g)[0]
 
 
 dense_conv.defvjp(_dense_forward, _dense_backward)
@@ -180,14 +185,15 @@ def stem(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     (1, 2, 2, 8)
     """
     h, w = ((size - n) // stride + 1 for size, n in zip(x.shape[1:3], kernel.shape[:2], strict=True))
-    return _plain_conv(x, kernel, stride, ((0, 1), (0, 0)))[:, :h, :w]  # XLA's own kernel is 2 to 3 times slower unpadded
+    # One more row of zeros costs nothing, and without any padding XLA's kernel is 2 to 3 times slower (jaxlib 0.10).
+    return _plain_conv(x, kernel, stride, ((0, 1), (0, 0)))[:, :h, :w]
 
 
-def _stem_forward(x, kernel, stride):
+def _stem_forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple]:
     return stem(x, kernel, stride), (x, kernel)
 
 
-def _stem_backward(stride, residual, g):
+def _stem_backward(stride: int, residual: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = residual
     _, pull_kernel = jax.vjp(lambda kernel: _plain_conv(x, kernel, stride, "VALID"), kernel)
     batch, height, width, channels = x.shape
@@ -198,12 +204,13 @@ def _stem_backward(stride, residual, g):
     kernel = kernel.reshape(m, stride, n, stride, channels, features)[:, :, ::-1].transpose(2, 5, 0, 1, 3, 4)
     kernel = lax.optimization_barrier(kernel.reshape(1, n, features, m * depth))  # [1, b, D, (a, p, q, C)]
     z = _plain_conv(g, kernel, 1, ((0, 0), (n - 1, n - 1))).reshape(batch, h, w + n - 1, m, depth)
-    z = sum(jnp.pad(z[:, :, :, a], ((0, 0), (a, m - 1 - a), (0, 0), (0, 0))) for a in range(m))
-    rows, columns = z.shape[1:3]
+    rows, columns = h + m - 1, w + n - 1
+    shifted = [jnp.pad(z[:, :, :, a], ((0, 0), (a, m - 1 - a), (0, 0), (0, 0))) for a in range(m)]
+    z = functools.reduce(jnp.add, shifted)
     z = z.reshape(batch, rows, columns, stride, stride, channels).swapaxes(2, 3)
     z = z.reshape(batch, rows * stride, columns * stride, channels)[:, :height, :width]
     z = jnp.pad(z, ((0, 0), (0, height - z.shape[1]), (0, width - z.shape[2]), (0, 0)))  # what no window reached
-    return z, *pull_kernel(g)
+    return z, pull_kernel(g)[0]
 
 
 stem.defvjp(_stem_forward, _stem_backward)

@@ -7,7 +7,6 @@ Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer paramete
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -66,15 +65,16 @@ class SqueezeNet(nn.Module):
     """SqueezeNet 1.0: images `[N, H, W, 3]` in [0, 1] to `{tap: activation}`, the taps `LAYERS` in order of depth.
 
     Activations are those after the ReLU; `fireK` is the concatenation of its two expansions; `logits` is the average
-    over positions of relu(`conv10`), as published. `conv10` is before that ReLU ... Computes in the
-    dtype that image and parameters promote to.
+    over positions of relu(`conv10`), as published. `conv10` alone is taken before its ReLU: the logit of a class whose
+    map is negative everywhere has no gradient (2 to 8 % of the classes on noise images), the mean of its `conv10`
+    channel always has one. Sides from 32 up; computes in the dtype that image and parameters promote to.
     Source: https://arxiv.org/abs/1602.07360.
 
     >>> module = SqueezeNet()
     >>> image = jnp.zeros((1, 64, 64, 3))
     >>> out = module.apply(module.init(jax.random.key(0), image), image)
     >>> out["fire4"].shape, out["logits"].shape
-    ((1, 15, 15, 256), (1, 1000))
+    ((1, 14, 14, 256), (1, 1000))
     """
 
     classes: int = 1000
@@ -148,9 +148,10 @@ def read_deep_compression(path: str | os.PathLike[str]) -> dict:
         weights[where] = codebook[index]
         if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
             raise ValueError(f"{path}: corrupt: {name} has weights that are not finite")
-        layer = {"kernel": np.ascontiguousarray(weights.reshape(shape).transpose(2, 3, 1, 0)), "bias": bias.astype("f4")}
+        kernel = np.ascontiguousarray(weights.reshape(shape).transpose(2, 3, 1, 0))
         *parent, leaf = name.split("/")
-        (params.setdefault(parent[0], {}) if parent else params)[leaf] = layer
+        place = params.setdefault(parent[0], {}) if parent else params
+        place[leaf] = {"kernel": kernel, "bias": bias.astype(np.float32)}
     if position != len(data):
         raise ValueError(f"{path}: {len(data) - position} bytes too many after the last layer")
     return params
