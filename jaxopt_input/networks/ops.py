@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -134,6 +135,22 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: str | Pads =
     if on_cpu() and channels <= 4:
         return stem(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, stride)
     return _plain_conv(x, kernel, stride, pads)
+
+
+def linen_conv(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **others: Any) -> jax.Array:
+    """`conv` in the form that `nn.Conv(..., conv_general_dilated=linen_conv)` calls; what `conv` lacks goes to `lax`.
+
+    >>> import flax.linen as nn
+    >>> layer = nn.Conv(8, (3, 3), conv_general_dilated=linen_conv)
+    >>> layer.init_with_output(jax.random.key(0), jnp.ones((1, 5, 5, 3)))[0].shape
+    (1, 5, 5, 8)
+    """
+    plain = others.get("feature_group_count", 1) == 1 and others.get("precision") is None
+    undilated = {*(others.get("lhs_dilation") or ()), *(others.get("rhs_dilation") or ())} <= {1}
+    if plain and undilated and len(set(strides)) == 1 and x.ndim == 4:
+        pads: Any = padding if isinstance(padding, str) else tuple(map(tuple, padding))
+        return conv(x, kernel, strides[0], pads)
+    return lax.conv_general_dilated(x, kernel, strides, padding, **others)
 
 
 def _plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: str | Pads) -> jax.Array:

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxopt_input.networks.ops import linen_conv
+
 
 def space_to_depth(x: jax.Array) -> jax.Array:
     """Each 2x2 patch as channels: `[N, H, W, C] → [N, H//2, W//2, 4C]`; an odd last row or column falls off."""
@@ -55,7 +57,8 @@ class SmallNet(nn.Module):
         """Maps images `[N, H, W, 3]` in [0, 1] to `{tap: activation}`: every stage after its ReLU, and the logits."""
 
         def conv(name: str, x: jax.Array, width: int) -> jax.Array:
-            x = nn.Conv(width, (3, 3), use_bias=not self.norm, name=name)(x)
+            bias = not self.norm
+            x = nn.Conv(width, (3, 3), use_bias=bias, conv_general_dilated=linen_conv, name=name)(x)
             if self.norm:
                 x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name=f"{name}_norm")(x)
             return x

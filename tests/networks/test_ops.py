@@ -1,5 +1,6 @@
 """The fast operations against plain `lax`: values, gradients, transformations, ties."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +44,32 @@ def value_and_gradient(function, *rest):
         return out, gradients
 
     return both
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"kernel_size": (3, 3)},
+        {"kernel_size": (7, 7), "strides": 2, "padding": "VALID"},
+        {"kernel_size": (1, 1)},
+        {"kernel_size": (3, 3), "padding": ((1, 0), (2, 1))},
+        {"kernel_size": (3, 3), "strides": (2, 1)},
+        {"kernel_size": (3, 3), "kernel_dilation": 2},
+        {"kernel_size": (3, 3), "feature_group_count": 3},
+    ],
+)
+def test_linen_conv_is_linens_own(layer):
+    """Inside `nn.Conv`, for what `ops.conv` takes over and for what it hands back to `lax`."""
+    x = random((2, 12, 11, 3))
+    plain = nn.Conv(6, **layer)
+    ours = nn.Conv(6, conv_general_dilated=ops.linen_conv, **layer)
+    variables = plain.init(jax.random.key(0), x)
+
+    def run(module):
+        return value_and_gradient(lambda x, v: module.apply(v, x))(x, variables)
+
+    for a, b in zip(jax.tree.leaves(run(ours)), jax.tree.leaves(run(plain)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)  # other orders of summation in float32
 
 
 POOLS = [(3, 2, True), (3, 2, False), (2, 2, False), (2, 2, True), (3, 3, False), (3, 1, False), (5, 3, True)]
