@@ -44,8 +44,9 @@ def save_png(path: str | os.PathLike[str], image: Any, metadata: Mapping[str, st
         metadata: text to keep inside the file, by keyword.
 
     Example:
-        >>> save_png(tmp / "a.png", np.zeros((2, 2, 3)), {"target": "class:3"})
-        >>> Image.open(tmp / "a.png").text
+        >>> file = Path(tempfile.mkdtemp()) / "a.png"
+        >>> save_png(file, np.zeros((2, 2, 3)), {"target": "class:3"})
+        >>> Image.open(file).text
         {'target': 'class:3'}
     """
     info = PngImagePlugin.PngInfo()
@@ -60,9 +61,10 @@ class atomic:
     """A temporary path beside `path` that takes its place on leaving, and goes without trace on an exception.
 
     Example:
-        >>> with atomic(tmp / "a.txt") as part:
+        >>> file = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> with atomic(file) as part:
         ...     _ = part.write_text("whole")
-        >>> (tmp / "a.txt").read_text()
+        >>> file.read_text()
         'whole'
     """
 

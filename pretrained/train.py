@@ -29,6 +29,7 @@ from safetensors import safe_open
 from safetensors.flax import save_file
 from tqdm import tqdm
 
+from jaxopt_input.networks.registry import content_hash
 from jaxopt_input.networks.small import SmallNet
 
 # --- Configuration ----------------------------------------------------------------------------------------------------
@@ -318,6 +319,7 @@ def export(path: Path, name: str, config: Config, data: Data, params: dict[str, 
     """Writes float16 weights, `LAYER/kernel` and `LAYER/bias`, with what is needed to build and to name the network."""
     tensors = {f"{layer}/{key}": p.astype(jnp.float16) for layer, leaf in params.items() for key, p in leaf.items()}
     metadata = {
+        "content": content_hash({key: np.asarray(tensor) for key, tensor in tensors.items()}),
         "name": name,
         "architecture": "SmallNet",
         "config": json.dumps(config.network),

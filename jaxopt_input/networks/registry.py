@@ -10,7 +10,6 @@ import importlib.resources
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 
+from jaxopt_input.data import atomic
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.model import Model, from_linen
 
@@ -129,9 +129,8 @@ def import_weights(name: str, file: str | os.PathLike[str]) -> Path:
     target = known.path()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name, delete=False) as part:
-            part.write(data)
-        os.replace(part.name, target)
+        with atomic(target) as part:
+            part.write_bytes(data)
     except OSError as error:
         raise InputError(f"cannot write to the cache {target.parent}: {error.strerror}") from error
     return target
@@ -156,7 +155,9 @@ def _read(file: Path, name: str, sha256: str | None) -> Model:
     """The model of a weight file: its format tells the architecture."""
     data = _checked(file, sha256)
     digest = hashlib.sha256(data).hexdigest()
-    if digest == entries()["squeezenet"].sha256 or file.suffix == ".net":
+    published = entries()["squeezenet"].sha256
+    if digest == published or file.suffix == ".net":
+        _checked(file, published)
         model = _squeezenet(file)
     else:
         model = _small(file, data)
@@ -194,6 +195,8 @@ def _small(file: Path, data: bytes) -> Model:
     config, shape, labels, wnids, words = (
         json.loads(metadata[k]) for k in ("config", "image_shape", "labels", "wnids", "words")
     )
+    if metadata.get("content") != content_hash(flat):
+        raise InputError(f"{file} is corrupt: its tensors are not those it was written with (SHA-256)")
     params: dict[str, Any] = {}
     for key, value in flat.items():
         *parents, last = key.split("/")
@@ -204,6 +207,19 @@ def _small(file: Path, data: bytes) -> Model:
     model = from_linen(SmallNet(**config), {"params": params}, image_shape=shape, labels=labels)
     synonyms = [(wnid, *map(str.strip, group.split(","))) for wnid, group in zip(wnids, words, strict=True)]
     return _labelled(model, synonyms)
+
+
+def content_hash(tensors: Mapping[str, np.ndarray]) -> str:
+    """The SHA-256 of tensors and their names, which a weight file keeps so that damage shows.
+
+    Example:
+        >>> content_hash({"a": np.zeros(2, np.float16)})[:8]
+        '6893f414'
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape} ".encode() + tensors[name].tobytes())
+    return digest.hexdigest()
 
 
 def _labelled(model: Model, synonyms: list[tuple[str, ...]]) -> Model:

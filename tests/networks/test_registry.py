@@ -101,6 +101,26 @@ def test_damaged_file_by_path_is_refused(tmp_path, damage):
         joi.load(str(file))
 
 
+@pytest.mark.parametrize("at", [0.5, 0.999])
+def test_flipped_bit_shows_by_path(tmp_path, at):
+    data = bytearray(networks.entry("tin100").path().read_bytes())
+    data[int(at * len(data))] ^= 1
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(data)
+    with pytest.raises(joi.InputError, match="SHA-256"):
+        joi.load(str(file))
+
+
+@needs_data
+def test_damaged_squeezenet_by_path(tmp_path, data_folder):
+    data = damaged((data_folder / "squeezenet" / "compressed_SqueezeNet.net").read_bytes())
+    for damage, content in data.items():
+        file = tmp_path / f"{damage}.net"
+        file.write_bytes(content)
+        with pytest.raises(joi.InputError, match="SHA-256"):
+            joi.load(str(file))
+
+
 def test_foreign_safetensors_is_refused(tmp_path):
     save_file({"a": np.ones(3)}, tmp_path / "a.safetensors")
     with pytest.raises(joi.InputError, match="architecture"):
