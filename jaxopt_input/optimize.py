@@ -199,7 +199,9 @@ def minimize(
         raise InputError(f"snapshots are steps from 0 to {steps}, not {list(snapshots)}")
     if str(jnp.dtype(dtype)) not in ("float32", "bfloat16"):
         raise InputError(f"activations are float32 or bfloat16, not {jnp.dtype(dtype)}")
-    every = 1 if transform is None else _count("check_every", check_every or max(1, steps // 16))
+    every = 1
+    if transform is not None:
+        every = _count("check_every", max(1, steps // 16) if check_every is None else check_every)
 
     devices = list(devices or jax.local_devices())
     total = n_targets * starts
@@ -207,45 +209,65 @@ def minimize(
         share = -(-total // len(devices))
         chunk = -(-share // -(-share // DEFAULT_CHUNK))
     per_round = _count("chunk", chunk) * len(devices)
+    n_rounds = -(-total // per_round)
     mesh = Mesh(np.array(devices), ("starts",))
-    program = _Program(
-        model.apply, loss.taps, image, transform, raw, steps, every, str(jnp.dtype(dtype)), mesh
-    )  # fmt: skip
-    given = _initial(initial, image, total)
-    base = _typed_key(key)
-    all_names = names(loss) * (n_targets if targets.count(loss) == 1 else 1)
-    ids = np.array([_stable_hash(name) for name in all_names], np.uint32)
+    dtype = str(jnp.dtype(dtype))
+    program = _Program(model.apply, loss.taps, image, transform, raw, steps, every, dtype, mesh)
+    given, base = _initial(initial, image, total), _typed_key(key)
+    target_names = names(loss) * (n_targets if targets.count(loss) == 1 else 1)
+    ids = np.array([_stable_hash(name) for name in target_names], np.uint32)
 
     everywhere, by_lane = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("starts"))
     params, trees, base = jax.device_put((model.params, trees, base), everywhere)
     rounds = []
-    n_rounds = -(-total // per_round)
     for number in range(n_rounds):
         lane = np.minimum(np.arange(number * per_round, (number + 1) * per_round), total - 1)  # padded with the last
         target, k = (lane // starts).astype(np.int32), (lane % starts).astype(np.uint32)
         first = None if given is None else given[lane]
-        target, identity, k, first = jax.device_put((target, ids[target], k, first), by_lane)
-        lanes, state = _begin(program, trees, base, target, identity, k, first)
-        marks = {steps, *snapshot_steps}
-        marks |= set(range(0, steps, max(1, steps // 20))) if on_progress else set()
-        taken, at = {}, 0
-        for stop in sorted(marks):
-            if stop > at:
-                state = _advance(program, params, trees, lanes, state, np.int32(at), np.int32(stop))
-                at = stop
-                if on_progress:
-                    reached = np.asarray(state.history)[:, min(stop, steps - 1) if stop == steps else stop - 1]
-                    on_progress(number * steps + stop, n_rounds * steps, float(np.mean(reached)))
-            if stop in snapshot_steps:
-                taken[stop] = _decode(program, state.theta)
-        rounds.append(_collect(program, state, [taken[step] for step in snapshot_steps]))
-    arrays = _join(rounds, total, by_lane)
-    lane_names = tuple(name for name in all_names for _ in range(starts))
-    check_steps = (*range(0, steps, every), steps)
-    return Solution(**arrays, names=lane_names, start=np.tile(np.arange(starts), n_targets), check_steps=check_steps)
+        lanes, state = _begin(program, trees, base, *jax.device_put((target, ids[target], k, first), by_lane))
+
+        report = on_progress and functools.partial(_report, on_progress, number * steps, n_rounds * steps)
+        found = _run(program, params, trees, lanes, state, snapshot_steps, report)
+        rounds.append(found if n_rounds == 1 else jax.device_get(found))
+    return Solution(
+        **_join(rounds, total),
+        names=tuple(name for name in target_names for _ in range(starts)),
+        start=np.tile(np.arange(starts), n_targets),
+        check_steps=(*range(0, steps, every), steps),
+    )
 
 
 # ---- host side -------------------------------------------------------------------------------------------------------
+
+
+def _report(on_progress: Progress, before: int, total: int, step: int, loss: float) -> None:
+    on_progress(before + step, total, loss)
+
+
+def _run(
+    program: _Program,
+    params: Any,
+    trees: _Trees,
+    lanes: _Lanes,
+    state: _State,
+    snapshot_steps: Sequence[int],
+    report: Callable[[int, float], None] | None,
+) -> dict[str, Any]:
+    """All steps of one round, in as many calls of the compiled loop as snapshots and progress need."""
+    marks = {program.steps, *snapshot_steps} | (
+        set(range(0, program.steps, -(-program.steps // 20))) if report else set()
+    )
+    taken, at = {}, 0
+    for stop in sorted(marks):
+        if stop > at:
+            state = _advance(program, params, trees, lanes, state, np.int32(at), np.int32(stop))
+            at = stop
+            if report:
+                latest = stop if stop == program.steps else stop - 1
+                report(stop, float(np.mean(np.asarray(state.history)[:, latest])))
+        if stop in snapshot_steps:
+            taken[stop] = _decode(program, state.theta)
+    return _collect(program, state, [taken[step] for step in snapshot_steps])
 
 
 def _count(what: str, value: Any) -> int:
@@ -290,7 +312,7 @@ def _stable_hash(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 
 
-def _join(rounds: list[dict[str, Any]], total: int, by_lane: NamedSharding) -> dict[str, Any]:
+def _join(rounds: list[dict[str, Any]], total: int) -> dict[str, Any]:
     """The rounds one after another without their padding; left on the devices where there is nothing to cut."""
     lanes = rounds[0]["finite"].shape[0] * len(rounds)
     if len(rounds) == 1 and lanes == total:
