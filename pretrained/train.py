@@ -332,6 +332,7 @@ def export(path: Path, name: str, config: Config, data: Data, params: dict[str, 
     }
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata)
+    partial.chmod(0o644)  # safetensors makes files private
     partial.replace(path)
 
 
