@@ -29,7 +29,7 @@ from safetensors import safe_open
 from safetensors.flax import save_file
 from tqdm import tqdm
 
-from jaxopt_input.networks.registry import content_hash
+from jaxopt_input.networks.registry import METADATA_KEY, content_hash
 from jaxopt_input.networks.small import SmallNet
 
 # --- Configuration ----------------------------------------------------------------------------------------------------
@@ -324,16 +324,19 @@ def export(path: Path, name: str, config: Config, data: Data, params: dict[str, 
         "content": content_hash({key: np.asarray(tensor) for key, tensor in tensors.items()}),
         "name": name,
         "architecture": "SmallNet",
-        "config": json.dumps(config.network),
-        "image_shape": json.dumps(data.test[0].shape[1:]),
-        "preprocessing": json.dumps(
-            {"range": [0, 1], "mean": config.network["mean"], "std": config.network["std"], "inside_network": True}
-        ),
+        "config": config.network,
+        "image_shape": data.test[0].shape[1:],
+        "preprocessing": {
+            "range": [0, 1],
+            "mean": config.network["mean"],
+            "std": config.network["std"],
+            "inside_network": True,
+        },
         "licence": data.licence,
-        **{key: json.dumps(names) for key, names in data.classes.items()},
+        **data.classes,
     }
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata)
+    save_file(tensors, partial, {METADATA_KEY: json.dumps(metadata)})  # one entry: safetensors orders several at random
     partial.chmod(0o644)  # safetensors makes files private
     partial.replace(path)
 
@@ -341,7 +344,7 @@ def export(path: Path, name: str, config: Config, data: Data, params: dict[str, 
 def load(path: Path) -> tuple[SmallNet, dict[str, Any]]:
     """The network and its float32 parameters, from a file that `export` wrote."""
     with safe_open(path, "np") as file:
-        network = SmallNet(**json.loads(file.metadata()["config"]))
+        network = SmallNet(**json.loads(file.metadata()[METADATA_KEY])["config"])
         params: dict[str, Any] = {}
         for name in file.keys():  # noqa: SIM118 (not a dict)
             layer, key = name.split("/")

@@ -21,6 +21,7 @@ from jaxopt_input.data import atomic
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.model import Model, from_linen
 
+METADATA_KEY = "jaxopt_input"  # of a weight file: one JSON object, since safetensors keeps no order of several
 CACHE_VARIABLE = "JAXOPT_INPUT_CACHE"
 
 
@@ -186,15 +187,13 @@ def _small(file: Path, data: bytes) -> Model:
 
     try:
         with safe_open(file, framework="numpy") as opened:
-            metadata = opened.metadata() or {}
+            metadata = json.loads((opened.metadata() or {}).get(METADATA_KEY, "{}"))
             flat = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise InputError(f"{file} is no readable safetensors file: {error}") from error
     if metadata.get("architecture") != "SmallNet":
         raise InputError(f"{file} names no architecture known here: only files that pretrained/train.py wrote are read")
-    config, shape, labels, wnids, words = (
-        json.loads(metadata[k]) for k in ("config", "image_shape", "labels", "wnids", "words")
-    )
+    config, shape, labels, wnids, words = (metadata[k] for k in ("config", "image_shape", "labels", "wnids", "words"))
     if metadata.get("content") != content_hash(flat):
         raise InputError(f"{file} is corrupt: its tensors are not those it was written with (SHA-256)")
     params: dict[str, Any] = {}
