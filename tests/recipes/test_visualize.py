@@ -75,6 +75,19 @@ def test_no_target(toy):
         joi.visualize(toy, [], steps=1)
 
 
+def test_bfloat16_reaches_the_logits_of_float32():
+    """Two optimisations that drift apart in rounding end within 5 % of each other's class logit."""
+    model = joi.load("tin100")
+    full, half = (
+        joi.visualize(model, ["class:goldfish", "class:dumbbell"], starts=2, steps=48, dtype=dtype)
+        for dtype in ("float32", "bfloat16")
+    )
+    np.testing.assert_allclose(np.mean(half.best_loss), np.mean(full.best_loss), rtol=0.05)
+    classes = np.repeat([model.info.class_index(name) for name in ("goldfish", "dumbbell")], 2)
+    seen = [model.apply(model.params, s.best_image, ("logits",))["logits"][np.arange(4), classes] for s in (full, half)]
+    np.testing.assert_allclose(seen[1].reshape(2, 2).max(1), seen[0].reshape(2, 2).max(1), rtol=0.05)
+
+
 def test_pictures_are_recognised():
     """Class images of the bundled network, made from noise, after 8-bit rounding and under fresh transforms.
 
