@@ -260,6 +260,37 @@ def class_logit(index: Any) -> ClassLogit:
 
 
 @traced
+class ClassLogProbability(ClassLogit):
+    """See `class_log_probability`."""
+
+    index: Any = leaf(rank=0)
+    layer: str = "logits"
+
+    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
+        return jax.nn.log_softmax(self.read(activations))[self.index]
+
+
+def class_log_probability(index: Any) -> ClassLogProbability:
+    """The logarithm of a class's probability: minus the cross-entropy.
+
+    Args:
+        index: the class, or one a target.
+
+    Raises:
+        InputError: as `class_logit`.
+
+    Source:
+        Szegedy et al., Intriguing properties of neural networks (2014), section 4, for their loss.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> round(float(class_log_probability(1)({"logits": jnp.array([2.0, 2.0])}, None)), 4)
+        -0.6931
+    """
+    return ClassLogProbability(canonical(index, 0, jnp.int32, "class"))
+
+
+@traced
 class ClassProbability(ClassLogit):
     """See `class_probability`."""
 

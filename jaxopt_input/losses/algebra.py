@@ -99,7 +99,7 @@ class Sum(Loss):
             term.check(shapes)
 
     def name(self) -> str:
-        return "+".join(name for term in self.terms if (name := term.name()))
+        return "+".join(dict.fromkeys(name for term in self.terms if (name := term.name())))
 
 
 def names(loss: Loss) -> tuple[str, ...]:

@@ -105,13 +105,16 @@ def _position(where: str, shape: tuple[int, ...], text: str) -> tuple[int, ...]:
 def objective(targets: Sequence[Target]) -> Loss:
     """The loss of targets of one kind and layer, one target axis: the negative of what is to be excited.
 
+    A class is excited by its logit (Simonyan 2014) plus its log-probability: nothing as long as the class is the most
+    probable one, and a push away from a sibling that answers to the same picture (husky and malamute) where it is not.
+
     Example:
         >>> objective([Target("channel", "block3", 5), Target("channel", "block3", 7)]).taps
         ('block3',)
     """
     first, index = targets[0], np.array([target.index for target in targets], np.int32)
     if first.kind == "class":
-        return -losses.class_logit(index)
+        return -(losses.class_logit(index) + losses.class_log_probability(index))
     if first.kind == "channel":
         return -losses.channel(first.layer, index)
     if first.kind == "unit":

@@ -44,7 +44,7 @@ def test_fourier_is_lucids():
     """`optvis.param.spatial.fft_image` and `optvis.param.color`, transcribed to NumPy in float64."""
     h, w = 12, 18
     p = joi.images.fourier((h, w, 3))
-    theta = np.asarray(p.init(jax.random.key(0), 1))[0].astype(np.float64) * 20
+    theta = np.asarray(p.init(jax.random.key(0), 1))[0].astype(np.float64) * 2
     fy, fx = np.fft.fftfreq(h)[:, None], np.fft.fftfreq(w)[: w // 2 + 1]
     frequency = np.sqrt(fx * fx + fy * fy)
     scale = np.sqrt(w * h) / np.maximum(frequency, 1.0 / max(w, h))
@@ -54,7 +54,7 @@ def test_fourier_is_lucids():
     normalized = svd_sqrt / np.max(np.linalg.norm(svd_sqrt, axis=0))
     image = 1 / (1 + np.exp(-(image.reshape(-1, 3) @ normalized.T).reshape(h, w, 3)))
     np.testing.assert_allclose(p.decode(theta.astype(np.float32)), image, atol=1e-5)  # float32 against float64
-    np.testing.assert_allclose(np.std(np.asarray(p.init(jax.random.key(0), 8))), 0.01, rtol=0.02)
+    np.testing.assert_allclose(np.std(np.asarray(p.init(jax.random.key(0), 8))), 0.1, rtol=0.02)
 
 
 def test_colour_matrix():

@@ -41,6 +41,10 @@ LOSSES = {
     "dot": (joi.losses.direction("map", VECTOR), lambda a, x: (a["map"] @ VECTOR).mean()),
     "dot times cosine": (joi.losses.direction("map", VECTOR, 2), lambda a, x: lucid_direction(a["map"], VECTOR, 2)),
     "logit": (joi.losses.class_logit(3), lambda a, x: a["logits"][3]),
+    "log-probability": (
+        joi.losses.class_log_probability(3),
+        lambda a, x: a["logits"][3] - np.log(np.exp(a["logits"]).sum()),
+    ),
     "probability": (
         joi.losses.class_probability(3),
         lambda a, x: np.exp(a["logits"][3]) / np.exp(a["logits"]).sum(),

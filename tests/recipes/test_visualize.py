@@ -40,7 +40,7 @@ def test_centre_depends_on_the_size(toy):
         ("first:3@12,0", "outside"),
         ("first:3@1", "ROW,COLUMN"),
         ("logits:3@centre", "no positions"),
-        ("class:anteater", "nearest: ant"),
+        ("class:polar baer", "nearest: polar bear"),
         ("class:5", "0 to 4"),
         ("", "layer"),
     ],
