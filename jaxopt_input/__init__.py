@@ -1,6 +1,7 @@
 """Optimise the input of a trained network: see the README for a tour."""
 
 from jaxopt_input import data, images, losses, networks, optimizers, projections, transforms
+from jaxopt_input.adapters import from_equinox, from_haiku, from_nnx, load_checkpoint
 from jaxopt_input.errors import InputError
 from jaxopt_input.model import Model, ModelInfo, from_function, from_linen
 from jaxopt_input.networks import load
@@ -15,10 +16,14 @@ __all__ = [
     "ModelInfo",
     "Solution",
     "data",
+    "from_equinox",
     "from_function",
+    "from_haiku",
     "from_linen",
+    "from_nnx",
     "images",
     "load",
+    "load_checkpoint",
     "losses",
     "minimize",
     "networks",

@@ -198,9 +198,23 @@ class _LinenApply:
         return isinstance(other, _LinenApply) and self._identity() == other._identity()
 
     def activations(self, params: Any, image: jax.Array) -> dict[str, jax.Array]:
-        out, state = self.module.apply(
-            params, image, **dict(self.keywords), capture_intermediates=True, mutable=["intermediates"]
-        )
+        from flax.linen import intercept_methods
+
+        depth: dict[str, int] = {}  # of every output, by its name: what Linen captures is sorted by name
+        calls: dict[str, int] = {}
+
+        def listen(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+            out = method(*args, **kwargs)
+            if context.method_name == "__call__":
+                path = "/".join(context.module.path)
+                call = calls[path] = calls.get(path, -1) + 1
+                depth[f"{path}.{call}" if call else path] = len(depth)
+            return out
+
+        with intercept_methods(listen):
+            out, state = self.module.apply(
+                params, image, **dict(self.keywords), capture_intermediates=True, mutable=["intermediates"]
+            )
         if isinstance(out, Mapping):
             return dict(out)
         found: dict[str, jax.Array] = {}
@@ -210,7 +224,8 @@ class _LinenApply:
             name = "/".join(k for k in keys if k != "__call__")
             if name and jnp.ndim(value) > 1:
                 found[f"{name}.{call}" if call else name] = value
-        return {**found, "logits": out}
+        names = sorted(found, key=lambda name: depth.get(name, len(depth)))
+        return {**{name: found[name] for name in names}, "logits": out}
 
     def __call__(self, params: Any, image: jax.Array, taps: tuple[str, ...]) -> dict[str, jax.Array]:
         activations = self.activations(params, image)

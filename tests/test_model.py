@@ -48,6 +48,7 @@ def linen(module, **keywords):
 def test_linen_layers_by_path():
     model, variables = linen(Plain(), train=False, labels=("a", "b", "c"))
     layers = model.layers()
+    assert list(layers) == ["early", "block/Conv_0", "block/Conv_0.1", "block", "norm", "head", "logits"]
     assert layers["early"] == (8, 8, 4)
     assert layers["block/Conv_0"] == layers["block/Conv_0.1"] == layers["block"] == (8, 8, 4)
     assert layers["logits"] == layers["head"] == (3,)
