@@ -169,7 +169,7 @@ def _devices(device: str) -> Sequence[jax.Device]:
 
 @main.group()
 def models() -> None:
-    """List, inspect and import networks."""
+    """List, inspect, fetch and import networks."""
 
 
 @models.command("list")
@@ -178,9 +178,10 @@ def models_list() -> None:
     from jaxopt_input import networks
 
     for entry in networks.entries().values():
-        state = "bundled" if entry.bundled else "in the cache" if entry.path().is_file() else "to be imported"
+        absent = "to be fetched" if entry.address else "to be imported"
+        state = "bundled" if entry.bundled else "in the cache" if entry.path().is_file() else absent
         height, width, _ = entry.image_shape
-        click.echo(f"{entry.name:<12} {height}x{width:<5} {state:<15} {entry.classes}")
+        click.echo(f"{entry.name:<14} {height}x{width:<5} {state:<15} {entry.classes}")
 
 
 @models.command("info")
@@ -209,11 +210,27 @@ def models_info(name: str, size: int | None) -> None:
         click.echo(f"  {layer:<20} {' x '.join(map(str, dimensions))}")
 
 
+@models.command("fetch")
+@click.argument("name")
+def models_fetch(name: str) -> None:
+    """Download a network's weights from their official home into the user's cache, checked.
+
+    What was cut off is taken up again where it stopped.
+    """
+    from jaxopt_input.networks.fetch import fetch_weights
+
+    click.echo(f"{name}: {fetch_weights(name, progress=True)}")
+
+
 @models.command("import")
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path))
 def models_import(name: str, file: Path) -> None:
-    """Put a checked copy of a network's weight FILE into the user's cache."""
+    """Put a checked copy of a network's weight FILE into the user's cache.
+
+    FILE is what its authors publish. For torchvision's networks: a state dict of that architecture with torchvision's
+    or timm's key names, as .safetensors, .npz, or, where PyTorch is installed, .pth; nothing in it is executed.
+    """
     from jaxopt_input import networks
 
     click.echo(f"{name}: {networks.import_weights(name, file)}")

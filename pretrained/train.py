@@ -29,7 +29,7 @@ from safetensors import safe_open
 from safetensors.flax import save_file
 from tqdm import tqdm
 
-from jaxopt_input.networks.registry import METADATA_KEY, content_hash
+from jaxopt_input.networks.formats import METADATA_KEY, content_hash
 from jaxopt_input.networks.small import SmallNet
 
 # --- Configuration ----------------------------------------------------------------------------------------------------

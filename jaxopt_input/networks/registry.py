@@ -20,14 +20,18 @@ import platformdirs
 from jaxopt_input.data import atomic
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.model import Model, from_linen
+from jaxopt_input.networks.formats import content_hash, file_digest, read_safetensors, read_state, unflatten
 
-METADATA_KEY = "jaxopt_input"  # of a weight file: one JSON object, since safetensors keeps no order of several
 CACHE_VARIABLE = "JAXOPT_INPUT_CACHE"
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One network of `registry.json`."""
+    """One network of `registry.json`.
+
+    `sha256` is the checksum of the file at `address`, or its first digits where its authors publish no more; `file` is
+    its name in the cache, or the name there of the copy with our own layout; `options` are fields of the module.
+    """
 
     name: str
     architecture: str
@@ -39,6 +43,8 @@ class Entry:
     preprocessing: str
     licence: str
     source: str
+    address: str = ""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     def path(self) -> Path:
         """Where its weights are, or would be: in the package if bundled, else in the user's cache."""
@@ -80,8 +86,8 @@ def load(name: str) -> Model:
     """A network with its weights, by name, by file or by Python entry.
 
     Args:
-        name: a name of `entries()`; the path of a safetensors file that `pretrained/train.py` wrote; or
-            "module:function", where the function returns a `Model`.
+        name: a name of `entries()`; the path of a safetensors file that `pretrained/train.py` or `import_weights`
+            wrote; or "module:function", where the function returns a `Model`.
 
     Returns:
         A model; one loaded twice compiles once.
@@ -97,12 +103,12 @@ def load(name: str) -> Model:
         known = entries()[name]
         if not known.path().is_file():
             raise InputError(
-                f"the weights of {name} are not in the cache: get {known.file} from {known.source}, then run "
-                f"`jaxopt-input models import {name} FILE`"
+                f"the weights of {name} are not in the cache: run `jaxopt-input models fetch {name}`, or "
+                f"`jaxopt-input models import {name} FILE` with a copy of {known.address or known.source}"
             )
-        return _read(known.path(), name, known.sha256)
+        return _read(known.path(), name, known)
     if Path(name).is_file():
-        return _read(Path(name), Path(name).stem, None)
+        return _read(Path(name), Path(name).stem)
     if ":" in name:
         return _from_python(name)
     if Path(name).suffix or os.sep in name:
@@ -115,23 +121,43 @@ def import_weights(name: str, file: str | os.PathLike[str]) -> Path:
 
     Args:
         name: a name of `entries()`.
-        file: the file as its authors publish it.
+        file: the file as its authors publish it; for a network of torchvision's, a state dict with torchvision's or
+            timm's key names (`read_state` says in which formats), of which a copy with our own layout is kept.
 
     Returns:
         The path of the copy, written atomically.
 
     Raises:
-        InputError: for an unknown or bundled network, a missing file, or one whose SHA-256 is not the registry's.
+        InputError: for an unknown or bundled network, a missing file, one whose SHA-256 is not the registry's, or a
+            state dict of another network.
+
+    Example:
+        >>> import_weights("tin100", "tin100.safetensors")
+        Traceback (most recent call last):
+        jaxopt_input.errors.InputError: tin100 is bundled: there is nothing to import
     """
+    from jaxopt_input.networks import convert
+
     known = entry(name)
     if known.bundled:
         raise InputError(f"{name} is bundled: there is nothing to import")
-    data = _checked(Path(file), known.sha256)
+    if known.architecture in convert.ARCHITECTURES:
+        params = convert.convert(known.architecture, read_state(file))
+        digest = file_digest(file)
+
+        def write(part: Path) -> None:
+            convert.save(part, known.architecture, params, digest)
+    else:
+        data = _checked(Path(file), known.sha256)
+
+        def write(part: Path) -> None:
+            part.write_bytes(data)
+
     target = known.path()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic(target) as part:
-            part.write_bytes(data)
+            write(part)
     except OSError as error:
         raise InputError(f"cannot write to the cache {target.parent}: {error.strerror}") from error
     return target
@@ -152,73 +178,67 @@ def _checked(file: Path, sha256: str | None) -> bytes:
     return data
 
 
-def _read(file: Path, name: str, sha256: str | None) -> Model:
-    """The model of a weight file: its format tells the architecture."""
-    data = _checked(file, sha256)
-    digest = hashlib.sha256(data).hexdigest()
-    published = entries()["squeezenet"].sha256
-    if digest == published or file.suffix == ".net":
-        _checked(file, published)
-        model = _squeezenet(file)
+def _read(file: Path, name: str, known: Entry | None = None) -> Model:
+    """The model of a weight file: its content tells the architecture."""
+    from jaxopt_input.networks import convert
+
+    if (known and known.architecture in convert.ARCHITECTURES) or convert.is_converted(file):
+        model, digest = _classic(file, known.options if known else {})
     else:
-        model = _small(file, data)
+        data = _checked(file, known.sha256 if known else None)
+        digest = hashlib.sha256(data).hexdigest()
+        published = entries()["squeezenet"].sha256
+        if digest == published or file.suffix == ".net":
+            _checked(file, published)
+            model = _squeezenet(file)
+        else:
+            model = _small(file)
     return dataclasses.replace(model, info=dataclasses.replace(model.info, name=name, sha256=digest))
 
 
+def _classic(file: Path, options: Mapping[str, Any]) -> tuple[Model, str]:
+    """A network of torchvision's from converted weights, and the checksum of the file that they come from."""
+    from jaxopt_input.networks import convert
+
+    params, metadata = convert.read(file)
+    module = convert.ARCHITECTURES[metadata["architecture"]].module.clone(**options)
+    return _imagenet(module, params, (224, 224, 3)), metadata["source_sha256"]
+
+
 def _squeezenet(file: Path) -> Model:
-    from jaxopt_input.networks.squeezenet import SqueezeNet, read_deep_compression
+    from jaxopt_input.networks.squeezenet import IMAGE_SHAPE, SqueezeNet, read_deep_compression
 
     try:
         params = read_deep_compression(file)
     except ValueError as error:
         raise InputError(str(error)) from error
+    return _imagenet(SqueezeNet(), params, IMAGE_SHAPE)
+
+
+def _imagenet(module: Any, params: Any, image_shape: tuple[int, int, int]) -> Model:
+    """A model with the 1000 classes of ImageNet (ILSVRC 2012)."""
     lines = importlib.resources.files("jaxopt_input.networks").joinpath("imagenet1k.txt").read_text().splitlines()
     wnids, labels = zip(*(line.split(" ", 1) for line in lines), strict=True)
-    shape = entries()["squeezenet"].image_shape
-    return _labelled(
-        from_linen(SqueezeNet(), {"params": params}, image_shape=shape, labels=labels), [(wnid,) for wnid in wnids]
-    )
+    model = from_linen(module, {"params": params}, image_shape=image_shape, labels=labels)
+    return _labelled(model, [(wnid,) for wnid in wnids])
 
 
-def _small(file: Path, data: bytes) -> Model:
-    from safetensors import SafetensorError, safe_open
-
+def _small(file: Path) -> Model:
     from jaxopt_input.networks.small import SmallNet
 
-    try:
-        with safe_open(file, framework="numpy") as opened:
-            metadata = json.loads((opened.metadata() or {}).get(METADATA_KEY, "{}"))
-            flat = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise InputError(f"{file} is no readable safetensors file: {error}") from error
+    flat, metadata = read_safetensors(file)
     if metadata.get("architecture") != "SmallNet":
-        raise InputError(f"{file} names no architecture known here: only files that pretrained/train.py wrote are read")
+        raise InputError(
+            f"{file} names no architecture known here: weights of torchvision's networks go into the cache by "
+            "`jaxopt-input models import NAME FILE`, others must be from pretrained/train.py"
+        )
     config, shape, labels, wnids, words = (metadata[k] for k in ("config", "image_shape", "labels", "wnids", "words"))
     if metadata.get("content") != content_hash(flat):
         raise InputError(f"{file} is corrupt: its tensors are not those it was written with (SHA-256)")
-    params: dict[str, Any] = {}
-    for key, value in flat.items():
-        *parents, last = key.split("/")
-        node = params
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = np.asarray(value, np.float32)
+    params = unflatten({key: np.asarray(value, np.float32) for key, value in flat.items()})
     model = from_linen(SmallNet(**config), {"params": params}, image_shape=shape, labels=labels)
     synonyms = [(wnid, *map(str.strip, group.split(","))) for wnid, group in zip(wnids, words, strict=True)]
     return _labelled(model, synonyms)
-
-
-def content_hash(tensors: Mapping[str, np.ndarray]) -> str:
-    """The SHA-256 of tensors and their names, which a weight file keeps so that damage shows.
-
-    Example:
-        >>> content_hash({"a": np.zeros(2, np.float16)})[:8]
-        '6893f414'
-    """
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape} ".encode() + tensors[name].tobytes())
-    return digest.hexdigest()
 
 
 def _labelled(model: Model, synonyms: list[tuple[str, ...]]) -> Model:
@@ -241,5 +261,5 @@ def _from_python(name: str) -> Model:
         raise unknown(f"function of {module_name}", function_name, [n for n in vars(module) if not n.startswith("_")])
     model = function()
     if not isinstance(model, Model):
-        raise InputError(f"{name} returned {type(model).__name__}, not a Model: use from_function or from_linen")
+        raise InputError(f"{name} returned {type(model).__name__}, not a Model: make one with from_function or another")
     return model

@@ -1,4 +1,4 @@
-"""SqueezeNet 1.0 in Flax Linen, and the reader of its Deep Compression weights.
+"""SqueezeNet 1.0 and 1.1 in Flax Linen, and the reader of the Deep Compression weights.
 
 Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size"
 (https://arxiv.org/abs/1602.07360); Han et al. 2016, "Deep Compression" (https://arxiv.org/abs/1510.00149).
@@ -14,35 +14,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.networks import ops
+from jaxopt_input.networks.layers import Weights, normalise
 
 MEAN = (104.0, 117.0, 123.0)  # of blue, green and red, on the scale 0-255
 FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128), 6: (48, 192), 7: (48, 192), 8: (64, 256), 9: (64, 256)}
 PARTS = ("squeeze1x1", "expand1x1", "expand3x3")
+STEMS = {"1.0": (96, 7), "1.1": (64, 3)}  # channels and size of conv1
+POOLS = {"1.0": (4, 8), "1.1": (3, 5)}  # the fires that a pooling follows
 IMAGE_SHAPE = (227, 227, 3)
 
 
 def _layers() -> tuple[str, ...]:
     names = ["conv1", "pool1"]
     for i in FIRES:
-        names += [*(f"fire{i}/{part}" for part in PARTS), f"fire{i}", *([f"pool{i}"] if i in (4, 8) else [])]
+        names += [*(f"fire{i}/{part}" for part in PARTS), f"fire{i}", *([f"pool{i}"] if i in POOLS["1.0"] else [])]
     return (*names, "conv10", "logits")
 
 
 LAYERS = _layers()
-"""The taps, in the order of depth."""
-
-
-class Conv(nn.Module):
-    """Parameters of one convolution: `kernel` `[size, size, channels, features]` and `bias` `[features]`."""
-
-    features: int
-    size: int
-
-    @nn.compact
-    def __call__(self, channels: int, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
-        shape = (self.size, self.size, channels, self.features)
-        kernel = self.param("kernel", nn.initializers.he_uniform(), shape)
-        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+"""The taps of version 1.0, in the order of depth."""
 
 
 class Fire(nn.Module):
@@ -54,7 +44,7 @@ class Fire(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         def layer(name: str, features: int, size: int, x: jax.Array) -> jax.Array:
-            kernel, bias = Conv(features, size, name=name)(x.shape[-1], x.dtype)
+            kernel, bias = Weights(features, size, name=name)(x.shape[-1])
             return nn.relu(ops.conv(x, kernel.astype(x.dtype), padding="SAME") + bias.astype(x.dtype))
 
         squeezed = layer("squeeze1x1", self.squeeze, 1, x)
@@ -62,32 +52,46 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(nn.Module):
-    """SqueezeNet 1.0: images `[N, H, W, 3]` in [0, 1] to `{tap: activation}`, the taps `LAYERS` in order of depth.
+    """SqueezeNet: images `[N, H, W, 3]` in [0, 1] to `{tap: activation}`, in order of depth (`LAYERS` in version 1.0).
 
     Activations are those after the ReLU; `fireK` is the concatenation of its two expansions; `logits` is the average
     over positions of relu(`conv10`), as published. `conv10` alone is taken before its ReLU: the logit of a class whose
     map is negative everywhere has no gradient (2 to 8 % of the classes on noise images), the mean of its `conv10`
     channel always has one. Sides from 32 up; computes in the dtype that image and parameters promote to.
-    Source: https://arxiv.org/abs/1602.07360.
+    Version 1.1 has 2.4 times less work: a smaller first layer and earlier poolings, `pool3` and `pool5` in place of
+    `pool4` and `pool8`. Source: https://arxiv.org/abs/1602.07360.
+
+    Attributes:
+        version: "1.0" or "1.1".
+        caffe: the colours as the published weights expect them, BGR from 0 to 255 less their mean; otherwise as
+            torchvision's do, normalised by ImageNet's mean and standard deviation.
+        classes: the number of logits.
 
     >>> module = SqueezeNet()
     >>> image = jnp.zeros((1, 64, 64, 3))
-    >>> out = module.apply(module.init(jax.random.key(0), image), image)
+    >>> out = jax.eval_shape(lambda key: module.init_with_output(key, image)[0], jax.random.key(0))
     >>> out["fire4"].shape, out["logits"].shape
     ((1, 14, 14, 256), (1, 1000))
     """
 
+    version: str = "1.0"
+    caffe: bool = True
     classes: int = 1000
 
     @nn.compact
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
+        if self.version not in STEMS:
+            raise ValueError(f"SqueezeNet has versions 1.0 and 1.1, not {self.version}")
         taps = {}
-        kernel, bias = Conv(96, 7, name="conv1")(3, image.dtype)
+        kernel, bias = Weights(*STEMS[self.version], name="conv1")(3)
         dtype = jnp.promote_types(kernel.dtype, image.dtype)
-        # 255 (x - mean / 255): the scale and the order of the channels (BGR in the file) go into the kernel. The mean,
-        # subtracted from the image, costs nothing and keeps the sums small (bfloat16, and ties in the pooling).
-        mean = jnp.array(MEAN[::-1]) / 255
-        y = ops.conv((image - mean).astype(dtype), (255 * kernel[:, :, ::-1]).astype(dtype), 2)
+        if self.caffe:
+            # 255 (x - mean / 255): the scale and the order of the channels (BGR in the file) go into the kernel. The
+            # mean, subtracted from the image, costs nothing and keeps the sums small (bfloat16, ties in the pooling).
+            image, kernel = image - jnp.array(MEAN[::-1]) / 255, 255 * kernel[:, :, ::-1]
+        else:
+            image = normalise(image)
+        y = ops.conv(image.astype(dtype), kernel.astype(dtype), 2)
         bias = bias.astype(dtype)
         # relu(max_pool(y) + b) = max_pool(relu(y + b)): the pass over the large map is paid by its own tap alone.
         taps["conv1"] = nn.relu(y + bias)
@@ -96,12 +100,27 @@ class SqueezeNet(nn.Module):
             parts = Fire(squeeze, expand, name=f"fire{i}")(x)
             taps |= {f"fire{i}/{part}": value for part, value in zip(PARTS, parts, strict=True)}
             x = taps[f"fire{i}"] = jnp.concatenate(parts[1:], -1)
-            if i in (4, 8):
+            if i in POOLS[self.version]:
                 x = taps[f"pool{i}"] = ops.max_pool(x, 3, 2, ceil=True)
-        kernel, bias = Conv(self.classes, 1, name="conv10")(x.shape[-1], dtype)
+        kernel, bias = Weights(self.classes, 1, name="conv10")(x.shape[-1])
         y = taps["conv10"] = ops.conv(x, kernel.astype(dtype)) + bias.astype(dtype)
         taps["logits"] = nn.relu(y).mean((1, 2))
         return taps
+
+
+def torch_names(module: SqueezeNet) -> dict[str, tuple[str, None]]:
+    """Torchvision's name of every layer; there is no batch norm.
+
+    >>> torch_names(SqueezeNet("1.1"))["fire4/expand1x1"]
+    ('features.6.expand1x1', None)
+    """
+    names: dict[str, tuple[str, None]] = {"conv1": ("features.0", None)}
+    index = 3
+    for i in FIRES:
+        for ours, theirs in zip(PARTS, ("squeeze", "expand1x1", "expand3x3"), strict=True):
+            names[f"fire{i}/{ours}"] = f"features.{index}.{theirs}", None
+        index += 2 if i in POOLS[module.version] else 1
+    return names | {"conv10": ("classifier.1", None)}
 
 
 def read_deep_compression(path: str | os.PathLike[str]) -> dict:
@@ -112,7 +131,9 @@ def read_deep_compression(path: str | os.PathLike[str]) -> dict:
     the gaps between them (4 bits each, the low nibble first). Weights that are not stored are codebook entry 0.
     Source: https://github.com/songhan/SqueezeNet-Deep-Compression. Raises `ValueError` where the file is not that.
 
-    >>> variables = {"params": read_deep_compression("compressed_SqueezeNet.net")}  # doctest: +SKIP
+    >>> read_deep_compression(os.devnull)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: ...: truncated at the header: 0 bytes, at least 104 expected
     """
     with open(path, "rb") as file:
         data = file.read()
