@@ -111,7 +111,7 @@ class _Apply:
 
     def call(self, params: Any, image: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         """What the module returns, and the outputs of its submodules."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say how its module is called")
 
     def activations(self, params: Any, image: jax.Array) -> dict[str, jax.Array]:
         """Every tap, channels last, in order of depth."""

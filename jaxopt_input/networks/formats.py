@@ -136,9 +136,9 @@ def content_hash(tensors: Mapping[str, np.ndarray]) -> str:
 
 def _npz(file: Path) -> dict[str, np.ndarray]:
     try:
-        opened = np.load(file, allow_pickle=False)
-        if not isinstance(opened, np.ndarray):
-            with opened:
+        with file.open("rb") as data:  # NumPy leaves a damaged file open that it opened itself
+            opened = np.load(data, allow_pickle=False)
+            if not isinstance(opened, np.ndarray):
                 return {key: opened[key] for key in opened.files}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         if "allow_pickle" in str(error):
