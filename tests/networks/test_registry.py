@@ -40,6 +40,11 @@ def test_bundled_network_takes_other_sizes(size):
     assert joi.load("tin100").layers((size, size, 3))["logits"] == (100,)
 
 
+def test_bundled_network_refuses_an_image_that_is_too_small():
+    with pytest.raises(joi.InputError, match="would be empty"):
+        joi.load("tin100").layers((8, 8, 3))
+
+
 def test_loaded_twice_is_equal():
     assert joi.load("tin100").apply == joi.load("tin100").apply
 
