@@ -141,7 +141,8 @@ def minimize(
     """Optimise the input of a frozen network from several random starts of several targets, in one compiled loop.
 
     The random numbers of start k of a target derive from (key, the target's canonical name, k) alone. The same key
-    and chunk give the same bits, whatever the number of devices, starts and targets; another chunk agrees to rounding.
+    and chunk give the same bits on any number of devices; another chunk, or another place of the lane in it, because
+    other targets are asked for, agrees to rounding.
 
     Args:
         loss: what to minimise; arrays of indices or weights in it are its targets.

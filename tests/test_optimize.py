@@ -197,7 +197,7 @@ def test_all_channels_compile_once(toy, compilations):
         s = joi.visualize(toy, "second:*", steps=3, starts=2, chunk=3)
     assert s.image.shape[0] == 16
     alone = joi.visualize(toy, "second:5", steps=3, starts=2, chunk=3)
-    np.testing.assert_array_equal(s.image[10:12], alone.image)
+    np.testing.assert_allclose(s.image[10:12], alone.image, atol=1e-5)  # other places in the chunk: rounding
     again = compilations()
     with again as seen_again:
         joi.visualize(toy, "first:*", steps=3, starts=2, chunk=3)
