@@ -8,16 +8,18 @@ gives one result. The package must be importable (`pip install -e .`).
 import argparse
 import dataclasses
 import functools
+import gzip
 import hashlib
 import io
 import json
 import os
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +31,8 @@ from safetensors import safe_open
 from safetensors.flax import save_file
 from tqdm import tqdm
 
+from jaxopt_input import projections
+from jaxopt_input.data import named
 from jaxopt_input.networks.formats import METADATA_KEY, content_hash
 from jaxopt_input.networks.small import SmallNet
 
@@ -43,6 +47,20 @@ class Phase(NamedTuple):
     min_area: float
 
 
+class Attack(NamedTuple):
+    """Projected gradient ascent on the cross-entropy from a random start within a ball, in pixels of [0, 1]."""
+
+    norm: str  # "linf" or "l2"
+    epsilon: float
+    step: float
+    steps: int
+
+
+def pgd50(norm: str, epsilon: float) -> Attack:
+    """What the model cards report."""
+    return Attack(norm, epsilon, epsilon / 4, 50)
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that decides a training run."""
@@ -50,6 +68,9 @@ class Config:
     dataset: str
     network: dict[str, Any]  # arguments of SmallNet
     phases: tuple[Phase, ...]
+    evaluation: Attack  # for the card
+    adversary: Attack | None = None  # trains on the images that it makes, if not None
+    begin: str | None = None  # the bundled network whose weights to start from; random ones if None
     batch: int = 128
     learning_rate: float = 0.2  # the peak: linear warm-up, then cosine to zero
     warmup: float = 0.12  # of all steps
@@ -58,6 +79,7 @@ class Config:
     label_smoothing: float = 0.1
     ema: float = 0.995
     colour: float = 0.2  # brightness and contrast jitter
+    mirror: bool = True
     seed: int = 0
     note: str = ""  # what the card is to say besides
 
@@ -70,21 +92,68 @@ class Config:
         return [phase for phase in self.phases for _ in range(phase.epochs)][epoch]
 
 
+TIN100 = {
+    "stem": 32,
+    "stages": ((32, 0), (96, 1), (192, 1), (288, 1)),
+    "classes": 100,
+    "mean": (0.48, 0.45, 0.40),
+    "std": (0.27, 0.26, 0.28),
+}
+CIFAR10 = {
+    "stem": 48,
+    "stages": ((64, 0), (128, 1), (256, 1)),
+    "classes": 10,
+    "mean": (0.49, 0.48, 0.45),
+    "std": (0.25, 0.24, 0.26),
+}
+MNIST = {"stem": 32, "stages": ((32, 1), (64, 1)), "classes": 10, "mean": (0.13,), "std": (0.31,)}
+
 CONFIGS = {
     "tin100": Config(
         dataset="tiny-imagenet-100",
-        network={
-            "stem": 32,
-            "stages": ((32, 0), (96, 1), (192, 1), (288, 1)),
-            "classes": 100,
-            "mean": (0.48, 0.45, 0.40),
-            "std": (0.27, 0.26, 0.28),
-        },
+        network=TIN100,
         phases=(Phase(11, 48, 0.35), Phase(1, 64, 0.6)),
+        evaluation=pgd50("linf", 2 / 255),
         warmup=0.17,
         note="Begun as 17 epochs and cut to these 12 after the second, for lack of time; the warm-up kept its steps.",
     ),
+    "tin100-robust": Config(
+        dataset="tiny-imagenet-100",
+        network=TIN100,
+        phases=(Phase(7, 48, 0.4), Phase(1, 64, 0.6)),
+        evaluation=pgd50("linf", 2 / 255),
+        adversary=Attack("linf", 4 / 255, 5 / 255, 1),
+        begin="tin100",
+        learning_rate=0.1,
+    ),
+    "mnist": Config(
+        dataset="mnist",
+        network=MNIST,
+        phases=(Phase(8, 28, 0.7),),
+        evaluation=pgd50("linf", 0.1),
+        label_smoothing=0.0,
+        colour=0.0,
+        mirror=False,
+    ),
+    "cifar10": Config(
+        dataset="cifar10",
+        network=CIFAR10,
+        phases=(Phase(10, 32, 0.5),),
+        evaluation=pgd50("linf", 8 / 255),
+    ),
+    "cifar10-robust": Config(
+        dataset="cifar10",
+        network=CIFAR10,
+        phases=(Phase(7, 32, 0.6),),
+        evaluation=pgd50("linf", 8 / 255),
+        adversary=Attack("linf", 8 / 255, 5 / 255, 2),
+        begin="cifar10",
+        learning_rate=0.1,
+    ),
 }
+
+WEIGHTS = Path(__file__).parent
+REGISTRY = WEIGHTS.parent / "jaxopt_input" / "networks" / "registry.json"
 
 # --- Data -------------------------------------------------------------------------------------------------------------
 
@@ -93,95 +162,236 @@ SHA256 = {
     "tiny-imagenet-100-train-1.tar.xz": "98de6dafef482069344cd34dadf7aebe454af4c287e5360eab651b7ae3818c4c",
     "tiny-imagenet-100-train-2.tar.xz": "722dc5706de1e8724b72930ccc9e34086f6db07714284d32b8a225450f216a09",
     "tiny-imagenet-100-val.tar.xz": "930bfe69ef3841f28bf565b02182f2306d68224ae5a721f40424b58d6ada29f6",
+    "cifar10-jpeg.tar.xz": "e07e0e30715fb42d2d644bc9d2516ff610c9f7afb891c5e29e2a428db7951aae",
+    "t10k-images-idx3-ubyte.gz": "cfeddb84311ecf044fc6a5b0f6ee8a24d265d4e83e388400186eb114082f4209",
+    "t10k-labels-idx1-ubyte.gz": "e41c74e484045d39b462a7790a4af51301bd9b0b24f0154798d713ec68c45920",
+    "train-images-idx3-ubyte.gz": "db8f937d487057fb14a9f0fbe97f0bc8d311ab41b750d41e1ff37c43b9e55e19",
+    "train-labels-idx1-ubyte.gz": "51fc562b6747b666fbf6e84ce29d43c3cb5f9c388c664d43b33f02095313405a",
 }
+
+
+Split = tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Images uint8 `[N, H, W, 3]` and labels int32 `[N]`, what the classes are called, and a note on the licence."""
+    """Images uint8 `[N, H, W, C]` and labels int32 `[N]`, what the classes are called, and a note on the licence."""
 
-    train: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray]
+    train: Split
+    test: Split
     classes: dict[str, list[str]]  # "labels", and other names of the classes, in class order
+    named: str  # the classes, in a few words
     title: str
     licence: str
 
 
-def read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every file of an archive, after its SHA-256 was checked."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+def checked(path: Path) -> bytes:
+    """The content of a file whose SHA-256 is known."""
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
     if digest != SHA256[path.name]:
         raise ValueError(f"{path.name}: SHA-256 is {digest}, expected {SHA256[path.name]}")
-    with tarfile.open(path) as archive:
+    return content
+
+
+def read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every file of an archive."""
+    with tarfile.open(fileobj=io.BytesIO(checked(path))) as archive:
         for member in archive:
             if member.isfile() and (content := archive.extractfile(member)):
                 yield member.name, content.read()
 
 
-def cached_split(archives: list[Path], cache: Path, class_names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The images `.../CLASS/FILE` of some archives, in order of class and file, decoded once and kept as `.npy`."""
+Example = tuple[int, str, np.ndarray]  # class index, name, uint8 [H, W, C]
+
+
+def cached(cache: Path, examples: Callable[[], Iterator[Example]]) -> Split:
+    """The examples in order of class and name, decoded once and kept as `.npy` files beside `cache`."""
     files = cache.with_suffix(".images.npy"), cache.with_suffix(".labels.npy")
     if not all(file.exists() for file in files):
-        found = []
-        for name, content in (pair for archive in archives for pair in read_archive(archive)):
-            parts = name.split("/")
-            if len(parts) > 1 and parts[-2] in class_names:
-                image = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-                found.append((class_names.index(parts[-2]), parts[-1], image))
-        found.sort(key=lambda item: item[:2])
+        found = sorted(examples(), key=lambda example: example[:2])
+        if not found:
+            raise ValueError(f"no image for {cache.name}")
         np.save(files[0], np.stack([image for *_, image in found]))
         np.save(files[1], np.array([label for label, *_ in found], np.int32))
     return np.load(files[0], mmap_mode="r"), np.load(files[1])
 
 
+def archived(archives: list[Path], class_names: list[str], part: str = "") -> Iterator[Example]:
+    """The images `PART.../CLASS/FILE` of some archives."""
+    for name, content in (pair for archive in archives for pair in read_archive(archive)):
+        parts = name.split("/")
+        if name.startswith(part) and len(parts) > 1 and parts[-2] in class_names:
+            image = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+            yield class_names.index(parts[-2]), parts[-1], image
+
+
+def prepared(
+    name: str, split: str, folder: Path, shape: tuple[int, int, int], class_names: list[str]
+) -> Iterator[Example]:
+    """The images of a split of a prepared `tensorflow-datasets` set, as far as they are of these classes."""
+    dataset = named(name, split, image_shape=shape, fit="stretch", data_dir=folder)
+    wanted = [class_names.index(label) if label in class_names else -1 for label in dataset.classes]
+    for batch in dataset.batches(256):
+        for image, label, key in zip(batch.images, batch.labels, batch.names, strict=True):
+            if wanted[label] >= 0:
+                yield wanted[label], f"{key:0>40}", np.rint(image * 255).astype(np.uint8)
+
+
 def tiny_imagenet_100(data: Path, work: Path) -> Data:
-    """100 of the 200 classes of Tiny ImageNet, 500 photographs each, and 50 each of its validation set."""
-    rows = (data / "tiny-imagenet-100.words.tsv").read_text().splitlines()
-    words = dict(sorted(row.split("\t") for row in rows if row))
-    split = functools.partial(cached_split, class_names=list(words))
+    """100 of the 200 classes of Tiny ImageNet, 500 photographs each, and 50 each of its validation set.
+
+    Without the archives: the same classes of `imagenet_resized/64x64`, which has about 1,300 training images of each.
+    """
+    table = data / "tiny-imagenet-100.words.tsv"
+    if table.exists():
+        words = dict(sorted(row.split("\t") for row in table.read_text().splitlines() if row))
+    else:
+        known = metadata(WEIGHTS / "tin100.safetensors")
+        words = dict(zip(known["wnids"], known["words"], strict=True))
+    archives = [data / f"tiny-imagenet-100-train-{i}.tar.xz" for i in range(3)], [data / "tiny-imagenet-100-val.tar.xz"]
+    local = archives[1][0].exists()
+
+    def split(part: str, paths: list[Path], name: str) -> Split:
+        if local:
+            return cached(work / f"tiny-imagenet-100-{part}", lambda: archived(paths, list(words)))
+        source = "imagenet_resized/64x64"
+        return cached(work / f"imagenet64-100-{part}", lambda: prepared(source, name, data, (64, 64, 3), list(words)))
+
     return Data(
-        train=split([data / f"tiny-imagenet-100-train-{i}.tar.xz" for i in range(3)], work / "tiny-imagenet-100-train"),
-        test=split([data / "tiny-imagenet-100-val.tar.xz"], work / "tiny-imagenet-100-val"),
+        train=split("train", archives[0], "train"),
+        test=split("val", archives[1], "validation"),
         classes={
             "labels": [text.split(",")[0].strip() for text in words.values()],
             "wnids": list(words),
             "words": list(words.values()),
         },
-        title="Tiny ImageNet, 100 of its 200 classes: 500 training and 50 validation photographs a class, 64x64, JPEG",
-        licence="Tiny ImageNet is derived from ImageNet, whose images are for non-commercial research and education. "
-        "These weights contain no image and are released under Apache-2.0 with that note.",
+        named="100 of Tiny ImageNet's classes",
+        title="Tiny ImageNet, 100 of its 200 classes: 500 training and 50 validation photographs a class, 64x64, JPEG"
+        if local
+        else "The 100 classes of tin100 in Downsampled ImageNet 64x64 (`imagenet_resized/64x64`)",
+        licence="Apache-2.0; trained on Tiny ImageNet, derived from ImageNet, whose images are for non-commercial "
+        "research",
     )
 
 
-DATASETS = {"tiny-imagenet-100": tiny_imagenet_100}
+def cifar10(data: Path, work: Path) -> Data:
+    """CIFAR-10: 50,000 training and 10,000 test images of 10 classes."""
+    labels = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    archive = data / "cifar10-jpeg.tar.xz"
+    local = archive.exists()
+
+    def split(part: str) -> Split:
+        if local:
+            return cached(work / f"cifar10-jpeg-{part}", lambda: archived([archive], labels, f"{part}/"))
+        return cached(work / f"cifar10-{part}", lambda: prepared("cifar10", part, data, (32, 32, 3), labels))
+
+    return Data(
+        train=split("train"),
+        test=split("test"),
+        classes={"labels": labels},
+        named="the 10 classes of CIFAR-10",
+        title="CIFAR-10" + " as JPEG" * local + ": 50,000 training and 10,000 test images, 32x32",
+        licence="Apache-2.0; trained on CIFAR-10 (Krizhevsky, 2009), which states no licence",
+    )
 
 
-def augment(key: jax.Array, images: jax.Array, size: int, min_area: float, colour: float) -> jax.Array:
-    """A random crop of each image, mirrored half the time, resampled to `size`, with a little contrast and brightness.
+def mnist(data: Path, work: Path) -> Data:
+    """MNIST: 60,000 training and 10,000 test images of handwritten digits."""
+    labels = [str(digit) for digit in range(10)]
+
+    def idx(part: str) -> Split:
+        images, digits = (
+            np.frombuffer(gzip.decompress(checked(data / "mnist" / f"{part}-{kind}-ubyte.gz")), np.uint8, offset=skip)
+            for kind, skip in (("images-idx3", 16), ("labels-idx1", 8))
+        )
+        return images.reshape(-1, 28, 28, 1), digits.astype(np.int32)
+
+    def split(part: str, idx_part: str) -> Split:
+        if (data / "mnist").is_dir() and (data / "mnist" / f"{idx_part}-images-idx3-ubyte.gz").exists():
+            return idx(idx_part)
+        return cached(work / f"mnist-{part}", lambda: prepared("mnist", part, data, (28, 28, 1), labels))
+
+    return Data(
+        train=split("train", "train"),
+        test=split("test", "t10k"),
+        classes={"labels": labels},
+        named="the digits 0 to 9",
+        title="MNIST: 60,000 training and 10,000 test images, 28x28, grey",
+        licence="Apache-2.0; trained on MNIST (LeCun, Cortes and Burges), which is under CC BY-SA 3.0",
+    )
+
+
+DATASETS = {"tiny-imagenet-100": tiny_imagenet_100, "cifar10": cifar10, "mnist": mnist}
+
+
+def augment(key: jax.Array, images: jax.Array, phase: Phase, colour: float, mirror: bool) -> jax.Array:
+    """A random crop of each image, perhaps mirrored half the time, resampled, with a little contrast and brightness.
 
     Bilinear and antialiased; separable, hence two small matrix products an image instead of a gather.
     """
     count, height, width, _ = images.shape
     keys = jax.random.split(key, 7)
     uniform = [jax.random.uniform(k, (count,)) for k in keys]
-    area = min_area + (1 - min_area) * uniform[0]
+    size = phase.size
+    area = phase.min_area + (1 - phase.min_area) * uniform[0]
     aspect = jnp.exp((uniform[1] - 0.5) * 2 * jnp.log(4 / 3))
 
-    def weights(extent: jax.Array, length: int, place: jax.Array, mirror: jax.Array) -> jax.Array:
+    def weights(extent: jax.Array, length: int, place: jax.Array, mirrored: jax.Array) -> jax.Array:
         extent = jnp.minimum(extent, 1.0) * length
         at = (jnp.arange(size) + 0.5) / size
-        at = jnp.where(mirror[:, None], 1 - at, at)
+        at = jnp.where(mirrored[:, None], 1 - at, at)
         centre = (place * (length - extent))[:, None] + at * extent[:, None]
         distance = jnp.abs(centre[:, :, None] - (jnp.arange(length) + 0.5))
         weight = jnp.maximum(0, 1 - distance / jnp.maximum(1, extent / size)[:, None, None])
         return weight / weight.sum(-1, keepdims=True)
 
     rows = weights(jnp.sqrt(area / aspect), height, uniform[2], jnp.zeros(count, bool))
-    columns = weights(jnp.sqrt(area * aspect), width, uniform[3], uniform[4] < 0.5)
+    columns = weights(jnp.sqrt(area * aspect), width, uniform[3], (uniform[4] < 0.5) & mirror)
     images = jnp.einsum("nyh,nhwc,nxw->nyxc", rows, images.astype(jnp.float32) / 255, columns)
     contrast, brightness = (1 + colour * (2 * u[:, None, None, None] - 1) for u in uniform[5:])
     mean = images.mean((1, 2, 3), keepdims=True)
     return jnp.clip((images - mean) * contrast + mean * brightness, 0, 1)
+
+
+# --- Attack ---------------------------------------------------------------------------------------------------------
+
+
+def project(attack: Attack, images: jax.Array, clean: jax.Array) -> jax.Array:
+    """The nearest images within the ball around each clean one, then within [0, 1]."""
+    ball = jax.vmap(lambda x, centre: projections.ball(attack.norm, attack.epsilon, centre)(x))
+    return jnp.clip(ball(images, clean), 0, 1)
+
+
+def random_start(key: jax.Array, attack: Attack, clean: jax.Array) -> jax.Array:
+    """Uniform in the ball around each image."""
+    if attack.norm == "linf":
+        noise = jax.random.uniform(key, clean.shape, minval=-1, maxval=1)
+    else:
+        noise = jax.random.ball(key, clean[0].size, shape=clean.shape[:1]).reshape(clean.shape)
+    return project(attack, clean + attack.epsilon * noise, clean)
+
+
+@functools.partial(jax.jit, static_argnames=("attack", "network", "steps"))
+def ascend(
+    attack: Attack, network: SmallNet, params: Any, images: jax.Array, clean: jax.Array, labels: jax.Array, steps: int
+) -> jax.Array:
+    """`steps` steps of ascent on the cross-entropy from `images`, each projected into the ball (Madry et al., 2018)."""
+
+    def loss(images: jax.Array) -> jax.Array:
+        logits = network.apply({"params": params}, images)["logits"]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum()
+
+    def step(_: int, images: jax.Array) -> jax.Array:
+        gradient = jax.grad(loss)(images)
+        if attack.norm == "linf":
+            direction = jnp.sign(gradient)
+        else:
+            norm = jnp.sqrt(jnp.square(gradient).sum((1, 2, 3), keepdims=True))
+            direction = gradient / jnp.maximum(norm, 1e-20)
+        return project(attack, images + attack.step * direction, clean)
+
+    return jax.lax.fori_loop(0, steps, step, images)
 
 
 # --- Training ---------------------------------------------------------------------------------------------------------
@@ -204,7 +414,11 @@ def train_step(
     settings = config.value
     network = SmallNet(**settings.network, norm=True)
     key = jax.random.fold_in(jax.random.key(settings.seed), state["step"])
-    images = augment(key, images, phase.size, phase.min_area, settings.colour)
+    images = augment(key, images, phase, settings.colour, settings.mirror)
+    if attack := settings.adversary:
+        clean, start = images, random_start(jax.random.fold_in(key, 1), attack, images)
+        folded = fold(state["variables"])  # with the running statistics: half the time of batch statistics
+        images = ascend(attack, SmallNet(**settings.network), folded, start, clean, labels, attack.steps)
     targets = optax.smooth_labels(jax.nn.one_hot(labels, settings.network["classes"]), settings.label_smoothing)
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
@@ -223,9 +437,15 @@ def train_step(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Frozen:
-    """Makes a configuration hashable, by identity, as a static argument."""
+    """Makes a configuration hashable, as a static argument."""
 
     value: Config
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frozen) and self.value == other.value
+
+    def __hash__(self) -> int:
+        return hash(repr(self.value))
 
 
 def fold(variables: dict[str, Any], epsilon: float = 1e-5) -> dict[str, Any]:
@@ -242,18 +462,71 @@ def fold(variables: dict[str, Any], epsilon: float = 1e-5) -> dict[str, Any]:
     return folded
 
 
-def evaluate(network: SmallNet, params: Any, data: tuple[np.ndarray, np.ndarray], batch: int = 250) -> dict[str, float]:
-    """Top-1 and top-5 accuracy on whole, unaltered images."""
+def unfold(network: SmallNet, params: Any, images: np.ndarray, epsilon: float = 1e-5) -> dict[str, Any]:
+    """The inverse of `fold`: variables with batch norm, its statistics measured on `images`, that compute the same."""
 
     @jax.jit
-    def ranks(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
-        logits = network.apply({"params": params}, images.astype(jnp.float32) / 255)["logits"]
-        return (logits > jnp.take_along_axis(logits, labels[:, None], 1)).sum(1)
+    def outputs(params: Any, images: jax.Array) -> Any:
+        x = images.astype(jnp.float32) / 255
+        return network.apply({"params": params}, x, capture_intermediates=lambda m, _: isinstance(m, nn.Conv))[1][
+            "intermediates"
+        ]
 
+    unfolded: dict[str, Any] = {"params": {}, "batch_stats": {}}
+    measured = outputs(params, images)
+    for name, layer in params.items():
+        if name not in measured:
+            unfolded["params"][name] = layer
+            continue
+        out = measured[name]["__call__"][0]
+        mean, variance = out.mean((0, 1, 2)), out.var((0, 1, 2))
+        unfolded["params"][name] = {"kernel": layer["kernel"]}
+        unfolded["params"][f"{name}_norm"] = {"scale": jnp.sqrt(variance + epsilon), "bias": mean}
+        unfolded["batch_stats"][f"{name}_norm"] = {"mean": mean - layer["bias"], "var": variance}
+    return unfolded
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def logits(network: SmallNet, params: Any, images: jax.Array) -> jax.Array:
+    """Of images in [0, 1]."""
+    return network.apply({"params": params}, images)["logits"]
+
+
+def chunks(count: int, size: int) -> Iterator[np.ndarray]:
+    """Indices in chunks of one size, the last filled up from the first."""
+    return (np.arange(i, i + size) % count for i in range(0, count, size))
+
+
+def evaluate(network: SmallNet, params: Any, data: Split, batch: int = 250) -> dict[str, float]:
+    """Top-1 and top-5 accuracy on whole, unaltered images."""
     images, labels = data
-    parts = [ranks(params, images[i : i + batch], labels[i : i + batch]) for i in range(0, len(labels), batch)]
-    rank = np.concatenate([np.asarray(part) for part in parts])
+    rank = np.empty(len(labels), int)
+    for at in chunks(len(labels), batch):
+        z = np.asarray(logits(network, params, images[at].astype(np.float32) / 255))
+        rank[at] = (z > np.take_along_axis(z, labels[at, None], 1)).sum(1)
     return {"top1": float((rank < 1).mean()), "top5": float((rank < 5).mean())}
+
+
+def robust_accuracy(network: SmallNet, params: Any, data: Split, attack: Attack, batch: int = 250) -> float:
+    """Top-1 accuracy under the attack: right on the clean image and after every tenth step.
+
+    What was wrong once is dropped, so that the time goes to images that still resist.
+    """
+    images, labels = data
+    stage = min(10, attack.steps)
+    clean = images.astype(np.float32) / 255
+    x = np.array(random_start(jax.random.key(0), attack, clean))
+    alive = np.arange(len(labels))
+    for k in range(1 + attack.steps // stage):
+        resists = np.zeros(len(alive), bool)
+        for at in chunks(len(alive), batch):
+            chosen = alive[at]
+            if k:
+                x[chosen] = ascend(attack, network, params, x[chosen], clean[chosen], labels[chosen], stage)
+            z = logits(network, params, (x if k else clean)[chosen])
+            resists[at] = np.asarray(z).argmax(1) == labels[chosen]
+        alive = alive[resists]
+    return len(alive) / len(labels)
 
 
 def train(name: str, config: Config, data: Data, work: Path) -> tuple[dict[str, Any], dict[str, float]]:
@@ -264,7 +537,11 @@ def train(name: str, config: Config, data: Data, work: Path) -> tuple[dict[str, 
     network = SmallNet(**config.network)
     frozen, steps_per_epoch = Frozen(config), len(labels) // config.batch
     steps = config.epochs * steps_per_epoch
-    variables = SmallNet(**config.network, norm=True).init(jax.random.key(config.seed), jnp.zeros((1, 64, 64, 3)))
+    if config.begin:
+        variables = unfold(network, load(WEIGHTS / f"{config.begin}.safetensors")[1], images[:: -(-len(images) // 500)])
+    else:
+        blank = jnp.zeros((1, *images.shape[1:]))
+        variables = SmallNet(**config.network, norm=True).init(jax.random.key(config.seed), blank)
     state = {
         "variables": variables,
         "ema": jax.tree.map(jnp.copy, variables),
@@ -296,9 +573,11 @@ def train(name: str, config: Config, data: Data, work: Path) -> tuple[dict[str, 
             "cpu": seconds["cpu"] + time.process_time() - cpu,
         }
         accuracy = evaluate(network, params, data.test)
+        some = tuple(part[:: -(-len(part) // 500)] for part in data.test)
+        robust = robust_accuracy(network, params, some, config.evaluation._replace(steps=10))
         print(
             f"epoch {epoch + 1}/{config.epochs} size {phase.size} loss {np.mean(losses):.3f} "
-            f"top1 {accuracy['top1']:.4f} top5 {accuracy['top5']:.4f} "
+            f"top1 {accuracy['top1']:.4f} top5 {accuracy['top5']:.4f} PGD-10 (500 images) {robust:.3f} "
             f"seconds {seconds['wall']:.0f} (cpu {seconds['cpu']:.0f})",
             flush=True,
         )
@@ -320,7 +599,7 @@ def stored(params: Any) -> Any:
 def export(path: Path, name: str, config: Config, data: Data, params: dict[str, Any]) -> None:
     """Writes float16 weights, `LAYER/kernel` and `LAYER/bias`, with what is needed to build and to name the network."""
     tensors = {f"{layer}/{key}": p.astype(jnp.float16) for layer, leaf in params.items() for key, p in leaf.items()}
-    metadata = {
+    about = {
         "content": content_hash({key: np.asarray(tensor) for key, tensor in tensors.items()}),
         "name": name,
         "architecture": "SmallNet",
@@ -336,36 +615,56 @@ def export(path: Path, name: str, config: Config, data: Data, params: dict[str, 
         **data.classes,
     }
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, {METADATA_KEY: json.dumps(metadata)})  # one entry: safetensors orders several at random
+    save_file(tensors, partial, {METADATA_KEY: json.dumps(about)})  # one entry: safetensors orders several at random
     partial.chmod(0o644)  # safetensors makes files private
     partial.replace(path)
 
 
+def metadata(path: Path) -> dict[str, Any]:
+    """What a file that `export` wrote says of itself."""
+    with safe_open(path, "np") as file:
+        return json.loads(file.metadata()[METADATA_KEY])
+
+
 def load(path: Path) -> tuple[SmallNet, dict[str, Any]]:
     """The network and its float32 parameters, from a file that `export` wrote."""
+    network = SmallNet(**metadata(path)["config"])
+    params: dict[str, Any] = {}
     with safe_open(path, "np") as file:
-        network = SmallNet(**json.loads(file.metadata()[METADATA_KEY])["config"])
-        params: dict[str, Any] = {}
         for name in file.keys():  # noqa: SIM118 (not a dict)
             layer, key = name.split("/")
             params.setdefault(layer, {})[key] = jnp.asarray(file.get_tensor(name), jnp.float32)
     return network, params
 
 
+def described(attack: Attack) -> str:
+    """An attack in words."""
+    norm = {"linf": "L∞", "l2": "L2"}[attack.norm]
+    inverse = attack.epsilon * 255
+    epsilon = f"{inverse:.0f}/255" if abs(inverse - round(inverse)) < 1e-6 else f"{attack.epsilon:g}"
+    steps = f"{attack.steps} step{'s' * (attack.steps > 1)} of {attack.step / attack.epsilon:g} ε"
+    return f"PGD with {steps} at {norm}, ε = {epsilon}, from a random start"
+
+
 def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[str, float]) -> str:
     """The model card in Markdown, every figure measured: accuracy is that of the weights in the file."""
     network, params = load(path)
     accuracy = evaluate(network, params, data.test)
+    robust = robust_accuracy(network, params, data.test, config.evaluation)
     image = jax.ShapeDtypeStruct((1, *data.test[0].shape[1:]), jnp.float32)
+    channels = image.shape[-1]
     taps: dict[str, jax.Array] = {}  # filled while tracing: a returned dict would come back sorted
     jax.eval_shape(lambda x: taps.update(network.apply({"params": params}, x)), image)
     phases = "; ".join(f"{p.epochs} at {p.size}x{p.size} (crops of {p.min_area:.0%} and more)" for p in config.phases)
+    beginning = f"Begins with the weights of `{config.begin}`. " if config.begin else ""
+    adversary = f"Trained on the images that {described(config.adversary)} makes. " if config.adversary else ""
     device = jax.devices()[0]
     where = f"{jax.device_count()} x {device.device_kind}" + (f", {os.cpu_count()} cores" * (device.platform == "cpu"))
     rows = {
         "data": data.title,
         "accuracy": f"**top-1 {accuracy['top1']:.2%}, top-5 {accuracy['top5']:.2%}** on the {len(data.test[1])} "
         "validation images, whole, unaltered",
+        "accuracy under attack": f"**{robust:.2%}** of the same images under {described(config.evaluation)}",
         "parameters": f"{sum(p.size for p in jax.tree.leaves(params)):,}",
         "file": f"{path.stat().st_size:,} bytes, float16, SHA-256 `{hashlib.sha256(path.read_bytes()).hexdigest()}`",
         "training": f"{seconds['wall']:,.0f} s wall clock, {seconds['cpu']:,.0f} s processor time, on {where} "
@@ -386,7 +685,7 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
             "## Network",
             "",
             f"`SmallNet(**{json.dumps(config.network)})`; batch norm is folded into the weights. Images are float32 "
-            "`[N, H, W, 3]` in [0, 1], normalised inside; any size from 32x32 works.",
+            f"`[N, H, W, {channels}]` in [0, 1], normalised inside; other sizes work too.",
             "",
             "| tap | shape for one image |",
             "|---|---|",
@@ -394,16 +693,38 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
             "",
             "## Recipe",
             "",
-            f"{config.epochs} epochs: {phases}. Batch {config.batch}; mirror, crop, contrast and brightness "
-            f"(±{config.colour:.0%}); Nesterov momentum {config.momentum}, peak rate {config.learning_rate} after "
-            f"{config.warmup:.0%} linear warm-up, cosine to zero; weight decay {config.weight_decay} on kernels; label "
-            f"smoothing {config.label_smoothing}; exponential moving average {config.ema}; seed {config.seed}.",
+            f"{config.epochs} epochs: {phases}. {beginning}{adversary}"
+            f"Batch {config.batch}; {'mirror, ' * config.mirror}"
+            f"crop, contrast and brightness (±{config.colour:.0%}); Nesterov momentum {config.momentum}, peak rate "
+            f"{config.learning_rate} after {config.warmup:.0%} linear warm-up, cosine to zero; weight decay "
+            f"{config.weight_decay} on kernels; label smoothing {config.label_smoothing}; exponential moving average "
+            f"{config.ema}; seed {config.seed}.",
             "",
             "No hyperparameter was tuned on the validation images, which were looked at after every epoch; the file "
             f"holds the last epoch. {config.note}".rstrip(),
             "",
         ]
     )
+
+
+def register(path: Path, name: str, data: Data) -> None:
+    """Notes the weights, with their SHA-256, in the package's registry of networks."""
+    registry = json.loads(REGISTRY.read_text())
+    known = registry.get(name, {})
+    entry = {
+        "architecture": "small",
+        "file": path.name,
+        "bundled": True,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "image_shape": list(data.test[0].shape[1:]),
+        "classes": data.named,
+        "preprocessing": "mean and standard deviation of each colour",
+        "licence": data.licence,
+        "source": "pretrained/train.py",
+    }
+    bundled = {key: value for key, value in registry.items() if value["bundled"]}
+    others = {key: value for key, value in registry.items() if not value["bundled"]}
+    REGISTRY.write_text(json.dumps({**bundled, name: known | entry, **others}, indent=2, ensure_ascii=False) + "\n")
 
 
 def main() -> None:
@@ -423,6 +744,8 @@ def main() -> None:
     export(path, name, config, data, params)
     card = model_card(name, config, data, path, seconds)
     (arguments.out / f"{name}.md").write_text(card)
+    if path.parent.resolve() == WEIGHTS.resolve():
+        register(path, name, data)
     print(card)
 
 

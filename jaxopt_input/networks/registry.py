@@ -232,13 +232,13 @@ def _small(file: Path) -> Model:
             f"{file} names no architecture known here: weights of torchvision's networks go into the cache by "
             "`jaxopt-input models import NAME FILE`, others must be from pretrained/train.py"
         )
-    config, shape, labels, wnids, words = (metadata[k] for k in ("config", "image_shape", "labels", "wnids", "words"))
     if metadata.get("content") != content_hash(flat):
         raise InputError(f"{file} is corrupt: its tensors are not those it was written with (SHA-256)")
     params = unflatten({key: np.asarray(value, np.float32) for key, value in flat.items()})
-    model = from_linen(SmallNet(**config), {"params": params}, image_shape=shape, labels=labels)
-    synonyms = [(wnid, *map(str.strip, group.split(","))) for wnid, group in zip(wnids, words, strict=True)]
-    return _labelled(model, synonyms)
+    network, shape, labels = SmallNet(**metadata["config"]), metadata["image_shape"], metadata["labels"]
+    model = from_linen(network, {"params": params}, image_shape=shape, labels=labels)
+    names = zip(metadata.get("wnids", ()), metadata.get("words", ()), strict=True)  # of ImageNet's classes alone
+    return _labelled(model, [(wnid, *map(str.strip, words.split(","))) for wnid, words in names])
 
 
 def _labelled(model: Model, synonyms: list[tuple[str, ...]]) -> Model:
