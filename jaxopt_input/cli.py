@@ -178,7 +178,7 @@ def models_list() -> None:
     from jaxopt_input import networks
 
     for entry in networks.entries().values():
-        absent = "to be fetched" if entry.address else "to be imported"
+        absent = "to be computed" if entry.derived else "to be fetched" if entry.address else "to be imported"
         state = "bundled" if entry.bundled else "in the cache" if entry.path().is_file() else absent
         height, width, _ = entry.image_shape
         click.echo(f"{entry.name:<14} {height}x{width:<5} {state:<15} {entry.classes}")
@@ -234,6 +234,24 @@ def models_import(name: str, file: Path) -> None:
     from jaxopt_input import networks
 
     click.echo(f"{name}: {networks.import_weights(name, file)}")
+
+
+@models.command("normalise")
+@click.argument("name")
+@click.argument("data", metavar="DATA")
+@click.option("--count", type=click.IntRange(min=1), default=500, help="How many of its images to use, evenly spread.")
+def models_normalise(name: str, data: str, count: int) -> None:
+    """Compute Gatys' normalised variant of vgg16 or vgg19, with average pooling, on the photographs of DATA.
+
+    DATA is a folder, a file, or NAME:SPLIT of tensorflow-datasets. Every channel then has mean activation 1 on them;
+    the network is kept in the user's cache as NAME-normalised.
+    """
+    from jaxopt_input import networks
+    from jaxopt_input.data import load
+
+    dataset = load(data, image_shape=networks.entry(name).image_shape)
+    step = -(-len(dataset) // count)
+    click.echo(f"{name}-normalised: {networks.normalise(name, dataset.select(range(0, len(dataset), step)))}")
 
 
 if __name__ == "__main__":

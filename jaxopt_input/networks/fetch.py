@@ -57,6 +57,8 @@ def fetch_weights(name: str, progress: bool = False) -> Path:
     known = entry(name)
     if known.bundled:
         raise InputError(f"{name} is bundled: there is nothing to fetch")
+    if known.derived:
+        raise InputError(f"{name} is computed: run `jaxopt-input models normalise {known.derived} DATA`")
     if not known.address:
         raise InputError(f"{name} has no address: import a file with `jaxopt-input models import {name} FILE`")
     target = known.path()

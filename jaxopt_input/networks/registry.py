@@ -10,17 +10,17 @@ import importlib.resources
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import platformdirs
 
-from jaxopt_input.data import atomic
+from jaxopt_input.data import Dataset, atomic
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.model import Model, from_linen
-from jaxopt_input.networks.formats import content_hash, file_digest, read_safetensors, read_state, unflatten
+from jaxopt_input.networks.formats import content_hash, file_digest, flatten, read_safetensors, read_state, unflatten
 
 CACHE_VARIABLE = "JAXOPT_INPUT_CACHE"
 
@@ -44,6 +44,7 @@ class Entry:
     licence: str
     source: str
     address: str = ""
+    derived: str = ""  # the network whose weights it is computed from
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     def path(self) -> Path:
@@ -101,6 +102,8 @@ def load(name: str) -> Model:
     """
     if name in entries():
         known = entries()[name]
+        if not known.path().is_file() and known.derived:
+            raise InputError(f"{name} is computed: run `jaxopt-input models normalise {known.derived} DATA`")
         if not known.path().is_file():
             raise InputError(
                 f"the weights of {name} are not in the cache: run `jaxopt-input models fetch {name}`, or "
@@ -141,6 +144,8 @@ def import_weights(name: str, file: str | os.PathLike[str]) -> Path:
     known = entry(name)
     if known.bundled:
         raise InputError(f"{name} is bundled: there is nothing to import")
+    if known.derived:
+        raise InputError(f"{name} is computed: run `jaxopt-input models normalise {known.derived} DATA`")
     if known.architecture in convert.ARCHITECTURES:
         params = convert.convert(known.architecture, read_state(file))
         digest = file_digest(file)
@@ -153,6 +158,45 @@ def import_weights(name: str, file: str | os.PathLike[str]) -> Path:
         def write(part: Path) -> None:
             part.write_bytes(data)
 
+    return _keep(known, write)
+
+
+def normalise(name: str, dataset: Dataset) -> Path:
+    """Compute Gatys' normalised variant of a VGG on images, and keep it in the cache as `NAME-normalised`.
+
+    Args:
+        name: a network that has such a variant: "vgg16" or "vgg19", its weights in the cache.
+        dataset: a few hundred photographs.
+
+    Returns:
+        The path of the weights, written atomically.
+
+    Raises:
+        InputError: for a network without the variant or without weights, and for a data set without images.
+
+    Source:
+        Gatys, Ecker & Bethge, Texture Synthesis Using Convolutional Neural Networks (2015), section 2.
+
+    Example:
+        >>> normalise("tin100", None)
+        Traceback (most recent call last):
+        jaxopt_input.errors.InputError: tin100 has no normalised variant: vgg16 and vgg19 have one
+    """
+    from jaxopt_input.networks import convert
+    from jaxopt_input.networks.vgg import normalised
+
+    variants = {known.derived: known for known in entries().values() if known.derived}
+    if name not in variants:
+        raise InputError(f"{name} has no normalised variant: {' and '.join(variants)} have one")
+    variant, model = variants[name], load(name)
+    module = convert.ARCHITECTURES[variant.architecture].module.clone(**variant.options)
+    params = normalised(module, model.params, (batch.images for batch in dataset.batches(8)))["params"]
+    digest = content_hash(flatten(params))
+    return _keep(variant, lambda part: convert.save(part, variant.architecture, params, digest))
+
+
+def _keep(known: Entry, write: Callable[[Path], None]) -> Path:
+    """Write a network's weights into the cache, atomically."""
     target = known.path()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

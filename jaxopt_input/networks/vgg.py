@@ -7,6 +7,7 @@ Using Convolutional Neural Networks" (https://arxiv.org/abs/1505.07376).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input.errors import InputError
 from jaxopt_input.networks.layers import adaptive_average_pool, average_pool, conv, dense, max_pool, normalise
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -80,7 +82,7 @@ def torch_names(module: VGG) -> dict[str, tuple[str, None]]:
     return names | {"fc6": ("classifier.0", None), "fc7": ("classifier.3", None), "logits": ("classifier.6", None)}
 
 
-def normalised(module: VGG, variables: Any, images: np.ndarray | jax.Array, batch: int = 8) -> Any:
+def normalised(module: VGG, variables: Any, batches: Iterable[np.ndarray | jax.Array]) -> Any:
     """Gatys' normalisation: every channel of every ReLU has mean activation 1 over these images and all positions.
 
     Kernel and bias of a channel are divided by its mean, and what reads the channel multiplies by it: ReLU and pooling
@@ -89,25 +91,35 @@ def normalised(module: VGG, variables: Any, images: np.ndarray | jax.Array, batc
     Args:
         module: which VGG; a texture model has average pooling.
         variables: its variables.
-        images: `[M, H, W, 3]` in [0, 1], such as a few hundred photographs.
-        batch: how many of them run at once.
+        batches: images `[M, H, W, 3]` in [0, 1], some at a time; a few hundred photographs in all.
 
     Returns:
-        The variables of the normalised network. Source: Gatys et al. 2015, section 2.
+        The variables of the normalised network.
+
+    Raises:
+        InputError: if there is no image.
+
+    Source:
+        Gatys, Ecker & Bethge, Texture Synthesis Using Convolutional Neural Networks (2015), section 2.
     """
     layers = [name for name in torch_names(module) if name.startswith("conv")]
-    count = len(images)
 
     @jax.jit
     def sums(variables: Any, images: jax.Array) -> list[jax.Array]:
         taps: Any = module.apply(variables, images)
         return [taps[name.replace("conv", "relu")].mean((1, 2)).sum(0) for name in layers]
 
-    parts = [sums(variables, jnp.asarray(images[i : i + batch], jnp.float32)) for i in range(0, count, batch)]
+    total: list[Any] = [0.0] * len(layers)
+    count = 0
+    for images in batches:
+        total = [t + np.asarray(part) for t, part in zip(total, sums(variables, jnp.asarray(images)), strict=True)]
+        count += len(images)
+    if not count:
+        raise InputError("there is no image to normalise on: name a folder of photographs")
     params = {name: dict(layer) for name, layer in variables["params"].items()}
     before: Any = 1.0
-    for name, means in zip(layers, (sum(group) / count for group in zip(*parts, strict=True)), strict=True):
-        means = np.where(np.asarray(means) > 0, means, 1).astype(np.float32)
+    for name, summed in zip(layers, total, strict=True):
+        means = np.where(np.asarray(summed) > 0, summed / count, 1).astype(np.float32)
         kernel = params[name]["kernel"] * np.reshape(before, (-1, 1)) / means
         params[name] = {"kernel": kernel, "bias": params[name]["bias"] / means}
         before = means

@@ -357,7 +357,7 @@ def test_gatys_normalisation():
     variables = {"params": random_params(module)}
     images = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
     apply = jax.jit(module.apply)
-    before, after = apply(variables, images), apply(vgg.normalised(module, variables, images, batch=2), images)
+    before, after = apply(variables, images), apply(vgg.normalised(module, variables, (images[:2], images[2:])), images)
     for tap in after:
         if tap.startswith("relu") and "_" in tap:
             means = np.asarray(after[tap].mean((0, 1, 2)))

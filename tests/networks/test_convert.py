@@ -13,8 +13,9 @@ from jax import lax
 from safetensors.numpy import save_file
 
 import jaxopt_input as joi
-from jaxopt_input import networks
+from jaxopt_input import InputError, networks
 from jaxopt_input.networks import convert, formats
+from jaxopt_input.networks.fetch import fetch_weights
 
 with_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch")
 without_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
@@ -312,3 +313,43 @@ def test_pickle_that_runs_code_is_refused(cache, tmp_path, legacy):
         assert one_line(caught)
     assert not (tmp_path / "ran").exists()
     assert not cache.exists()
+
+
+def test_normalised_variant_is_computed_kept_and_loaded(cache, tmp_path, monkeypatch):
+    """`models normalise`: channels of mean 1 on the photographs, average pooling, the logits of the averaging VGG."""
+    module = convert.ARCHITECTURES["vgg16"].module
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda s: (rng.random(s.shape, np.float32) - 0.45) * np.float32(0.02), shapes)
+    averaging = joi.from_linen(module.clone(pool="average"), {"params": params}, image_shape=(32, 32, 3))
+    monkeypatch.setattr(networks.registry, "load", lambda name: averaging)
+    for k in range(3):
+        joi.data.save_png(tmp_path / f"{k}.png", rng.random((40, 40, 3)))
+    dataset = joi.data.folder(tmp_path, image_shape=(32, 32, 3))
+    path = networks.normalise("vgg16", dataset)
+    monkeypatch.undo()
+    monkeypatch.setenv(networks.registry.CACHE_VARIABLE, str(cache))
+    model = joi.load("vgg16-normalised")
+    assert path == networks.entry("vgg16-normalised").path()
+    images = next(dataset.batches(3)).images
+    taps = ("relu1_1", "relu3_2", "logits")
+    found, given = model.apply(model.params, images, taps), averaging.apply(averaging.params, images, taps)
+    for tap in taps[:2]:
+        means = np.asarray(found[tap].mean((0, 1, 2)))
+        alive = np.asarray(given[tap].max((0, 1, 2)) > 0)
+        assert alive.any()
+        np.testing.assert_allclose(means[alive], 1, rtol=1e-3)  # float32 sums
+    scale = np.abs(given["logits"]).max()
+    np.testing.assert_allclose(found["logits"], given["logits"], atol=1e-3 * scale)
+
+
+def test_normalised_variants_refuse_what_cannot_be(cache):
+    for call in (
+        lambda: joi.load("vgg19-normalised"),
+        lambda: networks.import_weights("vgg19-normalised", "x.safetensors"),
+        lambda: fetch_weights("vgg19-normalised"),
+    ):
+        with pytest.raises(InputError, match="run `jaxopt-input models normalise vgg19 DATA`"):
+            call()
+    with pytest.raises(InputError, match="alexnet has no normalised variant: vgg16 and vgg19 have one"):
+        networks.normalise("alexnet", None)
