@@ -3,8 +3,11 @@ class after 8-bit rounding, and its mean probability under fresh random transfor
 
     python benchmarks/recognition.py tin100 --classes all
     python benchmarks/recognition.py squeezenet --classes 20 --steps 128
+    python benchmarks/recognition.py tin100-robust --judge tin100
+    python benchmarks/recognition.py tin100 --judge tin100-robust --parameterization pixels --transform none --name plain
 
-Writes `benchmarks/results/recognition-MODEL.json` and prints one line.
+With `--judge`, another network of the same classes classifies the pictures as well. Writes
+`benchmarks/results/recognition-MODEL[-NAME].json` and prints one line.
 """
 
 from __future__ import annotations
@@ -59,6 +62,8 @@ def main() -> None:
     parser.add_argument("--transform", default="lucid")
     parser.add_argument("--parameterization", default="fourier")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--judge", help="another network that classifies the pictures")
+    parser.add_argument("--name", default="", help="is added to the name of the file")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
     model = joi.load(args.model)
@@ -97,7 +102,7 @@ def main() -> None:
     result = {
         "model": model.info.name,
         "sha256": model.info.sha256,
-        "arguments": {k: v for k, v in vars(args).items() if k not in ("out", "model")},
+        "arguments": {k: v for k, v in vars(args).items() if k not in ("out", "model", "name")},
         "classes": count,
         "recognised": int(recognised.any(1).sum()),
         "recognised_share_of_starts": float(recognised.mean()),
@@ -113,8 +118,22 @@ def main() -> None:
         "jax": jax.__version__,
         "commit": commit.stdout.strip(),
     }
+    if args.judge:
+        judge = joi.load(args.judge)
+        _, seen = probabilities(judge, pictures, lane_class)
+        right = (seen == lane_class).reshape(count, -1)
+        best = np.asarray(solution.best_loss).reshape(count, -1).argmin(1)  # by the network that made them
+        result["judge"] = {
+            "model": judge.info.name,
+            "sha256": judge.info.sha256,
+            "best_start_classified": int(right[np.arange(count), best].sum()),
+            "any_start_classified": int(right.any(1).sum()),
+            "share_of_starts": float(right.mean()),
+        }
+        print(f"{judge.info.name} classifies them: {result['judge']}")
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"recognition-{model.info.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    suffix = f"-{args.name}" if args.name else ""
+    (args.out / f"recognition-{model.info.name}{suffix}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(
         f"{model.info.name}: {result['recognised']} of {count} classes recognised with p > 0.9 after PNG rounding; "
         f"{result['fresh_at_least_half']} of {count} with a mean p of at least 0.5 under {FRESH} fresh transforms"
