@@ -4,7 +4,8 @@ class after 8-bit rounding, and its mean probability under fresh random transfor
     python benchmarks/recognition.py tin100 --classes all
     python benchmarks/recognition.py squeezenet --classes 20 --steps 128
     python benchmarks/recognition.py tin100-robust --judge tin100
-    python benchmarks/recognition.py tin100 --judge tin100-robust --parameterization pixels --transform none --name plain
+    python benchmarks/recognition.py tin100 --parameterization pixels --transform none --judge tin100-robust \
+        --name plain
 
 With `--judge`, another network of the same classes classifies the pictures as well. Writes
 `benchmarks/results/recognition-MODEL[-NAME].json` and prints one line.
