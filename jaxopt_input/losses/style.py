@@ -1,0 +1,393 @@
+"""Losses that compare how a layer's feature vectors are distributed over positions: texture and style.
+
+The feature vectors at the M positions of a map of N channels are M samples in N dimensions, F `[M, N]`. Every loss here
+compares their distribution with that of another image's, given as its activation, and does not change when positions
+are permuted. Statistics are means over positions, so that the two images may differ in size; losses that pair sorted
+values interpolate the other's quantiles. All are exact zero between an image and itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_input.errors import InputError
+from jaxopt_input.losses.activation import _OfLayer
+from jaxopt_input.losses.algebra import Activations, Shapes, check_layer
+from jaxopt_input.targets import canonical, leaf, traced
+
+EPSILON = 1e-5  # under square roots, whose gradient is infinite at a dead channel
+
+
+class _Style(_OfLayer):
+    """A loss of the feature vectors of one layer."""
+
+    kind = "style"
+
+    def features(self, activations: Activations) -> jax.Array:
+        """`[M, N]`."""
+        activation = self.read(activations)
+        return activation.reshape(-1, activation.shape[-1])
+
+    def channels(self) -> int:
+        """N of what it compares with."""
+        raise TypeError(f"{type(self).__name__} does not define channels")
+
+    def check(self, shapes: Shapes) -> None:
+        channels = check_layer(self.layer, shapes)[-1]
+        if self.channels() != channels:
+            raise InputError(f"style of {self.channels()} channels for layer {self.layer}, which has {channels}")
+
+    def name(self) -> str:
+        return f"{self.layer}:{self.kind}"
+
+
+def _given(activation: Any) -> Any:
+    """`[M, N]` or `[targets, M, N]`, of an activation `[H, W, C]` or `[targets, H, W, C]`."""
+    array = canonical(activation, 3, jnp.float32, "the style's activation")
+    return array.reshape(*array.shape[:-3], -1, array.shape[-1])
+
+
+def _moments(features: Any) -> tuple[Any, Any]:
+    """Mean `[…, N]` and covariance `[…, N, N]` over positions."""
+    mean = features.mean(-2)
+    centred = features - mean[..., None, :]
+    return mean, centred.swapaxes(-1, -2) @ centred / features.shape[-2]
+
+
+@traced
+class Gram(_Style):
+    """See `gram`."""
+
+    kind = "gram"
+    layer: str
+    target: Any = leaf(rank=2)
+
+    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
+        f = self.features(activations)
+        return jnp.sum(jnp.square(f.T @ f / f.shape[0] - self.target)) / (4 * f.shape[1] ** 2)
+
+    def channels(self) -> int:
+        return int(np.shape(self.target)[-1])
+
+
+def gram(layer: str, activation: Any) -> Gram:
+    """‖G/M − Ĝ/M̂‖² / (4N²), G = FᵀF: with equal M Gatys' E = ‖G − Ĝ‖² / (4N²M²).
+
+    Args:
+        layer: the tap.
+        activation: that layer's activation for the style image, `[H, W, C]` of any height and width, or one a target.
+
+    Raises:
+        InputError: against a model, for an unknown layer or another number of channels.
+
+    Source:
+        Gatys, Ecker & Bethge, Texture Synthesis Using Convolutional Neural Networks (2015), equation 4.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> float(gram("a", jnp.zeros((1, 1, 1)))({"a": jnp.full((2, 2, 1), 2.0)}, None))
+        4.0
+    """
+    f = _given(activation)
+    return Gram(layer, f.swapaxes(-1, -2) @ f / f.shape[-2])
+
+
+@traced
+class Moments(_Style):
+    """See `mean`, `covariance` and `batch_norm_statistics`."""
+
+    layer: str
+    statistic: str
+    target_mean: Any = leaf(rank=1)
+    target: Any = leaf(rank=2)
+
+    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
+        f = self.features(activations)
+        mean, covariance = _moments(f)
+        channels = f.shape[1]
+        difference = jnp.sum(jnp.square(mean - self.target_mean)) / channels
+        if self.statistic == "mean":
+            return difference
+        if self.statistic == "covariance":
+            return jnp.sum(jnp.square(covariance - self.target)) / channels**2
+        root = jnp.sqrt(f.var(0) + EPSILON) - jnp.sqrt(jnp.diagonal(self.target) + EPSILON)
+        return difference + jnp.sum(jnp.square(root)) / channels
+
+    def channels(self) -> int:
+        return int(np.shape(self.target_mean)[-1])
+
+    def name(self) -> str:
+        return f"{self.layer}:{self.statistic}"
+
+
+def mean(layer: str, activation: Any) -> Moments:
+    """‖μ − μ̂‖² / N, μ the mean feature vector.
+
+    Args:
+        layer, activation: see `gram`.
+
+    Source:
+        Li, Wang, Liu & Hou, Demystifying Neural Style Transfer (2017), section 4.1, for the linear kernel.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> float(mean("a", jnp.zeros((1, 1, 2)))({"a": jnp.full((2, 2, 2), 2.0)}, None))
+        4.0
+    """
+    return Moments(layer, "mean", *_moments(_given(activation)))
+
+
+def covariance(layer: str, activation: Any) -> Moments:
+    """‖Σ − Σ̂‖² / N², Σ the covariance of the feature vectors: the Gram loss without the mean.
+
+    Args:
+        layer, activation: see `gram`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> a = jnp.array([[[0.0], [2.0]]])
+        >>> float(covariance("a", jnp.zeros((1, 1, 1)))({"a": a}, None)), float(covariance("a", a + 5)({"a": a}, None))
+        (1.0, 0.0)
+    """
+    return Moments(layer, "covariance", *_moments(_given(activation)))
+
+
+def batch_norm_statistics(layer: str, activation: Any) -> Moments:
+    """Σ (Δμ² + Δσ²) / N: mean and standard deviation of each channel.
+
+    Args:
+        layer, activation: see `gram`.
+
+    Source:
+        Li, Wang, Liu & Hou, Demystifying Neural Style Transfer (2017), section 4.2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> a = jnp.array([[[0.0], [2.0]]])
+        >>> round(float(batch_norm_statistics("a", 2 * a)({"a": a}, None)), 4)  # Δμ = Δσ = 1
+        2.0
+    """
+    return Moments(layer, "batch-norm", *_moments(_given(activation)))
+
+
+@traced
+class Wasserstein(_Style):
+    """See `wasserstein_gaussian`."""
+
+    kind = "wasserstein"
+    layer: str
+    target_mean: Any = leaf(rank=1)
+    root: Any = leaf(rank=2)
+
+    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
+        mean, covariance = _moments(self.features(activations))
+        inner = jnp.matmul(self.root @ covariance, self.root, precision=jax.lax.Precision.HIGHEST)
+        # Eigenvalues of the symmetric product: their gradient, unlike eigenvectors', does not mind equal ones.
+        eigenvalues = jnp.maximum(jnp.linalg.eigvalsh((inner + inner.T) / 2), 0)
+        cross = jnp.sum(jnp.sqrt(eigenvalues + EPSILON**2) - EPSILON)
+        spread = jnp.trace(covariance) + jnp.sum(jnp.square(self.root)) - 2 * cross
+        return (jnp.sum(jnp.square(mean - self.target_mean)) + spread) / mean.shape[0]
+
+    def channels(self) -> int:
+        return int(np.shape(self.target_mean)[-1])
+
+
+def wasserstein_gaussian(layer: str, activation: Any) -> Wasserstein:
+    """The squared 2-Wasserstein distance of the Gaussians with the two images' means and covariances, divided by N.
+
+    W² = ‖μ − μ̂‖² + tr(Σ + Σ̂ − 2 (Σ̂^½ Σ Σ̂^½)^½).
+
+    Args:
+        layer, activation: see `gram`.
+
+    Source:
+        Olkin & Pukelsheim (1982) for the formula; Crowson, style-transfer-pytorch (2021), for its use.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> a = jnp.array([[[0.0], [2.0]]])
+        >>> round(float(wasserstein_gaussian("a", 2 * a)({"a": a}, None)), 3)  # Δμ² + (σ − σ̂)²
+        2.0
+    """
+    mean, covariance = _moments(_given(activation))
+    values, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
+    root = (vectors * np.sqrt(np.maximum(values, 0))[..., None, :]) @ vectors.swapaxes(-1, -2)
+    return Wasserstein(layer, mean, root.astype(np.float32))
+
+
+@traced
+class MMD(_Style):
+    """See `mmd`."""
+
+    layer: str
+    kernel: str
+    degree: int
+    samples: int
+    offset: Any = leaf(rank=0)
+    target: Any = leaf(rank=2)
+
+    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
+        x, y = self.features(activations), self.target
+        if self.kernel == "linear":
+            return jnp.sum(jnp.square(x.mean(0) - y.mean(0)))
+        if self.kernel == "polynomial" and self.degree == 2:  # its feature map is all products of two: exact, linear
+            second = jnp.sum(jnp.square(x.T @ x / x.shape[0] - y.T @ y / y.shape[0]))
+            return second + 2 * self.offset * jnp.sum(jnp.square(x.mean(0) - y.mean(0)))
+        x, y = _thinned(x, self.samples), _thinned(y, self.samples)
+        if self.kernel == "polynomial":
+            kernel = _polynomial(self.degree, self.offset)
+        else:
+            spread = jnp.sum(x.var(0) + y.var(0)) + jnp.sum(jnp.square(x.mean(0) - y.mean(0)))  # = mean ‖x − y‖²
+            kernel = _gaussian(jax.lax.stop_gradient(spread))
+            x, y = x - y.mean(0), y - y.mean(0)  # changes no distance, and keeps the digits of small ones
+        return kernel(x, x).mean() + kernel(y, y).mean() - 2 * kernel(x, y).mean()
+
+    def channels(self) -> int:
+        return int(np.shape(self.target)[-1])
+
+    def name(self) -> str:
+        return f"{self.layer}:mmd-{self.kernel}"
+
+
+def mmd(
+    layer: str, activation: Any, kernel: str = "gaussian", *, degree: int = 2, offset: Any = 0.0, samples: int = 1024
+) -> MMD:
+    """The squared maximum mean discrepancy of the feature vectors: mean k(x, x′) + mean k(y, y′) − 2 mean k(x, y).
+
+    "linear": k = xᵀy, which makes it ‖μ − μ̂‖². "polynomial": k = (xᵀy + offset)^degree; with degree 2 and offset 0 it
+    is 4N² times the Gram loss. "gaussian": k = exp(−‖x − y‖² / (2σ²)), σ² the mean of ‖x − y‖², which is not
+    differentiated. The estimate is the biased one, which is never negative. Kernels that need all pairs (gaussian, and
+    polynomials of another degree) take at most `samples` positions of each image, evenly spread: exact below that.
+
+    Args:
+        layer, activation: see `gram`.
+        kernel: "linear", "polynomial" or "gaussian".
+        degree: of the polynomial, at least 1.
+        offset: of the polynomial, at least 0.
+        samples: positions of each image at most, for kernels that need pairs.
+
+    Raises:
+        InputError: for another kernel, degree or offset; against a model, as `gram`.
+
+    Source:
+        Li, Wang, Liu & Hou, Demystifying Neural Style Transfer (2017), section 3 and 4.1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> a = jnp.array([[[0.0], [2.0]]])
+        >>> float(mmd("a", 2 * a, "linear")({"a": a}, None)), float(mmd("a", a)({"a": a}, None))
+        (1.0, 0.0)
+    """
+    if kernel not in ("linear", "polynomial", "gaussian"):
+        raise InputError(f"an MMD kernel is linear, polynomial or gaussian, not {kernel!r}")
+    if degree != int(degree) or degree < 1 or np.min(offset) < 0 or samples < 1:
+        raise InputError(f"an MMD takes degree ≥ 1, offset ≥ 0, samples ≥ 1, not {degree!r}, {offset!r}, {samples!r}")
+    shift = canonical(offset, 0, jnp.float32, "the kernel's offset")
+    return MMD(layer, kernel, int(degree), int(samples), shift, _given(activation))
+
+
+def _thinned(features: jax.Array, samples: int) -> jax.Array:
+    """At most `samples` rows, evenly spread."""
+    count = features.shape[0]
+    return features if count <= samples else features[np.arange(samples) * count // samples]
+
+
+def _polynomial(degree: int, offset: jax.Array) -> Any:
+    return lambda x, y: (x @ y.T + offset) ** degree
+
+
+def _gaussian(variance: jax.Array) -> Any:
+    def kernel(x: jax.Array, y: jax.Array) -> jax.Array:
+        product = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+        square = jnp.sum(x * x, 1)[:, None] + jnp.sum(y * y, 1)[None] - 2 * product
+        return jnp.exp(-jnp.maximum(square, 0) / jnp.maximum(2 * variance, EPSILON))
+
+    return kernel
+
+
+@traced
+class SlicedWasserstein(_Style):
+    """See `sliced_wasserstein` and `histogram`."""
+
+    layer: str
+    statistic: str
+    directions: Any = leaf(rank=2)
+    target: Any = leaf(rank=2)
+
+    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
+        f = self.features(activations)
+        f, y = f @ self.directions, self.target @ self.directions
+        return jnp.mean(jnp.square(jnp.sort(f, 0) - _quantiles(jnp.sort(y, 0), f.shape[0])))
+
+    def channels(self) -> int:
+        return int(np.shape(self.target)[-1])
+
+    def name(self) -> str:
+        return f"{self.layer}:{self.statistic}"
+
+
+def _quantiles(ordered: jax.Array, count: int) -> jax.Array:
+    """`[m, d]` sorted along the first axis to `[count, d]`: its quantiles at (i + ½) / count, linearly interpolated."""
+    m = ordered.shape[0]
+    if m == count:
+        return ordered
+    place = np.clip((np.arange(count) + 0.5) * m / count - 0.5, 0, m - 1)
+    low = np.floor(place).astype(np.int32)
+    part = (place - low).astype(np.float32)[:, None]
+    return ordered[low] * (1 - part) + ordered[np.minimum(low + 1, m - 1)] * part
+
+
+def sliced_wasserstein(layer: str, activation: Any, key: jax.Array, directions: int | None = None) -> SlicedWasserstein:
+    """mean (sort(F v) − sort(F̂ v))² over random unit directions v: 0 only where the distributions agree.
+
+    The directions belong to the loss and stay the same from step to step, so that a line search sees one function.
+    Images of different size are compared by quantiles.
+
+    Args:
+        layer, activation: see `gram`.
+        key: of the random directions.
+        directions: how many; as many as channels if None.
+
+    Raises:
+        InputError: for less than one direction; against a model, as `gram`.
+
+    Source:
+        Heitz, Vanhoey, Chambon & Belcour, A Sliced Wasserstein Loss for Neural Texture Synthesis (2021), equation 4.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> a = jnp.array([[[0.0], [2.0]]])
+        >>> float(sliced_wasserstein("a", a + 3, jax.random.key(0))({"a": a}, None))
+        9.0
+    """
+    f = _given(activation)
+    channels = f.shape[-1]
+    count = channels if directions is None else directions
+    if count < 1:
+        raise InputError(f"a sliced distance takes at least one direction, not {directions!r}")
+    v = np.asarray(jax.random.normal(key, (channels, count)))
+    return SlicedWasserstein(layer, "sliced-wasserstein", v / np.linalg.norm(v, axis=0), f)
+
+
+def histogram(layer: str, activation: Any) -> SlicedWasserstein:
+    """mean (sort(F_c) − sort(F̂_c))² over channels c: each channel's histogram, whatever the others do.
+
+    Args:
+        layer, activation: see `gram`.
+
+    Source:
+        Risser, Wilmot & Barnes, Stable and Controllable Neural Texture Synthesis and Style Transfer Using Histogram
+        Losses (2017), with the exact match by sorting in place of binned histograms.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> a = jnp.array([[[0.0], [2.0]]])
+        >>> float(histogram("a", a[:, ::-1])({"a": a}, None)), float(histogram("a", a + 1)({"a": a}, None))
+        (0.0, 1.0)
+    """
+    f = _given(activation)
+    return SlicedWasserstein(layer, "histogram", np.eye(f.shape[-1], dtype=np.float32), f)

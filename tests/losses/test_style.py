@@ -1,0 +1,225 @@
+"""Style and inversion losses: identities between them, closed forms, gradients, and an independent transcription."""
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxopt_input as joi
+from jaxopt_input import losses
+
+KEY = jax.random.key(0)
+BUILDERS = {
+    "gram": losses.gram,
+    "mean": losses.mean,
+    "covariance": losses.covariance,
+    "batch-norm": losses.batch_norm_statistics,
+    "wasserstein": losses.wasserstein_gaussian,
+    "mmd linear": lambda layer, a: losses.mmd(layer, a, "linear"),
+    "mmd polynomial": lambda layer, a: losses.mmd(layer, a, "polynomial", offset=0.5),
+    "mmd cubic": lambda layer, a: losses.mmd(layer, a, "polynomial", degree=3, offset=0.5),
+    "mmd gaussian": lambda layer, a: losses.mmd(layer, a, "gaussian"),
+    "sliced": lambda layer, a: losses.sliced_wasserstein(layer, a, KEY, 7),
+    "histogram": losses.histogram,
+}
+
+
+def features(seed, shape=(6, 5, 4), scale=1.0):
+    return scale * np.maximum(np.random.default_rng(seed).standard_normal(shape), -0.2).astype(np.float32)
+
+
+def value(loss, activation):
+    return float(loss({"a": jnp.asarray(activation)}, None))
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_zero_for_itself_and_unchanged_by_permuting_positions(name):
+    a, b = features(0), features(1, scale=1.5) + 0.3
+    loss = BUILDERS[name]("a", b)
+    # float32 sums; the root in the Wasserstein distance loses digits at zero, pairs cancel to a small part of each.
+    rounding = 1e-3 if name == "wasserstein" else 1e-4 if name == "mmd gaussian" else 1e-5
+    assert abs(value(loss, b)) < rounding * value(loss, a)
+    order = np.random.default_rng(2).permutation(30)
+    permuted = a.reshape(30, 4)[order].reshape(5, 6, 4)
+    np.testing.assert_allclose(value(loss, permuted), value(loss, a), rtol=rounding)
+    style_permuted = BUILDERS[name]("a", b.reshape(30, 4)[order].reshape(6, 5, 4))
+    np.testing.assert_allclose(value(style_permuted, a), value(loss, a), rtol=rounding)
+
+
+def test_identities_between_kernels_and_statistics():
+    a, b = features(0), features(1, scale=1.5) + 0.3
+    channels = a.shape[-1]
+    quadratic = value(losses.mmd("a", b, "polynomial"), a)
+    np.testing.assert_allclose(quadratic / (4 * channels**2), value(losses.gram("a", b), a), rtol=1e-5)
+    linear = value(losses.mmd("a", b, "linear"), a)
+    np.testing.assert_allclose(linear, np.square(a.mean((0, 1)) - b.mean((0, 1))).sum(), rtol=1e-5)
+    np.testing.assert_allclose(linear / channels, value(losses.mean("a", b), a), rtol=1e-5)
+    # (xᵀy + c)² = (xᵀy)² + 2c xᵀy + c²
+    shifted = value(losses.mmd("a", b, "polynomial", offset=0.7), a)
+    np.testing.assert_allclose(shifted, quadratic + 2 * 0.7 * linear, rtol=1e-5)
+    cubic = losses.mmd("a", b, "polynomial", degree=1, offset=0.7)
+    np.testing.assert_allclose(value(cubic, a), linear, rtol=1e-4)  # by pairs, where large terms cancel
+
+
+def numpy_transcription(name, x, y):
+    """Straight from the formulas, in float64, with loops where a formula has pairs."""
+    x, y = (np.asarray(f, np.float64).reshape(-1, f.shape[-1]) for f in (x, y))
+    n = x.shape[1]
+    if name == "gram":
+        return ((x.T @ x / len(x) - y.T @ y / len(y)) ** 2).sum() / (4 * n**2)
+    if name == "mean":
+        return ((x.mean(0) - y.mean(0)) ** 2).mean()
+    if name == "covariance":
+        return ((np.cov(x.T, bias=True) - np.cov(y.T, bias=True)) ** 2).sum() / n**2
+    if name == "batch-norm":
+        return ((x.mean(0) - y.mean(0)) ** 2 + (x.std(0) - y.std(0)) ** 2).sum() / n
+    if name == "wasserstein":
+        a, b = np.cov(x.T, bias=True), np.cov(y.T, bias=True)
+        cross = np.sqrt(np.maximum(np.linalg.eigvals(a @ b).real, 0)).sum()  # tr (ab)^½, another way than ours
+        return (((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a + b) - 2 * cross) / n
+    if name == "histogram":
+        levels = (np.arange(len(x)) + 0.5) / len(x)
+        quantiles = np.quantile(y, levels, axis=0, method="hazen")
+        return ((np.sort(x, 0) - quantiles) ** 2).mean()
+
+    def kernel(u, v):
+        if name == "mmd gaussian":
+            spread = np.mean([((p - q) ** 2).sum() for p in x for q in y])
+            return np.array([[np.exp(-((p - q) ** 2).sum() / (2 * spread)) for q in v] for p in u])
+        degree, offset = {"mmd linear": (1, 0), "mmd polynomial": (2, 0.5), "mmd cubic": (3, 0.5)}[name]
+        return np.array([[(p @ q + offset) ** degree for q in v] for p in u])
+
+    return kernel(x, x).mean() + kernel(y, y).mean() - 2 * kernel(x, y).mean()
+
+
+@pytest.mark.parametrize("name", sorted(set(BUILDERS) - {"sliced"}))
+@pytest.mark.parametrize("shape", [(6, 5, 4), (3, 4, 4)])
+def test_against_a_transcription_also_for_another_size(name, shape):
+    a, b = features(0, (4, 4, 4)), features(1, shape, 1.5) + 0.3
+    # float32 against float64, and the small terms under the roots of batch-norm
+    np.testing.assert_allclose(value(BUILDERS[name]("a", b), a), numpy_transcription(name, a, b), rtol=2e-4)
+
+
+def test_sliced_distance_in_one_dimension_is_the_histogram():
+    a, b = features(0, (5, 5, 1)), features(1, (5, 5, 1)) + 1
+    sliced = losses.sliced_wasserstein("a", b, KEY, 3)  # every direction is ±1
+    np.testing.assert_allclose(value(sliced, a), value(losses.histogram("a", b), a), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_gradient_against_finite_differences(name):
+    """In float64, central differences of 1e-6 along a random direction; σ² of the Gaussian kernel is held fixed."""
+    with jax.enable_x64(True):
+        a, b, d = (np.random.default_rng(k).standard_normal((3, 4, 3)) for k in (0, 1, 2))  # no two values are equal
+        loss = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), BUILDERS[name]("a", b))
+
+        def f(x):
+            return loss({"a": x}, None)
+
+        slope = float(jnp.vdot(jax.grad(f)(a), d))
+        h = 1e-6
+        if name == "mmd gaussian":
+            x, y = (jnp.asarray(v.reshape(-1, 3)) for v in (a, b))
+            sigma = jnp.mean(jnp.sum((x[:, None] - y[None]) ** 2, -1))
+
+            def f(x):
+                x = x.reshape(-1, 3)
+
+                def k(u, v):
+                    return jnp.exp(-jnp.sum((u[:, None] - v[None]) ** 2, -1) / (2 * sigma)).mean()
+
+                return k(x, x) + k(y, y) - 2 * k(x, y)
+
+        difference = float((f(a + h * d) - f(a - h * d)) / (2 * h))
+    np.testing.assert_allclose(slope, difference, rtol=1e-4, atol=1e-9)
+
+
+def test_gradients_are_finite_at_dead_channels():
+    dead = features(0)
+    dead[..., 1] = 0
+    for name, build in BUILDERS.items():
+        gradient = jax.grad(lambda x, build=build: build("a", features(1))({"a": x}, None))(jnp.asarray(dead))
+        assert np.isfinite(gradient).all(), name
+
+
+def test_thinned_pairs_are_an_evenly_spread_sample():
+    a, b = features(0, (8, 8, 4)), features(1, (8, 8, 4)) + 0.3
+    sample = np.arange(16) * 64 // 16
+    thin = [f.reshape(64, 4)[sample].reshape(4, 4, 4) for f in (a, b)]
+    full = value(losses.mmd("a", thin[1]), thin[0])
+    np.testing.assert_allclose(value(losses.mmd("a", b, samples=16), a), full, rtol=1e-5)
+
+
+def test_feature_distance_and_content():
+    a, b = features(0), features(1)
+    expected = np.square(a - b).sum() / np.square(b).sum()
+    np.testing.assert_allclose(value(losses.feature_distance("a", b), a), expected, rtol=1e-5)
+    region = np.zeros((6, 5, 1))
+    region[:2] = 1
+    expected = np.square(a - b)[:2].sum() / np.square(b)[:2].sum()
+    np.testing.assert_allclose(value(losses.feature_distance("a", b, region), a), expected, rtol=1e-5)
+    np.testing.assert_allclose(value(losses.content("a", b), a), np.square(a - b).mean(), rtol=1e-5)
+    vector = losses.feature_distance("a", np.ones(3))
+    assert float(vector({"a": jnp.zeros(3)}, None)) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: losses.mmd("a", features(0), "rbf"), "linear, polynomial or gaussian"),
+        (lambda: losses.mmd("a", features(0), degree=0), "degree ≥ 1"),
+        (lambda: losses.sliced_wasserstein("a", features(0), KEY, 0), "at least one direction"),
+        (lambda: losses.feature_distance("a", np.zeros((2, 2, 3))), "nothing to invert"),
+        (lambda: losses.feature_distance("a", features(0), np.ones((3, 3, 3))), "do not fit"),
+        (lambda: losses.gram("a", features(0)).check({"a": (3, 3, 5)}), "style of 4 channels for layer a, which has 5"),
+        (lambda: losses.gram("b", features(0)).check({"a": (3, 3, 4)}), "unknown layer 'b'"),
+        (lambda: losses.content("a", features(0)).check({"a": (3, 3, 4)}), "image of the size that is optimised"),
+    ],
+)
+def test_mistakes_are_named(call, message):
+    with pytest.raises(joi.InputError, match=message):
+        call()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch")
+@pytest.mark.parametrize("name", ["gram", "mean", "covariance", "batch-norm", "mmd gaussian", "sliced", "histogram"])
+def test_gradient_against_pytorch(name):
+    """An independent transcription in another framework: value and gradient to 1e-4."""
+    import torch
+
+    a, b = features(0, (6, 6, 8)), features(1, (6, 6, 8)) + 0.3
+    loss = BUILDERS[name]("a", b)
+    mine, gradient = jax.value_and_grad(lambda x: loss({"a": x}, None))(jnp.asarray(a))
+    leaf = torch.from_numpy(a).requires_grad_()
+    x, y = leaf.reshape(-1, 8), torch.from_numpy(b).reshape(-1, 8)
+
+    def centred(f):
+        f = f - f.mean(0)
+        return f.T @ f / len(f)
+
+    def k(u, v, sigma):
+        return torch.exp(-(torch.cdist(u, v, compute_mode="donot_use_mm_for_euclid_dist") ** 2) / (2 * sigma)).mean()
+
+    if name == "gram":
+        theirs = ((x.T @ x / 36 - y.T @ y / 36) ** 2).sum() / (4 * 64)
+    elif name == "mean":
+        theirs = ((x.mean(0) - y.mean(0)) ** 2).mean()
+    elif name == "covariance":
+        theirs = ((centred(x) - centred(y)) ** 2).mean()
+    elif name == "batch-norm":
+        spread = (x.var(0, correction=0) + 1e-5).sqrt() - (y.var(0, correction=0) + 1e-5).sqrt()
+        theirs = ((x.mean(0) - y.mean(0)) ** 2 + spread**2).mean()
+    elif name == "mmd gaussian":
+        sigma = (torch.cdist(x, y) ** 2).mean().detach()
+        z = x + 0  # cdist of a tensor with itself has a NaN gradient where the distance is zero
+        pairs = ((x[:, None] - z[None]) ** 2).sum(-1)
+        theirs = torch.exp(-pairs / (2 * sigma)).mean() + k(y, y, sigma) - 2 * k(x, y, sigma)
+    else:
+        v = torch.from_numpy(np.array(loss.directions))
+        theirs = (((x @ v).sort(0).values - (y @ v).sort(0).values) ** 2).mean()
+    theirs.backward()
+    np.testing.assert_allclose(mine, theirs.item(), rtol=1e-4)
+    difference = np.linalg.norm(gradient - leaf.grad.numpy()) / np.linalg.norm(leaf.grad.numpy())
+    assert difference < 1e-4
