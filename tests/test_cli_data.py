@@ -1,0 +1,175 @@
+"""Commands that show data beside what a network dreams: `directions`, and `visualize` with data or of one image."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import jaxopt_input as joi
+from jaxopt_input.cli import main
+
+TOY = """
+import jax, jax.numpy as jnp, jaxopt_input as joi
+
+def build():
+    def apply(params, image, taps):
+        first = jax.nn.relu(jax.lax.conv_general_dilated(
+            image - 0.5, params, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))
+        out = {"first": first, "logits": first.mean((1, 2))}
+        return {tap: out[tap] for tap in taps}
+    params = jax.random.normal(jax.random.key(0), (3, 3, 3, 5)).at[..., 4].set(0)
+    return joi.from_function(apply, params, image_shape=(16, 16, 3), taps=("first", "logits"), labels=tuple("abcde"))
+"""
+QUICK = ("--steps", 2, "--transform", "none", "--parameterization", "pixels")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A model, and 12 pictures in two classes."""
+    (tmp_path / "toy_nets.py").write_text(TOY)
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for n in range(6):
+            joi.data.save_png(tmp_path / "set" / name / f"{n}.png", rng.random((16, 16, 3)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "toy_nets", raising=False)
+    return tmp_path
+
+
+def call(command, *args):
+    given = (command, "--model", "toy_nets:build", "--out", "out", *args)
+    return CliRunner().invoke(main, [str(arg) for arg in given])
+
+
+def read(folder):
+    """What run.json says; it names every file that is there."""
+    info = json.loads((folder / "out" / "run.json").read_text())
+    assert {path.name for path in (folder / "out").iterdir()} == {*info["files"], "run.json"}
+    return info
+
+
+def test_directions(folder):
+    done = call("directions", "--layer", "first", "--data", "set", "--directions", 6, "--top", 3, "--show", 2)
+    assert done.exit_code == 0, done.output
+    info = read(folder)
+    assert info["command"] == "directions"
+    assert info["arguments"]["directions"] == 6
+    assert info["silent"] == ["first:4"]  # the dead channel
+    assert {group: one["sets"] for group, one in info["sets"].items()} == {"units": 4, "directions": 6, "random": 256}
+    for group in ("units", "directions", "random", "units - directions"):
+        for measure in ("entropy", "similarity"):
+            interval = info["coherence"][group][measure]
+            assert interval["low"] <= interval["mean"] <= interval["high"]
+    arrays = np.load(folder / "out" / "directions.npz")
+    assert arrays["vectors"].shape == (11, 5)
+    assert arrays["largest_index"].shape == (11, 3)
+    shown = info["data"]["targets"]
+    assert [one["target"] for one in shown[:2]] == ["first:0", "first:1"]
+    assert [one["target"] for one in shown] == [arrays["names"][n] for n in (0, 1, 5, 6)]
+    first = shown[0]["largest"][0]
+    assert first["index"] == arrays["largest_index"][0, 0]
+    assert first["label"] == ("a" if first["index"] < 6 else "b")
+    assert {"units.png", "directions.png", "sheet.png", "coherence.png"} <= set(info["files"])
+    again = call("directions", "--layer", "first", "--data", "set", "--directions", 6, "--top", 3)
+    assert again.exit_code == 1
+    assert "not empty" in again.stderr
+
+
+def test_directions_with_images_made(folder):
+    done = call("directions", "--layer", "logits", "--data", "set", "--directions", 2, "--units", 3, "--top", 2,
+                "--show", 1, "--synthetic", "--steps", 1)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    results = read(folder)["results"]
+    assert [r["target"] for r in results[:2]] == ["logits:0", "logits:0"]
+    assert [r["target"].startswith("logits:direction") for r in results[2:]] == [True, True]
+    assert all(Image.open(folder / "out" / r["image"]).size == (16, 16) for r in results)
+
+
+def test_with_data(folder):
+    targets = ("--target", "first:*@2,3", "--target", "class:b", "--target", "-2*first:0@2,3")
+    done = call("visualize", *targets, "--starts", 2, "--with-data", "set", "--top", 3, *QUICK)
+    assert done.exit_code == 0, done.output
+    data = read(folder)["data"]
+    names = [*(f"first:{n}@2,3" for n in range(5)), "class:1", "-2*first:0@2,3"]
+    assert list(data["targets"]) == names
+    assert data["receptive_fields"] == {"first": {"size": [3, 3], "stride": [1, 1], "offset": [-1, -1]}}
+    for ends in data["targets"].values():
+        for end, sign in (("largest", -1), ("smallest", 1)):
+            values = [one["value"] for one in ends[end]]
+            assert values == sorted(values, key=lambda value: sign * value)
+            assert len(values) == 3
+    assert data["targets"]["-2*first:0@2,3"] == data["targets"]["first:0@2,3"]
+    assert Image.open(folder / "out" / "data.png").width > 7 * 72
+
+
+def test_with_data_on_the_receptive_field(folder):
+    targets = ("--target", "first:0", "--target", "first:2", "--field")
+    done = call("visualize", *targets, "--with-data", "set", "--top", 2, *QUICK)
+    assert done.exit_code == 0, done.output
+    data = read(folder)["data"]
+    assert list(data["targets"]) == ["first:0@field", "first:2@field"]
+
+
+def test_filters(folder):
+    assert call("visualize", "--filters").exit_code == 0
+    info = read(folder)
+    assert [r["dead"] for r in info["results"]] == [False] * 4 + [True]
+    assert np.load(folder / "out" / "features.npz")["first"].shape == (5, 3, 3, 3)
+    assert np.asarray(Image.open(folder / "out" / "sheet.png")).std() > 20
+
+
+def test_feature_maps(folder):
+    done = call("visualize", "--feature-maps", "set/a/0.png", "--layer", "first")
+    assert done.exit_code == 0, done.output
+    assert len(read(folder)["results"]) == 5
+    assert np.load(folder / "out" / "features.npz")["first"].shape == (16, 16, 5)
+
+
+@pytest.mark.parametrize(("extra", "lanes", "figure"), [(("--cells", 2), 4, "grid"), (("--groups", 3), 3, "groups")])
+def test_grid_and_groups(folder, extra, lanes, figure):
+    done = call("visualize", "--activation-grid", "set/a/0.png", "--layer", "first", *extra, *QUICK)
+    assert done.exit_code == 0, done.output
+    info = read(folder)
+    assert len(info["results"]) == lanes
+    assert (folder / "out" / info[figure]["figure"]).is_file()
+    if figure == "grid":
+        assert Image.open(folder / "out" / "grid.png").size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "hint"),
+    [
+        (("directions", "--layer", "frist", "--data", "set"), 1, "nearest: first"),
+        (("directions", "--layer", "first", "--data", "empty"), 1, "holds no images"),
+        (("directions", "--layer", "first", "--data", "set", "--top", 13), 1, "12 images"),
+        (("directions", "--layer", "first", "--data", "set", "--units", 6), 1, "channel 5 does not exist"),
+        (("directions", "--layer", "first", "--data", "set", "--pool", "sum"), 1, "known: max, mean"),
+        (("visualize", "--target", "first:1", "--with-data", "./none"), 1, "no folder or file"),
+        (("visualize", "--target", "first", "--with-data", "set"), 1, "no data can be shown beside first"),
+        (("visualize", "--target", "first:1", "--with-data", "set", "--top", 13), 1, "12 images"),
+        (("visualize", "--target", "first:1", "--cells", 3), 2, "--cells does not go with --target"),
+        (("visualize", "--filters", "--steps", 3), 2, "--steps does not go with --filters"),
+        (("visualize", "--filters", "--with-data", "set"), 2, "--with-data does not go"),
+        (("visualize", "--activation-grid", "x.png", "--layer", "first", "--like", "x.png"), 2, "--like does not go"),
+        (("visualize", "--filters", "--target", "first:1"), 2, "give one of"),
+        (("visualize", "--feature-maps", "set/a/0.png"), 2, "--layer"),
+        (("visualize", "--feature-maps", "set/a/0.png", "--layer", "logits"), 1, "has no maps"),
+        (("visualize", "--feature-maps", "toy_nets.py", "--layer", "first"), 1, "not an image"),
+        (("visualize", "--activation-grid", "none.png", "--layer", "first"), 1, "cannot read"),
+        (("visualize", "--activation-grid", "set/a/0.png", "--layer", "first", "--groups", 6), 1, "from 1 to 5"),
+    ],
+)
+def test_mistakes_leave_nothing(folder, args, status, hint):
+    (folder / "empty").mkdir()
+    done = call(*args)
+    assert done.exit_code == status, done.output
+    assert hint in done.stderr
+    assert "Traceback" not in done.output
+    assert not (folder / "out").exists()
+    if status == 1:
+        assert done.stderr.strip().count("\n") == 0
