@@ -6,7 +6,11 @@ from jaxopt_input.errors import InputError
 from jaxopt_input.model import Model, ModelInfo, from_function, from_linen
 from jaxopt_input.networks import load
 from jaxopt_input.optimize import Solution, minimize
+from jaxopt_input.receptive import ReceptiveField, receptive_field
+from jaxopt_input.recipes.dream import dream
+from jaxopt_input.recipes.units import visualize_units
 from jaxopt_input.recipes.visualize import visualize
+from jaxopt_input.redirect import redirect_relu
 
 __version__ = "0.1.0"
 
@@ -14,8 +18,10 @@ __all__ = [
     "InputError",
     "Model",
     "ModelInfo",
+    "ReceptiveField",
     "Solution",
     "data",
+    "dream",
     "from_equinox",
     "from_function",
     "from_haiku",
@@ -29,6 +35,9 @@ __all__ = [
     "networks",
     "optimizers",
     "projections",
+    "receptive_field",
+    "redirect_relu",
     "transforms",
     "visualize",
+    "visualize_units",
 ]

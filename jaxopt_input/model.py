@@ -126,6 +126,36 @@ class Model:
             raise InputError(f"{self.info.name} cannot take an image of shape {shape}: layer {empty[0]} would be empty")
         return shapes
 
+    def activations(self, images: Any, taps: Sequence[str]) -> dict[str, jax.Array]:
+        """The activations of images, compiled once a set of taps and a shape.
+
+        Args:
+            images: `[N, H, W, C]` in [0, 1].
+            taps: the layers.
+
+        Returns:
+            `{tap: [N, ...]}`.
+
+        Raises:
+            InputError: for an unknown layer, or an image that the network cannot take.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> model = from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) * p}, jnp.ones(3),
+            ...                       image_shape=(8, 8, 3), taps=("logits",))
+            >>> model.activations(jnp.ones((2, 8, 8, 3)), ["logits"])["logits"].tolist()
+            [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+        """
+        batch = jnp.asarray(images, jnp.float32)
+        if batch.ndim != 4:
+            raise InputError(f"images are [N, H, W, C], not of shape {batch.shape}")
+        height, width, channels = batch.shape[1:]
+        shapes = self.layers((height, width, channels))
+        for tap in taps:
+            if tap not in shapes:
+                raise unknown("layer", tap, shapes)
+        return _jitted(self.apply, tuple(taps))(self.params, batch)
+
 
 @functools.lru_cache(maxsize=64)
 def _jitted(apply: Apply, taps: tuple[str, ...]) -> Callable[..., dict[str, jax.Array]]:

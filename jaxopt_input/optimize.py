@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,8 +27,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxopt_input import targets
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization, fourier
-from jaxopt_input.images.parameterization import check_images
+from jaxopt_input.images.parameterization import Shape, check_images
 from jaxopt_input.losses.algebra import Loss, names
+from jaxopt_input.memory import image_bytes, images_within
 from jaxopt_input.model import Apply, Model, cast
 from jaxopt_input.optimizers import Optimizer, adam, bracket, is_line_search, narrow
 from jaxopt_input.projections import Projection
@@ -57,6 +59,9 @@ class Solution:
         names: the canonical name of each lane's target.
         start: `[N]` int32, the index of each lane among its target's starts.
         check_steps: the steps at which `best_image` was chosen.
+        milestone_image: `[N, H, W, C]`, the first iterate whose milestone was reached, the last one where none was;
+            None without a milestone.
+        milestone_step: `[N]` int32, its step, −1 where none was; None without a milestone.
     """
 
     image: jax.Array
@@ -72,6 +77,8 @@ class Solution:
     names: tuple[str, ...]
     start: np.ndarray
     check_steps: tuple[int, ...]
+    milestone_image: jax.Array | None = None
+    milestone_step: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +92,7 @@ class _Program:
     raw_optimizer: optax.GradientTransformation | None
     steps: int
     check_every: int
+    group: int  # neighbouring lanes that are optimised together: the starts of a target, or 1
     dtype: str
     mesh: Mesh
 
@@ -95,6 +103,7 @@ class _Trees(NamedTuple):
     loss: Loss
     optimizer: Optimizer | tuple[()]
     projection: Projection | tuple[()]
+    milestone: Loss | tuple[()]
 
 
 class _Lanes(NamedTuple):
@@ -116,6 +125,7 @@ class _State(NamedTuple):
     evaluations: jax.Array
     finite: jax.Array
     moved: jax.Array
+    milestone: Any  # (θ, step) of the first iterate that reached it, or ()
     carried: Any  # (value, gradient, settled) at θ where a line search has found them already
 
 
@@ -133,8 +143,11 @@ def minimize(
     initial: Any = None,
     dtype: Any = jnp.float32,
     chunk: int | None = None,
+    memory: int | None = None,
     check_every: int | None = None,
     snapshots: Sequence[int] = (),
+    warm_up: tuple[Model, int] | None = None,
+    milestone: Loss | None = None,
     devices: Sequence[jax.Device] | None = None,
     on_progress: Progress | None = None,
 ) -> Solution:
@@ -156,10 +169,16 @@ def minimize(
         key: a JAX key, the only source of randomness.
         initial: images in [0, 1] to start from, `[H, W, C]` or `[targets x starts, H, W, C]`, instead of noise.
         dtype: of the network's parameters and activations, float32 or bfloat16; θ and losses stay float32.
-        chunk: lanes that a device runs at once (all of them up to 32, if None); the last chunk is padded.
+        chunk: lanes that a device runs at once (all of them up to 32, if None); the last chunk is padded. Starts that
+            a loss or a parameterization couples must fit one.
+        memory: bytes of a device that the work may take, the program and what is kept of all lanes included; with
+            `chunk` None, no more lanes than fit run at once.
         check_every: how often the untransformed loss is taken to elect `best_image` (it costs one forward pass);
             every 16th part of the steps if None. Without a transform every step is a check, at no cost.
         snapshots: steps, from 0 to `steps`, whose images are kept.
+        warm_up: (model, steps): what stands in for the network in the first steps, such as `redirect_relu(model)`; it
+            takes the network's parameters.
+        milestone: a loss that is only watched: the first image at which it is at most 0 is kept.
         devices: to share the lanes; all local ones if None.
         on_progress: called as (steps done, steps in all, mean loss) about 20 times a chunk.
 
@@ -192,9 +211,9 @@ def minimize(
     raw = None if isinstance(optimizer, Optimizer) else optimizer
     if not isinstance(raw, optax.GradientTransformation | None):
         raise InputError(f"an optimizer is made by jaxopt_input.optimizers or by Optax, not {optimizer!r}")
-    trees = _Trees(loss, () if raw else optimizer, () if projection is None else projection)
+    trees = _Trees(loss, () if raw else optimizer, projection or (), milestone or ())
     n_targets = targets.count(tuple(tree for tree in trees if tree != ()))
-    _check_model(loss, model, image, transform)
+    view = _check_model(loss if milestone is None else loss + milestone, model, image, transform)
     snapshot_steps = [int(step) for step in snapshots]
     if snapshot_steps and not 0 <= min(snapshot_steps) <= max(snapshot_steps) <= steps:
         raise InputError(f"snapshots are steps from 0 to {steps}, not {list(snapshots)}")
@@ -206,14 +225,27 @@ def minimize(
 
     devices = list(devices or jax.local_devices())
     total = n_targets * starts
-    if chunk is None:
-        share = -(-total // len(devices))
-        chunk = -(-share // -(-share // DEFAULT_CHUNK))
-    per_round = _count("chunk", chunk) * len(devices)
+    taps = tuple(dict.fromkeys(loss.taps + (milestone.taps if milestone else ())))
+    if loss.couples and starts == 1:
+        raise InputError("a loss that compares the starts of a target needs at least 2 starts")
+    if milestone is not None and is_line_search(optimizer):
+        raise InputError("a milestone is watched at each update: with a line search it cannot be")
+    group = starts if loss.couples or image.couples else 1
+    if group > 1 and is_line_search(optimizer):
+        raise InputError("a line search moves each start alone: with starts that are coupled, take another optimizer")
+    most = DEFAULT_CHUNK
+    if chunk is None and memory is not None:
+        kept = total * (8 + 2 * len(snapshot_steps)) * 4 * math.prod(image.bound())  # two copies while they are joined
+        most = min(most, images_within(memory, image_bytes(model, taps, view, image.bound()), model, kept))
+    chunk = _chunk(chunk, -(-total // len(devices)), group, most)
+    per_round = chunk * len(devices)
     n_rounds = -(-total // per_round)
     mesh = Mesh(np.array(devices), ("starts",))
     dtype = str(jnp.dtype(dtype))
-    program = _Program(model.apply, loss.taps, image, transform, raw, steps, every, dtype, mesh)
+    program = _Program(model.apply, taps, image, transform, raw, steps, every, group, dtype, mesh)
+    first_program, warm_steps = program, 0
+    if warm_up is not None:
+        first_program, warm_steps = dataclasses.replace(program, apply=warm_up[0].apply), _count("warm_up", warm_up[1])
     given, base = _initial(initial, image, total), _typed_key(key)
     target_names = names(loss) * (n_targets if targets.count(loss) == 1 else 1)
     ids = np.array([_stable_hash(name) for name in target_names], np.uint32)
@@ -228,7 +260,7 @@ def minimize(
         lanes, state = _begin(program, trees, base, *jax.device_put((target, ids[target], k, first), by_lane))
 
         report = on_progress and functools.partial(_report, on_progress, number * steps, n_rounds * steps)
-        found = _run(program, params, trees, lanes, state, snapshot_steps, report)
+        found = _run((first_program, warm_steps), program, params, trees, lanes, state, snapshot_steps, report)
         rounds.append(found if n_rounds == 1 else jax.device_get(found))
     return Solution(
         **_join(rounds, total),
@@ -246,6 +278,7 @@ def _report(on_progress: Progress, before: int, total: int, step: int, loss: flo
 
 
 def _run(
+    warm_up: tuple[_Program, int],
     program: _Program,
     params: Any,
     trees: _Trees,
@@ -254,14 +287,17 @@ def _run(
     snapshot_steps: Sequence[int],
     report: Callable[[int, float], None] | None,
 ) -> dict[str, Any]:
-    """All steps of one round, in as many calls of the compiled loop as snapshots and progress need."""
-    marks = {program.steps, *snapshot_steps} | (
+    """All steps of one round, in as many calls of the compiled loop as snapshots, progress and the warm-up need."""
+    first, warm_steps = warm_up
+    marks = {program.steps, *snapshot_steps, min(warm_steps, program.steps)} | (
         set(range(0, program.steps, -(-program.steps // 20))) if report else set()
     )
     taken, at = {}, 0
     for stop in sorted(marks):
         if stop > at:
-            state = _advance(program, params, trees, lanes, state, np.int32(at), np.int32(stop))
+            state = _advance(
+                first if at < warm_steps else program, params, trees, lanes, state, np.int32(at), np.int32(stop)
+            )
             at = stop
             if report:
                 latest = stop if stop == program.steps else stop - 1
@@ -271,14 +307,26 @@ def _run(
     return _collect(program, state, [taken[step] for step in snapshot_steps])
 
 
+def _chunk(chunk: int | None, share: int, group: int, most: int) -> int:
+    """Lanes that a device runs at once: as asked for, or `share` in equal parts of at most `most`, or one group."""
+    if chunk is None:
+        chunk = -(-share // -(-share // most))
+        return -(-chunk // group) * group
+    chunk = _count("chunk", chunk)
+    if chunk % group:
+        fits = -(-chunk // group) * group
+        raise InputError(f"the {group} starts of a target are optimised together: raise chunk from {chunk} to {fits}")
+    return chunk
+
+
 def _count(what: str, value: Any) -> int:
     if isinstance(value, bool) or value != int(value) or value < 1:
         raise InputError(f"{what} must be a whole number, at least 1, not {value!r}")
     return int(value)
 
 
-def _check_model(loss: Loss, model: Model, image: Parameterization, transform: Transform | None) -> None:
-    """Raise an `InputError` unless the model takes the view and has every layer and index that the loss names."""
+def _check_model(loss: Loss, model: Model, image: Parameterization, transform: Transform | None) -> Shape:
+    """The view's shape; an `InputError` unless the model takes it and has every layer and index that the loss names."""
     view = image.bound()
     if transform is not None:
         key = jax.eval_shape(lambda: jax.random.key(0))
@@ -286,6 +334,7 @@ def _check_model(loss: Loss, model: Model, image: Parameterization, transform: T
     if view[2] != model.info.image_shape[2]:
         raise InputError(f"{model.info.name} takes {model.info.image_shape[2]} colours, the image has {view[2]}")
     loss.check(model.layers(view))
+    return view
 
 
 def _initial(initial: Any, image: Parameterization, total: int) -> np.ndarray | None:
@@ -364,6 +413,7 @@ def _begin(
             evaluations=jnp.zeros(n, jnp.int32),
             finite=zeros == 0,
             moved=zeros > 0,
+            milestone=(theta, jnp.full(n, -1, jnp.int32)) if trees.milestone else (),
             carried=carried,
         )
 
@@ -395,32 +445,35 @@ def _advance_local(
 ) -> _State:
     params = cast(params, program.dtype)
 
-    def values(theta: Any, keys: jax.Array | None) -> jax.Array:
-        return _values(program, params, trees.loss, lanes.target, theta, keys)
+    def values(theta: Any, keys: jax.Array | None) -> tuple[jax.Array, ...]:
+        """The loss, and the milestone if there is one."""
+        losses = (trees.loss, trees.milestone) if trees.milestone else (trees.loss,)
+        return _values(program, params, losses, lanes.target, theta, keys)
 
-    def evaluate(theta: Any, keys: jax.Array | None) -> tuple[jax.Array, Any]:
-        def total(theta: Any) -> tuple[jax.Array, jax.Array]:
+    def evaluate(theta: Any, keys: jax.Array | None) -> tuple[tuple[jax.Array, ...], Any]:
+        def total(theta: Any) -> tuple[jax.Array, tuple[jax.Array, ...]]:
             each = values(theta, keys)
-            return each.sum(), each
+            return each[0].sum(), each
 
         (_, each), gradient = jax.value_and_grad(total, has_aux=True)(theta)
-        return each, gradient
+        return each, _couple(program, gradient)
 
     def view_keys(i: jax.Array) -> jax.Array | None:
         return None if program.transform is None else jax.vmap(lambda key: jax.random.fold_in(key, i))(lanes.key)
 
     def check(s: _State, i: jax.Array) -> _State:
-        return _keep_best(s, values(s.theta, None), i)._replace(evaluations=s.evaluations + 1)
+        return _keep_best(s, values(s.theta, None)[0], i)._replace(evaluations=s.evaluations + 1)
 
     def step(i: jax.Array, s: _State) -> _State:
         keys = view_keys(i)
         if _searches(trees):
-            carried = (s.carried[0], s.carried[1])
+            carried = ((s.carried[0],), s.carried[1])
             known = i > 0 if program.transform is None else jnp.zeros((), bool)
-            value, gradient = jax.lax.cond(known, lambda: carried, lambda: evaluate(s.theta, keys))
+            (value,), gradient = jax.lax.cond(known, lambda: carried, lambda: evaluate(s.theta, keys))
             s = s._replace(evaluations=s.evaluations + jnp.where(known, 0, 1))
         else:
-            value, gradient = evaluate(s.theta, keys)
+            (value, *watched), gradient = evaluate(s.theta, keys)
+            s = _keep_milestone(s, watched, i)
             s = s._replace(evaluations=s.evaluations + 1)
         if program.transform is None:
             s = _keep_best(s, value, i)
@@ -437,7 +490,8 @@ def _advance_local(
 
     def last(s: _State) -> _State:
         i = jnp.int32(program.steps)
-        value = values(s.theta, view_keys(i))
+        value, *watched = values(s.theta, view_keys(i))
+        s = _keep_milestone(s, watched, i)
         s = s._replace(history=s.history.at[:, i].set(value), finite=s.finite & jnp.isfinite(value))
         counted = jnp.where(_searches(trees) and program.transform is None, 0, 1)  # a line search has it already
         s = s._replace(evaluations=s.evaluations + counted)
@@ -448,14 +502,27 @@ def _advance_local(
 
 
 def _values(
-    program: _Program, params: Any, loss: Loss, target: jax.Array, theta: Any, keys: jax.Array | None
-) -> jax.Array:
-    """`[lanes]`: the loss of each lane's image, under its transform if keys are given."""
+    program: _Program, params: Any, losses: tuple[Loss, ...], target: jax.Array, theta: Any, keys: jax.Array | None
+) -> tuple[jax.Array, ...]:
+    """`[lanes]` of each loss: its value for each lane's image, under the lane's transform if keys are given."""
     images = program.image.decode(theta)
     views = images if keys is None or program.transform is None else jax.vmap(program.transform)(keys, images)
     activations = program.apply(params, views.astype(program.dtype), program.taps)
     activations = {tap: a.astype(jnp.float32) for tap, a in activations.items()}
-    return targets.vmap_lanes(lambda one, a, x: one(a, x), loss, target)(activations, images)
+
+    def each(losses: tuple[Loss, ...], activations: Any, image: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(loss(activations, image) for loss in losses)
+
+    if program.group == 1:
+        return targets.vmap_lanes(each, losses, target)(activations, images)
+
+    # One more axis: the starts of each target, by the name that a loss which compares them knows it.
+    def together(losses: tuple[Loss, ...], activations: Any, images: jax.Array) -> tuple[jax.Array, ...]:
+        return jax.vmap(functools.partial(each, losses), axis_name="starts")(activations, images)
+
+    grouped = jax.tree.map(lambda x: x.reshape(-1, program.group, *x.shape[1:]), (activations, images))
+    found = targets.vmap_lanes(together, losses, target[:: program.group])(*grouped)
+    return tuple(value.reshape(-1) for value in found)
 
 
 def _update(
@@ -465,8 +532,10 @@ def _update(
 
     def one(trees: _Trees, g: Any, state: Any, theta: Any, value: Any, lane: _Lanes, key: Any) -> tuple[Any, Any]:
         def value_fn(theta: Any) -> jax.Array:  # for rules with a line search of their own
+            if program.group > 1:
+                raise InputError("a line search moves each start alone: take another optimizer for coupled starts")
             batch = jax.tree.map(lambda x: x[None], (theta, key))
-            return _values(program, params, trees.loss, jnp.zeros(1, jnp.int32), *batch)[0]
+            return _values(program, params, (trees.loss,), jnp.zeros(1, jnp.int32), *batch)[0][0]
 
         rule = _build(program, trees.optimizer)
         return rule.update(g, state, theta, value=value, grad=g, value_fn=value_fn)
@@ -505,7 +574,7 @@ def _search(
         trial, b, kept, evaluations = carry
         theta = jax.tree.map(lambda x, d: x + _rows(b.step, x) * d, s.theta, direction)
         theta = _project(program, trees, lanes, theta)
-        new_value, new_gradient = evaluate(theta)
+        (new_value,), new_gradient = evaluate(theta)
         path = jax.tree.map(lambda new, old: (new - old) / _rows(b.step, new), theta, s.theta)
         running = active & ~b.done
         after, decreased = jax.vmap(narrow)(b, (value, _dot(gradient, path)), (new_value, _dot(new_gradient, path)))
@@ -533,12 +602,34 @@ def _keep_best(s: _State, value: jax.Array, i: jax.Array) -> _State:
     )
 
 
+def _keep_milestone(s: _State, watched: Sequence[jax.Array], i: jax.Array) -> _State:
+    """The first iterate at which the milestone, if there is one, is at most 0."""
+    if not watched:
+        return s
+    theta, step = s.milestone
+    waiting = step < 0
+    reached = waiting & (watched[0] <= 0)
+    return s._replace(milestone=(_where(waiting, s.theta, theta), jnp.where(reached, i, step)))
+
+
 def _project(program: _Program, trees: _Trees, lanes: _Lanes, theta: Any) -> Any:
     """θ after the parameterization's own projection and the one asked for."""
     theta = program.image.project(theta)
     if isinstance(trees.projection, Projection):
         theta = targets.vmap_lanes(lambda projection, t: projection(t), trees.projection, lanes.target)(theta)
-    return theta
+    return _couple(program, theta)
+
+
+def _couple(program: _Program, tree: Any) -> Any:
+    """θ or its gradient, what the starts of a target share replaced by its mean over them."""
+    if program.group == 1 or not program.image.couples:
+        return tree
+
+    def mean(x: jax.Array) -> jax.Array:
+        grouped = x.reshape(-1, program.group, *x.shape[1:])
+        return jnp.broadcast_to(grouped.mean(1, keepdims=True), grouped.shape).reshape(x.shape)
+
+    return program.image.couple(tree, mean)
 
 
 def _build(program: _Program, optimizer: Any) -> optax.GradientTransformationExtraArgs:
@@ -580,7 +671,10 @@ def _decode(program: _Program, theta: Any) -> jax.Array:
 def _collect(program: _Program, state: _State, snapshots: list[jax.Array]) -> dict[str, Any]:
     """The arrays of a `Solution` from the last state."""
     image, best_image = program.image.decode(state.theta), program.image.decode(state.best_theta)
+    theta, step = state.milestone or (None, None)
     return {
+        "milestone_image": None if theta is None else program.image.decode(theta),
+        "milestone_step": step,
         "image": image,
         "best_image": best_image,
         "theta": state.theta,

@@ -6,6 +6,7 @@ not recompile, and an array of learning rates is one a target. `minimize` takes 
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxopt_input import rules
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.targets import canonical, leaf, traced
 
@@ -38,7 +40,7 @@ NAMES = (*FACTORIES, "lbfgs")
 
 @traced
 class Optimizer:
-    """An Optax factory by name and its hyperparameters; made by `optimizer`, `adam`, `sgd`, `lbfgs`."""
+    """An Optax factory by name and its hyperparameters; made by `optimizer`, `adam`, `sgd`, `lbfgs`, `yosinski`."""
 
     name: str
     memory: int = 0
@@ -48,7 +50,24 @@ class Optimizer:
         """The Optax transformation with these hyperparameters; for L-BFGS, the direction without its line search."""
         if self.name == "lbfgs":
             return optax.with_extra_args_support(optax.scale_by_lbfgs(memory_size=self.memory))
-        return optax.with_extra_args_support(FACTORIES[self.name][0](**self.hyperparameters))
+        factory = rules.yosinski if self.name == "yosinski" else FACTORIES[self.name][0]
+        return optax.with_extra_args_support(factory(**self.hyperparameters))
+
+    def at_rate(self, learning_rate: Any) -> Optimizer:
+        """This optimizer with another learning rate.
+
+        Raises:
+            InputError: for a rate that is not positive, or an optimizer that has none.
+
+        Example:
+            >>> adam(0.1, b1=0.5).at_rate(0.2).hyperparameters
+            {'learning_rate': array(0.2, dtype=float32), 'b1': array(0.5, dtype=float32)}
+        """
+        if self.name == "lbfgs":
+            raise InputError("lbfgs finds its step by a line search: leave the learning rate out")
+        return dataclasses.replace(
+            self, hyperparameters={**self.hyperparameters, "learning_rate": _rate(learning_rate)}
+        )
 
 
 def optimizer(name: str, learning_rate: Any = None, **hyperparameters: Any) -> Optimizer:
@@ -73,15 +92,20 @@ def optimizer(name: str, learning_rate: Any = None, **hyperparameters: Any) -> O
     if name not in FACTORIES:
         raise unknown("optimizer", name, NAMES)
     factory, rate = FACTORIES[name]
-    rate = canonical(rate if learning_rate is None else learning_rate, 0, jnp.float32, "learning_rate")
-    if not isinstance(rate, jax.core.Tracer) and not np.all(np.asarray(rate) > 0):
-        raise InputError(f"a learning rate is positive, not {learning_rate!r}")
+    rate = _rate(rate if learning_rate is None else learning_rate)
     accepted = set(inspect.signature(factory).parameters) - {"learning_rate"}
     for given in hyperparameters:
         if given not in accepted:
             raise unknown(f"hyperparameter of {name}", given, sorted(accepted))
     values = {k: canonical(v, 0, jnp.float32, k) for k, v in hyperparameters.items()}
     return Optimizer(name, hyperparameters={"learning_rate": rate, **values})
+
+
+def _rate(learning_rate: Any) -> Any:
+    rate = canonical(learning_rate, 0, jnp.float32, "learning_rate")
+    if not isinstance(rate, jax.core.Tracer) and not np.all(np.asarray(rate) > 0):
+        raise InputError(f"a learning rate is positive, not {learning_rate!r}")
+    return rate
 
 
 def adam(learning_rate: Any = 0.05, **hyperparameters: Any) -> Optimizer:
@@ -146,6 +170,65 @@ def lbfgs(memory: int = 10) -> Optimizer:
     if memory != int(memory) or memory < 1:
         raise InputError(f"the memory of lbfgs is a whole number of steps, at least 1, not {memory!r}")
     return Optimizer("lbfgs", memory=int(memory))
+
+
+def yosinski(
+    learning_rate: Any = 100.0,
+    *,
+    desired_progress: Any = None,
+    decay: Any = None,
+    blur_sigma: Any = None,
+    blur_every: Any = 4,
+    norm_percentile: Any = None,
+    contribution_percentile: Any = None,
+    mean: Any = 0.5,
+) -> Optimizer:
+    """Yosinski's gradient ascent on pixels, each update followed by his regularizers.
+
+    In his units, x = 255 · (image − mean) and g the gradient by x of what is maximised (minus the loss):
+    x ← (x + rate · g) · (1 − decay); then, every few updates and at the first, a Gaussian blur; then pixels whose
+    norm is small are set to zero, and those of small contribution |Σ_colours x · g|. A number that is None leaves its
+    regularizer out; other numbers do not recompile. The image is clipped to [0, 1] after each update, as by him before
+    the next.
+
+    Args:
+        learning_rate: of pixels from 0 to 255; with `desired_progress` the largest.
+        desired_progress: rate = min(learning_rate, desired_progress / ‖g‖²), which raises what is maximised by about
+            this much at each step.
+        decay: from 0 to 1.
+        blur_sigma: standard deviation of the blur in pixels, positive, at most 2.
+        blur_every: how many updates lie between two blurs, at least 1.
+        norm_percentile, contribution_percentile: from 0 to 100, how many pixels are set to zero.
+        mean: the grey that x is counted from, in [0, 1]; his is the mean image of ImageNet.
+
+    Raises:
+        InputError: for numbers out of range; when it starts, for an image that is not optimised as `images.pixels()`.
+
+    Source:
+        Yosinski et al., Understanding Neural Networks Through Deep Visualization (2015), section 3, in the order and
+        units of their code (deep-visualization-toolbox, `optimize/gradient_optimizer.py`).
+
+    Example:
+        >>> sorted(yosinski(decay=1e-4, blur_sigma=1.0).hyperparameters)
+        ['blur_every', 'blur_sigma', 'decay', 'learning_rate', 'mean']
+    """
+    ranges = {
+        "desired_progress": (desired_progress, 0, np.inf),
+        "decay": (decay, 0, 1),
+        "blur_sigma": (blur_sigma, 1e-3, rules.MAX_BLUR),
+        "blur_every": (blur_every if blur_sigma is not None else None, 1, np.inf),
+        "norm_percentile": (norm_percentile, 0, 100),
+        "contribution_percentile": (contribution_percentile, 0, 100),
+        "mean": (mean, 0, 1),
+    }
+    numbers = {"learning_rate": _rate(learning_rate)}
+    for name, (value, low, high) in ranges.items():
+        if value is None:
+            continue
+        numbers[name] = canonical(value, 0, jnp.float32, name)
+        if not isinstance(value, jax.core.Tracer) and not np.all((numbers[name] >= low) & (numbers[name] <= high)):
+            raise InputError(f"{name} is from {low:g} to {high:g}, not {value!r}")
+    return Optimizer("yosinski", hyperparameters=numbers)
 
 
 class Bracket(NamedTuple):

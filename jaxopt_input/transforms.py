@@ -198,6 +198,43 @@ def rotate(degrees: Sequence[float]) -> Rotate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Noise(Transform):
+    """See `noise`."""
+
+    sd: float
+
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        normal, uniform = jax.random.split(key)
+        spread = jax.random.normal(normal, image.shape) + jax.random.uniform(
+            uniform, image.shape, minval=-0.5, maxval=0.5
+        )
+        return image + self.sd * spread
+
+
+def noise(sd: float) -> Noise:
+    """Add to every number of the image sd · (a normal number + a uniform one from −½ to ½), drawn at each step.
+
+    Args:
+        sd: of the noise, in the units of the image, at least 0.
+
+    Raises:
+        InputError: for a negative number.
+
+    Source:
+        Fel et al., Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization (2023);
+        Horama, `common.optimization_step`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> bool((noise(0.0)(jax.random.key(0), jnp.ones((4, 4, 3))) == 1).all())
+        True
+    """
+    if not sd >= 0:
+        raise InputError(f"noise takes a standard deviation of at least 0, not {sd!r}")
+    return Noise(float(sd))
+
+
+@dataclasses.dataclass(frozen=True)
 class Compose(Transform):
     """See `compose`."""
 

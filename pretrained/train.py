@@ -138,13 +138,13 @@ CONFIGS = {
     "cifar10": Config(
         dataset="cifar10",
         network=CIFAR10,
-        phases=(Phase(10, 32, 0.5),),
+        phases=(Phase(9, 32, 0.5),),
         evaluation=pgd50("linf", 8 / 255),
     ),
     "cifar10-robust": Config(
         dataset="cifar10",
         network=CIFAR10,
-        phases=(Phase(7, 32, 0.6),),
+        phases=(Phase(3, 32, 0.6),),
         evaluation=pgd50("linf", 8 / 255),
         adversary=Attack("linf", 8 / 255, 5 / 255, 2),
         begin="cifar10",
@@ -152,6 +152,7 @@ CONFIGS = {
     ),
 }
 
+ATTACKED = 1000  # images that the attack of a card is tried on
 WEIGHTS = Path(__file__).parent
 REGISTRY = WEIGHTS.parent / "jaxopt_input" / "networks" / "registry.json"
 
@@ -497,6 +498,13 @@ def chunks(count: int, size: int) -> Iterator[np.ndarray]:
     return (np.arange(i, i + size) % count for i in range(0, count, size))
 
 
+def spread(data: Split, count: int) -> Split:
+    """At most `count` of the images, evenly spread."""
+    images, labels = data
+    step = -(-len(labels) // count)
+    return images[::step], labels[::step]
+
+
 def evaluate(network: SmallNet, params: Any, data: Split, batch: int = 250) -> dict[str, float]:
     """Top-1 and top-5 accuracy on whole, unaltered images."""
     images, labels = data
@@ -538,7 +546,7 @@ def train(name: str, config: Config, data: Data, work: Path) -> tuple[dict[str, 
     frozen, steps_per_epoch = Frozen(config), len(labels) // config.batch
     steps = config.epochs * steps_per_epoch
     if config.begin:
-        variables = unfold(network, load(WEIGHTS / f"{config.begin}.safetensors")[1], images[:: -(-len(images) // 500)])
+        variables = unfold(network, load(WEIGHTS / f"{config.begin}.safetensors")[1], spread(data.train, 500)[0])
     else:
         blank = jnp.zeros((1, *images.shape[1:]))
         variables = SmallNet(**config.network, norm=True).init(jax.random.key(config.seed), blank)
@@ -573,7 +581,7 @@ def train(name: str, config: Config, data: Data, work: Path) -> tuple[dict[str, 
             "cpu": seconds["cpu"] + time.process_time() - cpu,
         }
         accuracy = evaluate(network, params, data.test)
-        some = tuple(part[:: -(-len(part) // 500)] for part in data.test)
+        some = spread(data.test, 500)
         robust = robust_accuracy(network, params, some, config.evaluation._replace(steps=10))
         print(
             f"epoch {epoch + 1}/{config.epochs} size {phase.size} loss {np.mean(losses):.3f} "
@@ -650,12 +658,14 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
     """The model card in Markdown, every figure measured: accuracy is that of the weights in the file."""
     network, params = load(path)
     accuracy = evaluate(network, params, data.test)
-    robust = robust_accuracy(network, params, data.test, config.evaluation)
+    some = spread(data.test, ATTACKED)
+    robust = robust_accuracy(network, params, some, config.evaluation)
     image = jax.ShapeDtypeStruct((1, *data.test[0].shape[1:]), jnp.float32)
     channels = image.shape[-1]
     taps: dict[str, jax.Array] = {}  # filled while tracing: a returned dict would come back sorted
     jax.eval_shape(lambda x: taps.update(network.apply({"params": params}, x)), image)
     phases = "; ".join(f"{p.epochs} at {p.size}x{p.size} (crops of {p.min_area:.0%} and more)" for p in config.phases)
+    colour = f", contrast and brightness (±{config.colour:.0%})" if config.colour else ""
     beginning = f"Begins with the weights of `{config.begin}`. " if config.begin else ""
     adversary = f"Trained on the images that {described(config.adversary)} makes. " if config.adversary else ""
     device = jax.devices()[0]
@@ -663,8 +673,9 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
     rows = {
         "data": data.title,
         "accuracy": f"**top-1 {accuracy['top1']:.2%}, top-5 {accuracy['top5']:.2%}** on the {len(data.test[1])} "
-        "validation images, whole, unaltered",
-        "accuracy under attack": f"**{robust:.2%}** of the same images under {described(config.evaluation)}",
+        "held-out images, whole, unaltered",
+        "accuracy under attack": f"**{robust:.2%}** of {len(some[1])} of these images, evenly spread, under "
+        f"{described(config.evaluation)}",
         "parameters": f"{sum(p.size for p in jax.tree.leaves(params)):,}",
         "file": f"{path.stat().st_size:,} bytes, float16, SHA-256 `{hashlib.sha256(path.read_bytes()).hexdigest()}`",
         "training": f"{seconds['wall']:,.0f} s wall clock, {seconds['cpu']:,.0f} s processor time, on {where} "
@@ -695,12 +706,12 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
             "",
             f"{config.epochs} epochs: {phases}. {beginning}{adversary}"
             f"Batch {config.batch}; {'mirror, ' * config.mirror}"
-            f"crop, contrast and brightness (±{config.colour:.0%}); Nesterov momentum {config.momentum}, peak rate "
+            f"crop{colour}; Nesterov momentum {config.momentum}, peak rate "
             f"{config.learning_rate} after {config.warmup:.0%} linear warm-up, cosine to zero; weight decay "
             f"{config.weight_decay} on kernels; label smoothing {config.label_smoothing}; exponential moving average "
             f"{config.ema}; seed {config.seed}.",
             "",
-            "No hyperparameter was tuned on the validation images, which were looked at after every epoch; the file "
+            "No hyperparameter was tuned on the held-out images, which were looked at after every epoch; the file "
             f"holds the last epoch. {config.note}".rstrip(),
             "",
         ]

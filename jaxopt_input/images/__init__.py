@@ -1,16 +1,23 @@
 """Image parameterizations: the coordinates in which an image is optimised."""
 
 from jaxopt_input.errors import unknown
+from jaxopt_input.images.cppn import cppn
 from jaxopt_input.images.fourier import fourier, spectrum_scale
+from jaxopt_input.images.maco import maco, mean_magnitude
 from jaxopt_input.images.parameterization import Parameterization
 from jaxopt_input.images.pixels import pixels
+from jaxopt_input.images.pyramid import pyramid
 
-BY_NAME = {
+BY_NAME: dict[str, Parameterization] = {
+    "cppn": cppn(),
     "fourier": fourier(),
     "fourier-rgb": fourier(decorrelate=False),
+    "maco": maco(),
     "pixels": pixels(),
     "pixels-decorrelated": pixels(decorrelate=True),
     "pixels-sigmoid": pixels(bound="sigmoid"),
+    "pyramid": pyramid(),
+    "pyramid-shared": pyramid(shared_levels=3),
 }
 
 
@@ -29,4 +36,15 @@ def by_name(name: str) -> Parameterization:
     return BY_NAME[name]
 
 
-__all__ = ["BY_NAME", "Parameterization", "by_name", "fourier", "pixels", "spectrum_scale"]
+__all__ = [
+    "BY_NAME",
+    "Parameterization",
+    "by_name",
+    "cppn",
+    "fourier",
+    "maco",
+    "mean_magnitude",
+    "pixels",
+    "pyramid",
+    "spectrum_scale",
+]

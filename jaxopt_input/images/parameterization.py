@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Self
 
 import jax
@@ -53,6 +54,15 @@ class Parameterization:
     def encode(self, image: jax.Array) -> Any:
         """θ of a given image `[..., H, W, C]` in [0, 1], so that `decode` returns it to 1e-3."""
         raise TypeError(f"{type(self).__name__} does not define encode")
+
+    @property
+    def couples(self) -> bool:
+        """Whether the starts of a target share a part of θ: see `couple`."""
+        return False
+
+    def couple(self, theta: Any, mean: Callable[[jax.Array], jax.Array]) -> Any:
+        """θ, or its gradient, of several starts, what they share replaced by its mean over them."""
+        return theta
 
     def project(self, theta: Any) -> Any:
         """θ moved back to where it denotes an image: called after each update; the identity for most."""

@@ -10,20 +10,51 @@ from jaxopt_input.losses.activation import (
     unit,
 )
 from jaxopt_input.losses.algebra import Loss, names
+from jaxopt_input.losses.dreaming import channel_square, guided, layer_mean
+from jaxopt_input.losses.inversion import content, feature_distance
 from jaxopt_input.losses.regularizers import alpha_norm, l2_decay, total_variation, total_variation_l1
+from jaxopt_input.losses.relations import alignment, caricature, diversity, interpolation, shortfall
+from jaxopt_input.losses.style import (
+    batch_norm_statistics,
+    covariance,
+    gram,
+    histogram,
+    mean,
+    mmd,
+    sliced_wasserstein,
+    wasserstein_gaussian,
+)
 
 __all__ = [
     "Loss",
+    "alignment",
     "alpha_norm",
+    "batch_norm_statistics",
+    "caricature",
     "channel",
+    "channel_square",
     "class_log_probability",
     "class_logit",
     "class_probability",
+    "content",
+    "covariance",
     "direction",
+    "diversity",
+    "feature_distance",
+    "gram",
+    "guided",
+    "histogram",
+    "interpolation",
     "l2_decay",
     "layer",
+    "layer_mean",
+    "mean",
+    "mmd",
     "names",
+    "shortfall",
+    "sliced_wasserstein",
     "total_variation",
     "total_variation_l1",
     "unit",
+    "wasserstein_gaussian",
 ]

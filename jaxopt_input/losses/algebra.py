@@ -31,6 +31,11 @@ class Loss:
         """The layers that this loss reads."""
         return ()
 
+    @property
+    def couples(self) -> bool:
+        """Whether it compares the starts of a target, by the axis name "starts" of the vmap that it runs in."""
+        return False
+
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
         """The loss of one image.
 
@@ -89,6 +94,10 @@ class Sum(Loss):
     @property
     def taps(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(tap for term in self.terms for tap in term.taps))
+
+    @property
+    def couples(self) -> bool:
+        return any(term.couples for term in self.terms)
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
         values = [weight * term(activations, image) for weight, term in zip(self.weights, self.terms, strict=True)]

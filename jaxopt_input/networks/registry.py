@@ -189,7 +189,7 @@ def normalise(name: str, dataset: Dataset) -> Path:
     if name not in variants:
         raise InputError(f"{name} has no normalised variant: {' and '.join(variants)} have one")
     variant, model = variants[name], load(name)
-    module = convert.ARCHITECTURES[variant.architecture].module.clone(**variant.options)
+    module: Any = convert.ARCHITECTURES[variant.architecture].module.clone(**variant.options)
     params = normalised(module, model.params, (batch.images for batch in dataset.batches(8)))["params"]
     digest = content_hash(flatten(params))
     return _keep(variant, lambda part: convert.save(part, variant.architecture, params, digest))

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from jaxopt_input.data import atomic, save_png, to_uint8
 from jaxopt_input.errors import InputError
 from jaxopt_input.model import Model
 from jaxopt_input.optimize import Solution
+from jaxopt_input.report.animation import save_animation
 from jaxopt_input.report.curves import loss_curves
-from jaxopt_input.report.sheet import contact_sheet
+from jaxopt_input.report.sheet import target_sheet
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:
@@ -58,6 +59,9 @@ def write(
     seed: int,
     seconds: dict[str, float],
     overwrite: bool,
+    sheets: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
+    animate: str | None = None,
 ) -> dict[str, Any]:
     """Write a solution's best images and their numbers into a folder.
 
@@ -69,18 +73,65 @@ def write(
         devices: what it ran on.
         command, arguments, seed, seconds: go into `run.json` as they are.
         overwrite: whether the folder may hold an earlier run.
+        sheets: further pictures to write, by file name.
+        more: further entries of `run.json`.
+        animate: "gif", "webp" or "mp4": write the snapshots as an animated sheet.
 
     Returns:
         What `run.json` says; it is written last, so that it never names a file that is not there.
     """
-    check_folder(folder, overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_earlier(folder)
+    prepare(folder, overwrite)
+    results = save_images(folder, solution, labels, model, seed)
+    files, pictures, losses = [r["image"] for r in results], to_uint8(solution.best_image), np.asarray(solution.loss)
+    distinct = list(dict.fromkeys(solution.names))
+    rows = [[n for n, name in enumerate(solution.names) if name == one] for one in distinct]
+    captions = [f"{one} {labels[row[0]] or ''}".strip() for one, row in zip(distinct, rows, strict=True)]
+    save_png(folder / "sheet.png", target_sheet(pictures, rows, captions))
+    with atomic(folder / "loss.png") as part:
+        loss_curves(part, losses, [captions[distinct.index(name)] for name in solution.names])
+    with atomic(folder / "loss.npz") as part:
+        np.savez(part, loss=losses, target=np.array(solution.names), start=solution.start)
+    for file, sheet in (sheets or {}).items():
+        save_png(folder / file, sheet)
+    films = [f"animation.{animate}"] if animate else []
+    for film in films:
+        frames = (np.nan_to_num(np.asarray(frame), nan=0.5) for frame in solution.snapshots)
+        save_animation(folder / film, (target_sheet(frame, rows, captions) for frame in frames))
+    return record(
+        folder,
+        model,
+        devices=devices,
+        command=command,
+        arguments=arguments,
+        seed=seed,
+        seconds=seconds,
+        files=[*files, "sheet.png", "loss.png", "loss.npz", *(sheets or {}), *films],
+        results=results,
+        sheet="sheet.png",
+        curves={"figure": "loss.png", "data": "loss.npz"},
+        check_steps=list(solution.check_steps),
+        evaluations=int(np.sum(solution.evaluations)),
+        **({"animation": films[0]} if films else {}),
+        **(more or {}),
+    )
+
+
+def save_images(
+    folder: Path, solution: Solution, labels: Sequence[str | None], model: Model, seed: int
+) -> list[dict[str, Any]]:
+    """Write a solution's best images into a folder.
+
+    Args:
+        folder, solution, labels, model, seed: as `write`.
+
+    Returns:
+        The `results` of `run.json`, one a lane.
+    """
     pictures, losses = to_uint8(solution.best_image), np.asarray(solution.loss)
     best, best_step, evaluations, finite, dead = map(
         np.asarray, (solution.best_loss, solution.best_step, solution.evaluations, solution.finite, solution.dead)
     )
-    results, files = [], _file_names(solution)
+    results, files = [], file_names(solution)
     for n, (name, label, file) in enumerate(zip(solution.names, labels, files, strict=True)):
         result = {
             "target": name,
@@ -99,14 +150,45 @@ def write(
         text |= {"Software": software, "model": model.info.name, "seed": str(seed)}
         save_png(folder / file, pictures[n], text)
         results.append(result)
-    distinct = list(dict.fromkeys(solution.names))
-    rows = [[n for n, name in enumerate(solution.names) if name == one] for one in distinct]
-    captions = [f"{one} {labels[row[0]] or ''}".strip() for one, row in zip(distinct, rows, strict=True)]
-    save_png(folder / "sheet.png", contact_sheet([pictures[row] for row in rows], captions))
-    with atomic(folder / "loss.png") as part:
-        loss_curves(part, losses, [captions[distinct.index(name)] for name in solution.names])
-    with atomic(folder / "loss.npz") as part:
-        np.savez(part, loss=losses, target=np.array(solution.names), start=solution.start)
+    return results
+
+
+def prepare(folder: Path, overwrite: bool) -> None:
+    """Make a folder for results; with `overwrite`, the files of an earlier run in it are removed.
+
+    Raises:
+        InputError: as `check_folder`.
+    """
+    check_folder(folder, overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_earlier(folder)
+
+
+def record(
+    folder: Path,
+    model: Model,
+    *,
+    devices: Sequence[jax.Device],
+    command: str,
+    arguments: dict[str, Any],
+    seed: int,
+    seconds: dict[str, float],
+    files: Sequence[str],
+    **entries: Any,
+) -> dict[str, Any]:
+    """Write `run.json`, the last of a command's files.
+
+    Args:
+        folder: where the results lie.
+        model: what was used.
+        devices: what it ran on.
+        command, arguments, seed, seconds: go into it as they are.
+        files: the names of all other files that the command wrote; a later run with `overwrite` removes them.
+        entries: what the command adds, such as `results`.
+
+    Returns:
+        What it says.
+    """
     info = {
         "command": command,
         "arguments": arguments,
@@ -115,11 +197,8 @@ def write(
         "device": f"{devices[0].platform} {devices[0].device_kind} x {len(devices)}",
         "seed": seed,
         "model": {"name": model.info.name, "sha256": model.info.sha256},
-        "results": results,
-        "sheet": "sheet.png",
-        "curves": {"figure": "loss.png", "data": "loss.npz"},
-        "check_steps": list(solution.check_steps),
-        "evaluations": int(evaluations.sum()),
+        **entries,
+        "files": list(files),
         "seconds": {k: round(v, 3) for k, v in seconds.items()},
     }
     with atomic(folder / "run.json") as part:
@@ -131,11 +210,11 @@ def _number(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _file_names(solution: Solution) -> list[str]:
+def file_names(solution: Solution) -> list[str]:
     """One file name a lane, made of its target and start; a number is added where two would be the same."""
     names: list[str] = []
     for name, start in zip(solution.names, solution.start, strict=True):
-        stem = re.sub(r"[^A-Za-z0-9.,_]+", "-", name)
+        stem = re.sub(r"[^A-Za-z0-9.,_]+", "-", name.replace("-", "minus-", 1) if name.startswith("-") else name)
         file = f"{stem}-start{start}.png"
         names.append(file if file not in names else f"{stem}-start{start}-{len(names)}.png")
     return names
@@ -145,7 +224,7 @@ def _remove_earlier(folder: Path) -> None:
     """Remove the files of an earlier run, as far as its own `run.json` names them."""
     try:
         earlier = json.loads((folder / "run.json").read_text())
-        files = [result["image"] for result in earlier["results"]] + ["sheet.png", "loss.png", "loss.npz", "run.json"]
+        files = [*earlier["files"], "run.json"]
     except (OSError, ValueError, KeyError, TypeError):
         return
     for file in files:

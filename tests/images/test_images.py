@@ -8,6 +8,7 @@ import pytest
 import jaxopt_input as joi
 from jaxopt_input.images import BY_NAME, colour
 
+NO_INVERSE = ("cppn", "maco")
 SHAPES = [(16, 16, 3), (15, 21, 3), (1, 1, 3), (8, 7, 1)]
 
 
@@ -16,7 +17,7 @@ def picture(shape):
     return np.random.default_rng(0).permutation(np.linspace(0, 1, np.prod(shape), dtype=np.float32)).reshape(shape)
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", [name for name in BY_NAME if name not in NO_INVERSE])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_round_trip(name, shape):
     p, image = BY_NAME[name].bind(shape), picture(shape)
@@ -36,8 +37,10 @@ def test_init(name, shape):
     assert 0 <= float(images.min()) <= float(images.max()) <= 1
     assert float(abs(images.mean() - 0.5)) < 0.2
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(theta))
-    np.testing.assert_array_equal(theta, p.init(jax.random.key(0), 3))
-    assert bool((theta != p.init(jax.random.key(1), 3)).any())
+    np.testing.assert_array_equal(images, p.decode(p.init(jax.random.key(0), 3)))
+    others = jax.tree.leaves(p.init(jax.random.key(1), 3))
+    assert any(bool((a != b).any()) for a, b in zip(jax.tree.leaves(theta), others, strict=True))
+    assert np.shape(p.decode(jax.tree.map(lambda leaf: leaf[0], theta))) == shape  # no leading axis at all
 
 
 def test_fourier_is_lucids():
@@ -75,8 +78,68 @@ def test_clipped_pixels_are_projected_and_pass_gradients_at_the_bounds(decorrela
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_pyramid_is_the_sum_of_its_layers_enlarged():
+    """Bilinear enlargement written out: a line through the samples, held at the ends."""
+    p = joi.images.pyramid((8, 6, 1), levels=2)
+    fine, coarse = (np.asarray(layer[0]) for layer in p.init(jax.random.key(0), 1))
+
+    def enlarge(line, size):
+        return np.interp((np.arange(size) + 0.5) / 2 - 0.5, np.arange(len(line)), line)
+
+    large = np.apply_along_axis(enlarge, 0, np.apply_along_axis(enlarge, 1, coarse, 6), 8)
+    np.testing.assert_allclose(p.decode((fine, coarse)), 1 / (1 + np.exp(-(fine + large))), atol=1e-6)
+    layers = p.encode(picture((8, 6, 1)))
+    assert np.abs(layers[0]).mean() < np.abs(colour.logit(picture((8, 6, 1)))).mean()  # the coarse layer has its part
+
+
+def test_cppn_is_lucids():
+    """`optvis.param.cppn` transcribed to NumPy for one pixel at a time; the longer side spans −√3 to √3."""
+    p = joi.images.cppn((5, 9, 3), layers=2, units=4)
+    theta = jax.tree.map(lambda leaf: leaf[0], p.init(jax.random.key(0), 1))
+    np.testing.assert_array_equal(np.ptp(p.decode(theta), (0, 1)), 0)  # one colour, before the last weights move
+    theta = (*theta[:-1], (theta[0][0][:1] * np.ones((8, 1)) @ np.ones((4, 3), np.float32), theta[-1][1]))
+    image = p.decode(theta)
+    assert float(np.ptp(image)) > 0.05
+    step = 2 * 3**0.5 / 9
+    for y, x in ((0, 0), (2, 4), (4, 7)):
+        hidden = np.array([(x - 4) * step, (y - 2) * step])
+        for weights, biases in theta[:-1]:
+            angle = np.arctan(hidden @ np.asarray(weights, np.float64) + np.asarray(biases)[0])
+            hidden = np.concatenate([angle / 0.67, angle**2 / 0.6])
+        expected = 1 / (1 + np.exp(-(hidden @ np.asarray(theta[-1][0]) + np.asarray(theta[-1][1])[0])))
+        np.testing.assert_allclose(image[y, x], expected, atol=1e-5)  # float32 against float64
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (7, 9, 3), (8, 5, 1)])
+def test_maco_keeps_the_magnitude(shape):
+    """Whatever θ is, the spectrum before the sigmoid has the template's magnitude: 1/f, mean 0, deviation 1."""
+    p = joi.images.maco(shape)
+    image = np.asarray(p.decode(3 * p.init(jax.random.key(0), 1) + 1)[0], np.float64)
+    before = np.log(image / (1 - image))
+    before = before @ colour.FROM_RGB if shape[2] == 3 else before
+    spectrum = np.abs(np.fft.rfft2(before, axes=(0, 1)))
+    np.testing.assert_allclose(spectrum, p.template(), atol=1e-3 * p.template().max())  # the sigmoid in float32
+    np.testing.assert_allclose(before.std((0, 1)), 1, rtol=1e-3)
+    frequency = np.hypot(np.fft.fftfreq(shape[0])[2], np.fft.rfftfreq(shape[1])[1])
+    lowest = np.hypot(np.fft.fftfreq(shape[0])[1], np.fft.rfftfreq(shape[1])[1])
+    np.testing.assert_allclose(spectrum[2, 1] / spectrum[1, 1], lowest / frequency, rtol=1e-2)
+
+
+def test_maco_takes_the_magnitude_of_images():
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0.1, 0.9, (3, 6, 8, 1)).astype(np.float32)
+    magnitude = joi.images.mean_magnitude([images[:2], images[2]])
+    before = np.log(images.astype(np.float64) / (1 - images))
+    np.testing.assert_allclose(magnitude, np.abs(np.fft.rfft2(before, axes=(1, 2))).mean(0), rtol=1e-4)
+    p = joi.images.maco(magnitude=magnitude).bind((6, 8, 1))
+    ratio = p.template()[magnitude > 0] / magnitude[magnitude > 0]
+    np.testing.assert_allclose(ratio[1:], ratio[1], rtol=1e-5)
+    assert p == joi.images.maco((6, 8, 1), magnitude=magnitude.copy())
+    assert p != joi.images.maco((6, 8, 1))
+
+
 def test_equal_when_built_alike():
-    for build in (joi.images.pixels, joi.images.fourier):
+    for build in (joi.images.pixels, joi.images.fourier, joi.images.cppn, joi.images.maco, joi.images.pyramid):
         assert build((4, 4, 3)) == build([4, 4, 3])
         assert hash(build()) == hash(build())
 
@@ -92,6 +155,15 @@ def test_equal_when_built_alike():
         lambda: joi.images.pixels().encode(np.zeros((4, 4, 3), np.uint8)),
         lambda: joi.images.pixels().encode(np.zeros((4, 4))),
         lambda: joi.images.by_name("fourrier"),
+        lambda: joi.images.pyramid(levels=0),
+        lambda: joi.images.pyramid(levels=3, shared_levels=4),
+        lambda: joi.images.cppn(units=0),
+        lambda: joi.images.cppn((4, 4, 3)).encode(np.zeros((4, 4, 3), np.float32)),
+        lambda: joi.images.maco((4, 4, 3)).encode(np.zeros((4, 4, 3), np.float32)),
+        lambda: joi.images.maco(magnitude=-np.ones((4, 3, 3))),
+        lambda: joi.images.maco(magnitude=np.ones((4, 3, 3))).bind((8, 8, 3)),
+        lambda: joi.images.mean_magnitude([]),
+        lambda: joi.images.mean_magnitude([np.zeros((4, 4, 3), np.float32), np.zeros((4, 6, 3), np.float32)]),
     ],
 )
 def test_mistakes(mistake):

@@ -85,7 +85,8 @@ def test_training_learns_and_the_card_states_what_the_file_does(tmp_path):
     robust = train.robust_accuracy(network, loaded, data.test, config.evaluation)
     card = train.model_card("toy", config, data, path, seconds)
     assert f"top-1 {accuracy:.2%}" in card
-    assert f"{robust:.2%}** of the same images under PGD with 50 steps of 0.25 ε at L∞, ε = 2/255" in card
+    attack = "PGD with 50 steps of 0.25 ε at L∞, ε = 2/255"
+    assert f"{robust:.2%}** of 24 of these images, evenly spread, under {attack}" in card
     model = joi.load(path)
     assert model.info.labels == ("r", "g", "b")
 

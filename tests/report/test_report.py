@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from jaxopt_input.data import atomic, save_png, to_uint8
-from jaxopt_input.report.sheet import contact_sheet
+from jaxopt_input.report.sheet import contact_sheet, target_sheet
 
 
 def test_rounding():
@@ -50,3 +50,21 @@ def test_sheet_wraps_long_rows():
     sheet = contact_sheet([np.zeros((30, 200, 100, 1))], ["a"])
     assert sheet.height > 3 * 200
     assert sheet.width > 12 * 100
+
+
+def test_many_targets_come_as_a_grid():
+    pictures = np.repeat(np.arange(20, dtype=np.uint8), 64 * 64 * 3).reshape(20, 64, 64, 3) + 100
+    sheet = np.asarray(target_sheet(pictures, [[n] for n in range(20)], [f"fire4:{n}@field" for n in range(20)]))
+    for n in range(20):
+        row, column = divmod(n, 5)
+        top, left = 6 + 21 + row * (64 + 21), 6 + column * 70
+        assert (sheet[top : top + 64, left : left + 64] == 100 + n).all()
+        assert (sheet[top + 64 : top + 85, left : left + 16] < 128).any()  # its number below
+    assert (sheet[6:21, 6:80] < 128).any()  # what the captions share above
+
+
+def test_few_targets_come_as_rows():
+    pictures = np.zeros((4, 64, 64, 3), np.uint8)
+    assert (
+        target_sheet(pictures, [[0, 1], [2, 3]], ["a", "b"]).size == contact_sheet([pictures[:2]] * 2, ["a", "b"]).size
+    )

@@ -1,0 +1,163 @@
+"""The image as the phase of a spectrum whose magnitude is fixed to that of natural images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_input.errors import InputError
+from jaxopt_input.images.colour import FROM_RGB, applies, logit, to_rgb
+from jaxopt_input.images.fourier import spectrum_scale
+from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images
+
+UNIFORM_SD = np.pi / np.sqrt(3)  # of a phase that is as likely anywhere from −π to π
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MACO(Parameterization):
+    """See `maco`."""
+
+    magnitude: np.ndarray | None = None
+    contrast: float = 1.0
+
+    def _identity(self) -> Any:
+        table = None if self.magnitude is None else (self.magnitude.shape, self.magnitude.tobytes())
+        return self.shape, table, self.contrast
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MACO) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def bind(self, shape: Shape) -> MACO:
+        bound = super().bind(shape)
+        bound.template()
+        return bound
+
+    def template(self) -> np.ndarray:
+        """`[H, W // 2 + 1, C]`: the magnitudes, such that each channel has mean 0 and standard deviation `contrast`."""
+        height, width, channels = self.bound()
+        wanted = (height, width // 2 + 1, channels)
+        table = self.magnitude
+        if table is None:
+            table = np.repeat(spectrum_scale(height, width)[..., None], channels, -1)
+        if table.shape != wanted:
+            raise InputError(f"the magnitude has shape {table.shape}, the image needs {wanted}: measure it at its size")
+        table = table.astype(np.float64)
+        table[0, 0] = 0
+        twice = np.full(wanted[1], 2.0)  # the columns that irfft2 counts twice: all but the first and Nyquist's
+        twice[0] = 1
+        if width % 2 == 0:
+            twice[-1] = 1
+        energy = (np.square(table) * twice[:, None]).sum((0, 1), keepdims=True)
+        scale = self.contrast * height * width / np.sqrt(np.where(energy > 0, energy, 1.0))
+        return (table * scale).astype(np.float32)
+
+    def init(self, key: jax.Array, batch: int) -> jax.Array:
+        height, width, channels = self.bound()
+        shape = (batch, height, width // 2 + 1, channels)
+        return jax.random.uniform(key, shape, jnp.float32, -np.pi, np.pi)
+
+    def decode(self, theta: jax.Array) -> jax.Array:
+        height, width, channels = self.bound()
+        axes = (-3, -2, -1)
+        centred = theta - theta.mean(axes, keepdims=True)
+        phase = UNIFORM_SD * centred / (jnp.std(theta, axes, keepdims=True) + 1e-4)
+        phase = _odd(phase, width)
+        magnitude = self.template()
+        spectrum = jax.lax.complex(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase))
+        image = jnp.fft.irfft2(spectrum, s=(height, width), axes=(-3, -2))
+        return jax.nn.sigmoid(to_rgb(image) if applies(True, channels) else image)
+
+    def encode(self, image: jax.Array) -> Any:
+        raise InputError("MACO fixes the spectrum's magnitude, which a given image does not have: start from noise")
+
+
+def _odd(phase: jax.Array, width: int) -> jax.Array:
+    """The phase made odd in the columns whose spectrum is its own mirror, so that irfft2 keeps all magnitudes."""
+    mirror = jnp.roll(jnp.flip(phase, -3), 1, -3)
+    columns = np.zeros((phase.shape[-2], 1), bool)
+    columns[0] = True
+    if width % 2 == 0:
+        columns[-1] = True
+    return jnp.where(columns, (phase - mirror) / 2**0.5, phase)
+
+
+def maco(shape: Shape | None = None, *, magnitude: Any = None, contrast: float = 1.0) -> MACO:
+    """θ is the phase of the image's spectrum; its magnitude stays that of natural images, whatever is optimised.
+
+    image = σ(C · irfft2(magnitude · e^{iφ})), φ = θ standardised over the image to the spread of a uniform phase, so
+    that a large step in θ moves φ less and less. The authors standardise to 1 instead, which leaves a bright spot in
+    the image's corner, out of reach of their crops.
+
+    Args:
+        shape: (height, width, channels); the model's if None.
+        magnitude: `[H, W // 2 + 1, C]` of decorrelated colours, as of `mean_magnitude`; 1 / f in every channel if
+            None, the law of natural images (Field, 1987).
+        contrast: standard deviation of each decorrelated channel before the sigmoid.
+
+    Returns:
+        A parameterization; θ is `[..., H, W // 2 + 1, C]` float32. It cannot `encode` an image.
+
+    Raises:
+        InputError: for a magnitude that is negative or not finite, or, when bound, of another shape.
+
+    Source:
+        Fel et al., Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization (2023);
+        their code (Horama, `maco_fv.py`).
+
+    Example:
+        >>> import jax
+        >>> p = maco((8, 6, 3))
+        >>> p.decode(p.init(jax.random.key(0), 2)).shape
+        (2, 8, 6, 3)
+    """
+    table = None if magnitude is None else np.asarray(magnitude, np.float32)
+    if table is not None and (table.ndim != 3 or not np.isfinite(table).all() or table.min() < 0 or not table.any()):
+        raise InputError("a magnitude is [H, W // 2 + 1, C], finite, at least 0 and not all 0")
+    if not contrast > 0:
+        raise InputError(f"the contrast is positive, not {contrast!r}")
+    return MACO(shape and as_shape(shape), table, float(contrast))
+
+
+def mean_magnitude(images: Iterable[Any]) -> np.ndarray:
+    """The mean magnitude of the spectrum of images, before the sigmoid and in decorrelated colours: for `maco`.
+
+    Args:
+        images: `[H, W, C]` or `[N, H, W, C]` each, in [0, 1], all of one size, such as `batch.images` of
+            `data.folder(...).batches()`.
+
+    Returns:
+        `[H, W // 2 + 1, C]` float32.
+
+    Raises:
+        InputError: for no image, or images that are none.
+
+    Source:
+        Fel et al. (2023), section 3: the average over ImageNet.
+
+    Example:
+        >>> import numpy as np
+        >>> mean_magnitude([np.full((4, 4, 3), 0.5, np.float32)]).shape
+        (4, 3, 3)
+    """
+    total: Any = 0.0
+    count = 0
+    for image in images:
+        batch = np.asarray(logit(jnp.asarray(check_images(image))), np.float64)
+        batch = batch.reshape(-1, *batch.shape[-3:])
+        if applies(True, batch.shape[-1]):
+            batch = batch @ FROM_RGB
+        if count and np.shape(total) != (batch.shape[1], batch.shape[2] // 2 + 1, batch.shape[3]):
+            raise InputError(f"images of one size make a mean magnitude, not also {batch.shape[1:]}")
+        total = total + np.abs(np.fft.rfft2(batch, axes=(1, 2))).sum(0)
+        count += len(batch)
+    if not count:
+        raise InputError("a mean magnitude needs at least one image")
+    return (total / count).astype(np.float32)

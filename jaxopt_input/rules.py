@@ -1,0 +1,100 @@
+"""Update rules of published methods, as Optax transformations: what Optax itself lacks."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxopt_input.errors import InputError
+
+BLUR_REACH = 8  # pixels of the kernel to either side; scipy cuts it at 4 σ
+MAX_BLUR = 2.0
+
+
+class YosinskiState(NamedTuple):
+    """How many updates were made."""
+
+    updates: jax.Array
+
+
+def yosinski(
+    learning_rate: Any,
+    desired_progress: Any = None,
+    decay: Any = None,
+    blur_sigma: Any = None,
+    blur_every: Any = 4.0,
+    norm_percentile: Any = None,
+    contribution_percentile: Any = None,
+    mean: Any = 0.5,
+) -> optax.GradientTransformation:
+    """The rule of `optimizers.yosinski`, which describes it; what is None is not computed.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> rule = yosinski(255.0, decay=0.5)
+        >>> image = jnp.full((1, 1, 3), 0.5)
+        >>> update, _ = rule.update(jnp.full((1, 1, 3), -51.0), rule.init(image), image)  # of the loss, image in [0, 1]
+        >>> (image + update)[0, 0].round(3).tolist()  # 0.5 + half of 255 · 51 / 255 / 255
+        [0.6000000238418579, 0.6000000238418579, 0.6000000238418579]
+    """
+
+    def init(params: Any) -> YosinskiState:
+        if jnp.ndim(params) != 3:
+            raise InputError("Yosinski's rule moves pixels: optimise images.pixels() with it")
+        return YosinskiState(jnp.zeros((), jnp.int32))
+
+    def update(updates: jax.Array, state: YosinskiState, params: Any = None) -> tuple[jax.Array, YosinskiState]:
+        gradient = -updates / 255  # of what is maximised, by pixels from 0 to 255
+        pixels = 255 * (params - mean)
+        rate = learning_rate
+        if desired_progress is not None:
+            square = jnp.sum(jnp.square(gradient))
+            rate = jnp.minimum(rate, desired_progress / jnp.where(square > 0, square, 1e-30))
+        pixels = pixels + rate * gradient
+        if decay is not None:
+            pixels = pixels * (1 - decay)
+        if blur_sigma is not None:
+            due = state.updates % jnp.asarray(blur_every, jnp.int32) == 0
+            pixels = jnp.where(due, gaussian_blur(pixels, blur_sigma), pixels)
+        if norm_percentile is not None:
+            norm = jnp.linalg.norm(pixels, axis=-1)
+            pixels = _cleared(pixels, norm, norm_percentile)
+        if contribution_percentile is not None:
+            contribution = jnp.abs(jnp.sum(gradient * pixels, -1))
+            pixels = _cleared(pixels, contribution, contribution_percentile)
+        return mean + pixels / 255 - params, YosinskiState(state.updates + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _cleared(pixels: jax.Array, score: jax.Array, percentile: Any) -> jax.Array:
+    """The pixels, those whose score is below the percentile set to zero."""
+    return jnp.where((score < jnp.percentile(score, percentile))[..., None], 0.0, pixels)
+
+
+def gaussian_blur(image: jax.Array, sigma: Any) -> jax.Array:
+    """A Gaussian blur as of `scipy.ndimage.gaussian_filter`: kernel cut at 4 σ, mirrored at the border.
+
+    Args:
+        image: `[H, W, C]`.
+        sigma: in pixels, positive, at most 2; may be traced.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> gaussian_blur(jnp.eye(3)[..., None], 0.5)[1, :, 0].round(3).tolist()
+        [0.17900000512599945, 0.6410000324249268, 0.17900000512599945]
+    """
+    offset = np.arange(-BLUR_REACH, BLUR_REACH + 1)
+    weight = jnp.exp(-0.5 * jnp.square(offset / sigma)) * (np.abs(offset) <= jnp.floor(4 * sigma + 0.5))
+    weight = weight / weight.sum()
+    for axis in (0, 1):
+        size, widths = image.shape[axis], [(0, 0)] * image.ndim
+        widths[axis] = (BLUR_REACH, BLUR_REACH)
+        padded = jnp.pad(image, widths, mode="symmetric")
+        parts = [jax.lax.slice_in_dim(padded, n, n + size, axis=axis) for n in range(2 * BLUR_REACH + 1)]
+        image = sum((w * part for w, part in zip(weight, parts, strict=True)), jnp.zeros_like(image))
+    return image
