@@ -1,8 +1,10 @@
 """Trains the bundled networks: `python pretrained/train.py tin100 --data DIR --work DIR`.
 
-Reads the local archives, trains with the `Config` of that name, and writes `NAME.safetensors` (batch norm folded,
-float16) and its model card `NAME.md` beside this file. It resumes from the last finished epoch in `--work`; one seed
-gives one result. The package must be importable (`pip install -e .`).
+Trains with the `Config` of that name on all local devices, and writes `NAME.safetensors` (batch norm folded, float16)
+and its model card `NAME.md` beside this file, and both into the package's registry. `--data` holds archives of images
+(see `SHA256`) or, where those are absent, the sets that tensorflow-datasets has prepared as array_record: `cifar10`,
+`mnist`, and for tin100 `imagenet_resized/64x64`. It resumes from the last finished epoch in `--work`; one seed gives
+one result. The package must be importable (`pip install -e .`).
 """
 
 import argparse
@@ -741,7 +743,8 @@ def register(path: Path, name: str, data: Data) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=CONFIGS)
-    parser.add_argument("--data", type=Path, default=os.environ.get("JAXOPT_INPUT_DATA"), help="folder of archives")
+    folder = os.environ.get("JAXOPT_INPUT_DATA")
+    parser.add_argument("--data", type=Path, default=folder, help="folder of archives or prepared sets")
     parser.add_argument("--work", type=Path, required=True, help="folder for decoded images and checkpoints")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder for weights and card")
     arguments = parser.parse_args()
