@@ -102,8 +102,9 @@ TIN100 = {
     "std": (0.27, 0.26, 0.28),
 }
 CIFAR10 = {
-    "stem": 48,
-    "stages": ((64, 0), (128, 1), (256, 1)),
+    "patch": 1,
+    "stem": 32,
+    "stages": ((32, 0), (64, 1), (128, 1), (256, 1)),
     "classes": 10,
     "mean": (0.49, 0.48, 0.45),
     "std": (0.25, 0.24, 0.26),
@@ -140,13 +141,13 @@ CONFIGS = {
     "cifar10": Config(
         dataset="cifar10",
         network=CIFAR10,
-        phases=(Phase(9, 32, 0.5),),
+        phases=(Phase(12, 32, 0.75),),
         evaluation=pgd50("linf", 8 / 255),
     ),
     "cifar10-robust": Config(
         dataset="cifar10",
         network=CIFAR10,
-        phases=(Phase(3, 32, 0.6),),
+        phases=(Phase(6, 32, 0.75),),
         evaluation=pgd50("linf", 8 / 255),
         adversary=Attack("linf", 8 / 255, 5 / 255, 2),
         begin="cifar10",

@@ -23,18 +23,19 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 class SmallNet(nn.Module):
-    """A plain residual network: a stem of stride 2, then stages of 3x3 convolutions, global average and dense layer.
+    """A plain residual network: a stem, then stages of 3x3 convolutions, global average and dense layer.
 
-    `conv1` works on 2x2 patches as 12 channels, that is a 6x6 convolution of stride 2. Stage k (`block2`, `block3`, …)
-    is `(width, residuals)`: one convolution to `width` channels, then `residuals` times `relu(x + conv(x))`; a 2x2 max
-    pooling stands between stages. The network has no normalisation, except while it is trained (`norm`); the training
-    script folds it into the weights.
+    `conv1` works on 2x2 patches as channels, that is a 6x6 convolution of stride 2, or with `patch` 1 on pixels. Stage
+    k (`block2`, `block3`, …) is `(width, residuals)`: one convolution to `width` channels, then `residuals` times
+    `relu(x + conv(x))`; a 2x2 max pooling stands between stages. The network has no normalisation, except while it is
+    trained (`norm`); the training script folds it into the weights.
 
     Attributes:
       stem: channels of `conv1`.
       stages: `(width, residuals)` of every stage.
       classes: the number of logits.
       mean, std: of the colour channels, for an image in [0, 1].
+      patch: side of the patches that `conv1` takes for pixels, 2 or 1.
       norm: batch norm after every convolution, for training only.
     """
 
@@ -43,6 +44,7 @@ class SmallNet(nn.Module):
     classes: int = 100
     mean: Sequence[float] = (0.5, 0.5, 0.5)
     std: Sequence[float] = (0.25, 0.25, 0.25)
+    patch: int = 2
     norm: bool = False
 
     def __post_init__(self) -> None:
@@ -64,7 +66,8 @@ class SmallNet(nn.Module):
             return x
 
         x = (image - jnp.array(self.mean, image.dtype)) / jnp.array(self.std, image.dtype)
-        taps = {"conv1": nn.relu(conv("conv1", space_to_depth(x), self.stem))}
+        x = space_to_depth(x) if self.patch == 2 else x
+        taps = {"conv1": nn.relu(conv("conv1", x, self.stem))}
         x = taps["conv1"]
         for index, (width, residuals) in enumerate(self.stages, start=2):
             if index > 2:

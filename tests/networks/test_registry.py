@@ -4,6 +4,7 @@ import hashlib
 import os
 import sys
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -169,3 +170,14 @@ def test_import_mistakes(cache, tmp_path):
 def test_weights_are_stored_as_plain_tensors():
     tensors = load_file(networks.entry("tin100").path())
     assert all(np.isfinite(tensor.astype(np.float32)).all() for tensor in tensors.values())
+
+
+def test_small_network_on_pixels():
+    """With `patch` 1 the first convolution sees pixels: its map and its first stage's are as large as the image."""
+    from jaxopt_input.networks.small import SmallNet
+
+    network = SmallNet(stem=4, stages=((6, 0), (8, 1)), classes=3, patch=1)
+    variables = network.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+    model = joi.from_linen(network, variables, image_shape=(8, 8, 3))
+    assert model.layers() == {"conv1": (8, 8, 4), "block2": (8, 8, 6), "block3": (4, 4, 8), "logits": (3,)}
+    assert variables["params"]["conv1"]["kernel"].shape == (3, 3, 3, 4)
