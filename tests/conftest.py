@@ -80,3 +80,10 @@ class Compilations:
 @pytest.fixture(scope="session")
 def compilations():
     return Compilations
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs():
+    """Each module's compiled programs are let go: over a thousand of them exhaust a process's memory maps (XLA:CPU)."""
+    yield
+    jax.clear_caches()
