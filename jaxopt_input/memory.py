@@ -58,8 +58,8 @@ def image_bytes(model: Model, taps: tuple[str, ...], view: Sequence[int], image:
     """An estimate, from above, of the memory that one image takes while it is optimised by `minimize`.
 
     Twice what the gradient keeps of the forward pass, known from the shapes that JAX gives it, and 16 images for θ,
-    the optimizer's moments, the best θ and the transform's work. On a CPU, XLA's own figure for the compiled loop is
-    0.6 to 0.9 of it (SqueezeNet and the bundled network at several layers and sizes).
+    the optimizer's moments, the best θ and the transform's work. On a CPU, XLA's temporaries in the compiled loop were
+    0.8 to 1.6 times what the gradient keeps (SqueezeNet and the bundled network at several layers and sizes).
 
     Args:
         model: the network.

@@ -38,7 +38,7 @@ class Diversity(_OfLayer):
         gram = gram * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(gram)), 1e-10))
         all_grams = jax.lax.all_gather(gram, STARTS)
         starts = all_grams.shape[0]
-        # A product with a vector, no sum of products: of that, XLA on a CPU makes numbers that are not finite.
+        # A product with a vector: as a sum of products it was not always finite (jaxlib 0.10.2, CPU).
         cosine = jnp.matmul(all_grams.reshape(starts, -1), gram.ravel(), precision=jax.lax.Precision.HIGHEST)
         others = jnp.arange(starts) != jax.lax.axis_index(STARTS)
         return jnp.sum(jnp.where(others, cosine, 0.0)) / (starts - 1)
