@@ -11,16 +11,14 @@ to `benchmarks/results/dream.json`.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import resource
-import subprocess
 import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
 from jaxopt_input.recipes import tiles
@@ -62,7 +60,7 @@ def main() -> None:
     parser.add_argument("photograph", type=Path)
     parser.add_argument("--size", type=int, default=2048)
     parser.add_argument("--iterations", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "dream.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "dream.json")
     args = parser.parse_args()
     model, key = joi.load(args.model), jax.random.key(0)
 
@@ -72,7 +70,6 @@ def main() -> None:
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     small = starting_image(args.photograph, model, 1024, key)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     result = {
         "arguments": {k: v for k, v in vars(args).items() if k not in ("out", "photograph")},
         "image": list(large.shape),
@@ -83,16 +80,9 @@ def main() -> None:
             f"overlap {overlap}": {k: round(v, 3) for k, v in seams(model, args.layer, small, overlap).items()}
             for overlap in (0, 32, 64)
         },
-        "device": f"{jax.devices()[0].device_kind} x {jax.local_device_count()}, {platform.machine()}",
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "commit": commit.stdout.strip(),
+        **ground(),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    earlier = json.loads(args.out.read_text()) if args.out.is_file() else []
-    kept = [one for one in earlier if one["arguments"] != result["arguments"]]
-    args.out.write_text(json.dumps([*kept, result], indent=1) + "\n")
-    print(json.dumps(result))
+    keep(args.out, result)
 
 
 if __name__ == "__main__":

@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
-import platform
 import resource
 import statistics
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-import jax
+from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
 from jaxopt_input.memory import parse_bytes
@@ -84,10 +81,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sheet", action="store_true")
     parser.add_argument("--memory", default="2GiB")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fields.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "fields.json")
     args = parser.parse_args()
     model = joi.load(args.model)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     for layer in args.layers:
         if args.sheet:
             found = sheet(model, layer, args.steps, args.memory)
@@ -96,17 +92,9 @@ def main() -> None:
         result = {
             "arguments": {k: v for k, v in vars(args).items() if k not in ("out", "layers")},
             **found,
-            "device": f"{jax.devices()[0].device_kind} x {jax.local_device_count()}, {platform.machine()}",
-            "jax": jax.__version__,
-            "python": platform.python_version(),
-            "commit": commit.stdout.strip(),
+            **ground(),
         }
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        earlier = json.loads(args.out.read_text()) if args.out.is_file() else []
-        same = ("arguments", "layer")
-        kept = [one for one in earlier if any(one[key] != result[key] for key in same)]
-        args.out.write_text(json.dumps([*kept, result], indent=1) + "\n")
-        print(json.dumps(result), flush=True)
+        keep(args.out, result, ("arguments", "layer"))
 
 
 if __name__ == "__main__":

@@ -10,14 +10,12 @@ Runs the compiled loop `--repeats` times and reports the median and the spread; 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
-import subprocess
 import time
 from pathlib import Path
 
 import jax
+from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
 
@@ -32,7 +30,7 @@ def main() -> None:
     parser.add_argument("--parameterization", default="pixels")
     parser.add_argument("--transform", default="none")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "throughput.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "throughput.json")
     args = parser.parse_args()
     model = joi.load(args.model)
 
@@ -53,7 +51,6 @@ def main() -> None:
 
     first = run(0)
     times = [1000 * run(seed) / (args.starts * args.steps) for seed in range(1, args.repeats + 1)]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     result = {
         "arguments": {k: v for k, v in vars(args).items() if k != "out"},
         "ms_per_image_and_step": {
@@ -62,16 +59,9 @@ def main() -> None:
             "most": round(max(times), 2),
         },
         "first_call_seconds": round(first, 1),
-        "device": f"{jax.devices()[0].device_kind} x {jax.local_device_count()}, {platform.machine()}",
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "commit": commit.stdout.strip(),
+        **ground(),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    earlier = json.loads(args.out.read_text()) if args.out.is_file() else []
-    kept = [one for one in earlier if one["arguments"] != result["arguments"]]
-    args.out.write_text(json.dumps([*kept, result], indent=1) + "\n")
-    print(json.dumps(result))
+    keep(args.out, result)
 
 
 if __name__ == "__main__":
