@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import jax
@@ -87,3 +88,42 @@ def compiled_programs():
     """Each module's compiled programs are let go: over a thousand of them exhaust a process's memory maps (XLA:CPU)."""
     yield
     jax.clear_caches()
+
+
+TOY_NETS = """
+import jax, jax.numpy as jnp, jaxopt_input as joi
+
+def build():
+    def apply(params, image, taps):
+        first = jax.nn.relu(jax.lax.conv_general_dilated(
+            image - 0.5, params, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))
+        out = {"first": first, "logits": first.mean((1, 2))}
+        return {tap: out[tap] for tap in taps}
+    params = jax.random.normal(jax.random.key(0), (3, 3, 3, 5)).at[..., 4].set(0)
+    return joi.from_function(apply, params, image_shape=(16, 16, 3), taps=("first", "logits"), labels=tuple("abcde"))
+
+def cliff():
+    def apply(params, image, taps):
+        return {"logits": jnp.log(image.mean((1, 2)) - 0.49)}
+    return joi.from_function(apply, 0.0, image_shape=(8, 8, 3), taps=("logits",), labels=tuple("abc"))
+"""
+
+
+@pytest.fixture
+def write_module(tmp_path, monkeypatch):
+    """(name, source) → an empty folder, made the working one, with a Python module of that name in it."""
+
+    def write(name: str, source: str) -> Path:
+        (tmp_path / f"{name}.py").write_text(source)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def toy_nets(write_module) -> Path:
+    """A folder with `toy_nets.py`: `build`, whose channel first:4 is dead, and `cliff`, which is not always finite."""
+    return write_module("toy_nets", TOY_NETS)

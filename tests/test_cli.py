@@ -13,32 +13,10 @@ from PIL import Image
 
 from jaxopt_input.cli import main
 
-TOY = """
-import jax, jax.numpy as jnp, jaxopt_input as joi
-
-def build():
-    def apply(params, image, taps):
-        first = jax.nn.relu(jax.lax.conv_general_dilated(
-            image - 0.5, params, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))
-        out = {"first": first, "logits": first.mean((1, 2))}
-        return {tap: out[tap] for tap in taps}
-    params = jax.random.normal(jax.random.key(0), (3, 3, 3, 5)).at[..., 4].set(0)
-    return joi.from_function(apply, params, image_shape=(16, 16, 3), taps=("first", "logits"), labels=tuple("abcde"))
-
-def cliff():
-    def apply(params, image, taps):
-        return {"logits": jnp.log(image.mean((1, 2)) - 0.49)}
-    return joi.from_function(apply, 0.0, image_shape=(8, 8, 3), taps=("logits",), labels=tuple("abc"))
-"""
-
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    (tmp_path / "toy_nets.py").write_text(TOY)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "toy_nets", raising=False)
-    return tmp_path
+def folder(toy_nets):
+    return toy_nets
 
 
 def call(*args):

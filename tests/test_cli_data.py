@@ -1,7 +1,6 @@
 """Commands that show data beside what a network dreams: `directions`, and `visualize` with data or of one image."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -11,34 +10,18 @@ from PIL import Image
 import jaxopt_input as joi
 from jaxopt_input.cli import main
 
-TOY = """
-import jax, jax.numpy as jnp, jaxopt_input as joi
-
-def build():
-    def apply(params, image, taps):
-        first = jax.nn.relu(jax.lax.conv_general_dilated(
-            image - 0.5, params, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))
-        out = {"first": first, "logits": first.mean((1, 2))}
-        return {tap: out[tap] for tap in taps}
-    params = jax.random.normal(jax.random.key(0), (3, 3, 3, 5)).at[..., 4].set(0)
-    return joi.from_function(apply, params, image_shape=(16, 16, 3), taps=("first", "logits"), labels=tuple("abcde"))
-"""
 QUICK = ("--steps", 2, "--transform", "none", "--parameterization", "pixels")
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(toy_nets):
     """A model, and 12 pictures in two classes."""
-    (tmp_path / "toy_nets.py").write_text(TOY)
     rng = np.random.default_rng(0)
     for name in "ab":
-        (tmp_path / "set" / name).mkdir(parents=True)
+        (toy_nets / "set" / name).mkdir(parents=True)
         for n in range(6):
-            joi.data.save_png(tmp_path / "set" / name / f"{n}.png", rng.random((16, 16, 3)))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "toy_nets", raising=False)
-    return tmp_path
+            joi.data.save_png(toy_nets / "set" / name / f"{n}.png", rng.random((16, 16, 3)))
+    return toy_nets
 
 
 def call(command, *args):

@@ -1,7 +1,6 @@
 """`visualize` with presets and combined targets on the command line."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -25,11 +24,8 @@ def build():
 
 
 @pytest.fixture
-def visualize(tmp_path, monkeypatch):
-    (tmp_path / "toy_digits.py").write_text(TOY)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "toy_digits", raising=False)
+def visualize(write_module):
+    write_module("toy_digits", TOY)
 
     def call(*args):
         common = ["visualize", "--model", "toy_digits:build", "--out", "out", "--steps", "4"]

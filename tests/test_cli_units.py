@@ -1,7 +1,6 @@
 """The command line of units on their receptive fields, of crops, memory budgets and comparisons."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -33,12 +32,8 @@ QUICK = ("--steps", 2, "--parameterization", "pixels", "--transform", "none", "-
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    (tmp_path / "unit_nets.py").write_text(TOY)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "unit_nets", raising=False)
-    return tmp_path
+def folder(write_module):
+    return write_module("unit_nets", TOY)
 
 
 def visualize(*args, model="build"):

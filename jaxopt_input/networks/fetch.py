@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from jaxopt_input.errors import InputError
 from jaxopt_input.networks.formats import file_digest, needs_torch
-from jaxopt_input.networks.registry import Entry, cache_folder, entry, import_weights
+from jaxopt_input.networks.registry import Entry, cache_folder, entry, import_weights, refuse_computed
 
 try:
     import fcntl
@@ -57,8 +57,7 @@ def fetch_weights(name: str, progress: bool = False) -> Path:
     known = entry(name)
     if known.bundled:
         raise InputError(f"{name} is bundled: there is nothing to fetch")
-    if known.derived:
-        raise InputError(f"{name} is computed: run `jaxopt-input models normalise {known.derived} DATA`")
+    refuse_computed(known)
     if not known.address:
         raise InputError(f"{name} has no address: import a file with `jaxopt-input models import {name} FILE`")
     target = known.path()

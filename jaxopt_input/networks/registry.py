@@ -102,9 +102,8 @@ def load(name: str) -> Model:
     """
     if name in entries():
         known = entries()[name]
-        if not known.path().is_file() and known.derived:
-            raise InputError(f"{name} is computed: run `jaxopt-input models normalise {known.derived} DATA`")
         if not known.path().is_file():
+            refuse_computed(known)
             raise InputError(
                 f"the weights of {name} are not in the cache: run `jaxopt-input models fetch {name}`, or "
                 f"`jaxopt-input models import {name} FILE` with a copy of {known.address or known.source}"
@@ -144,8 +143,7 @@ def import_weights(name: str, file: str | os.PathLike[str]) -> Path:
     known = entry(name)
     if known.bundled:
         raise InputError(f"{name} is bundled: there is nothing to import")
-    if known.derived:
-        raise InputError(f"{name} is computed: run `jaxopt-input models normalise {known.derived} DATA`")
+    refuse_computed(known)
     if known.architecture in convert.ARCHITECTURES:
         params = convert.convert(known.architecture, read_state(file))
         digest = file_digest(file)
@@ -193,6 +191,16 @@ def normalise(name: str, dataset: Dataset) -> Path:
     params = normalised(module, model.params, (batch.images for batch in dataset.batches(8)))["params"]
     digest = content_hash(flatten(params))
     return _keep(variant, lambda part: convert.save(part, variant.architecture, params, digest))
+
+
+def refuse_computed(known: Entry) -> None:
+    """Raise an `InputError` for a network whose weights are neither fetched nor imported, but computed from another's.
+
+    Example:
+        >>> refuse_computed(entry("vgg19"))
+    """
+    if known.derived:
+        raise InputError(f"{known.name} is computed: run `jaxopt-input models normalise {known.derived} DATA`")
 
 
 def _keep(known: Entry, write: Callable[[Path], None]) -> Path:
