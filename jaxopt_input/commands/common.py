@@ -1,0 +1,86 @@
+"""What the sub-commands share: options they cannot take, progress, what goes into `run.json`, failures, devices."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jaxopt_input.errors import InputError
+
+if TYPE_CHECKING:
+    import jax
+
+
+def refuse(context: click.Context, what: str, names: Collection[str]) -> None:
+    """Raise a usage error if one of these options was given: they do not go with what was asked for."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+        if given and parameter.name in names:
+            raise click.UsageError(f"{parameter.opts[0]} does not go with {what}")
+
+
+@contextlib.contextmanager
+def progress_bar(unit: str) -> Iterator[Callable[..., None]]:
+    """A progress bar, as the function that a recipe calls with (done, total) and, where there is one, the loss."""
+    from tqdm import tqdm
+
+    with tqdm(total=1, unit=unit, leave=False, disable=None) as bar:
+
+        def on_progress(done: int, total: int, loss: float | None = None) -> None:
+            bar.total = total
+            if loss is not None:
+                bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+            bar.update(done - bar.n)
+
+        yield on_progress
+
+
+def given_arguments(context: click.Context) -> dict[str, Any]:
+    """The options by the names that a user gave them; not those that say where the results lie."""
+    names = {parameter.name: parameter.opts[0].lstrip("-") for parameter in context.command.params}
+    return {names[key]: value for key, value in context.params.items() if key not in ("out", "overwrite")}
+
+
+def report_failures(
+    results: list[dict[str, Any]],
+    alive: str = "more --starts, another --seed or --parameterization, or a layer before the ReLU",
+    finite: str = "a smaller --learning-rate",
+    alone: bool = True,
+) -> None:
+    """Name on standard error what is dead or not finite, with remedies.
+
+    Exit 1 if no start of any target succeeded and the images stand alone, not beside other results.
+    """
+    by_target: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        by_target.setdefault(result["target"], []).append(result)
+    dead = [target for target, starts in by_target.items() if all(r["dead"] for r in starts)]
+    broken = [r for r in results if not r["finite"]]
+    if dead:
+        shown = ", ".join(dead[:8]) + (f" and {len(dead) - 8} more" if len(dead) > 8 else "")
+        click.echo(
+            f"jaxopt-input: dead (zero gradient at every start): {shown}; try {alive}",
+            err=True,
+        )
+    if broken:
+        click.echo(
+            f"jaxopt-input: {len(broken)} of {len(results)} starts met numbers that are not finite and kept their best "
+            f"finite image; try {finite}",
+            err=True,
+        )
+    if alone and all(r["dead"] or not r["finite"] for r in results):
+        sys.exit(1)
+
+
+def devices_of(device: str) -> Sequence[jax.Device]:
+    """The local devices of a platform, or an `InputError` where there is none."""
+    import jax
+
+    try:
+        return jax.local_devices(backend=None if device == "auto" else device)
+    except RuntimeError as error:
+        raise InputError(f"no {device} to run on: {str(error).splitlines()[0]}") from error
