@@ -40,18 +40,23 @@ NAMES = (*FACTORIES, "lbfgs")
 
 @traced
 class Optimizer:
-    """An Optax factory by name and its hyperparameters; made by `optimizer`, `adam`, `sgd`, `lbfgs`, `yosinski`."""
+    """An Optax factory by name and its hyperparameters; made by `optimizer`, `adam`, `sgd`, `lbfgs`, `yosinski`.
+
+    `average` is the decay of the moving average of θ that `averaged` keeps beside it.
+    """
 
     name: str
     memory: int = 0
     hyperparameters: dict[str, Any] = leaf(rank=0, default_factory=dict)
+    average: Any = leaf(rank=0, default=None)
 
     def build(self) -> optax.GradientTransformationExtraArgs:
         """The Optax transformation with these hyperparameters; for L-BFGS, the direction without its line search."""
         if self.name == "lbfgs":
             return optax.with_extra_args_support(optax.scale_by_lbfgs(memory_size=self.memory))
         factory = rules.yosinski if self.name == "yosinski" else FACTORIES[self.name][0]
-        return optax.with_extra_args_support(factory(**self.hyperparameters))
+        rule = optax.with_extra_args_support(factory(**self.hyperparameters))
+        return rule if self.average is None else rules.averaging(rule, self.average)
 
     def at_rate(self, learning_rate: Any) -> Optimizer:
         """This optimizer with another learning rate.
@@ -170,6 +175,38 @@ def lbfgs(memory: int = 10) -> Optimizer:
     if memory != int(memory) or memory < 1:
         raise InputError(f"the memory of lbfgs is a whole number of steps, at least 1, not {memory!r}")
     return Optimizer("lbfgs", memory=int(memory))
+
+
+def averaged(optimizer: Optimizer, decay: Any = 0.99) -> Optimizer:
+    """An optimizer that keeps the moving average of θ beside it: `Solution.average_image`.
+
+    The average is less noisy than the last iterate. It weighs the iterates by decay^age, the first as the others.
+
+    Args:
+        optimizer: of this module, not L-BFGS.
+        decay: from 0 to below 1, a number or one a target.
+
+    Raises:
+        InputError: for L-BFGS, which does not wander, or a decay out of range.
+
+    Source:
+        Crowson, style-transfer-pytorch (2021), for its use; Kingma & Ba (2015), section 7.2, for the weights.
+
+    Example:
+        >>> averaged(adam(0.02), 0.99).average
+        array(0.99, dtype=float32)
+    """
+    if optimizer.name == "lbfgs":
+        raise InputError("lbfgs goes down at each step: its last iterate is the one to take, not an average")
+    rate = canonical(decay, 0, jnp.float32, "decay")
+    if not isinstance(rate, jax.core.Tracer) and not np.all((np.asarray(rate) >= 0) & (np.asarray(rate) < 1)):
+        raise InputError(f"the decay of an average is from 0 to below 1, not {decay!r}")
+    return dataclasses.replace(optimizer, average=rate)
+
+
+def averaged_theta(state: Any) -> Any:
+    """The average θ of each lane, from the optimizer's state of `averaged`, `[N, …]`."""
+    return jax.tree.map(lambda x: x / (1 - state.rest).reshape(-1, *[1] * (x.ndim - 1)), state.mean)
 
 
 def yosinski(

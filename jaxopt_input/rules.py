@@ -15,6 +15,37 @@ BLUR_REACH = 8  # pixels of the kernel to either side; scipy cuts it at 4 σ
 MAX_BLUR = 2.0
 
 
+class AveragingState(NamedTuple):
+    """The state of a rule, and the average of θ: Σ weight · θ, and 1 − Σ weight."""
+
+    inner: Any
+    mean: Any
+    rest: jax.Array
+
+
+def averaging(rule: optax.GradientTransformationExtraArgs, decay: Any) -> optax.GradientTransformationExtraArgs:
+    """A rule that keeps the moving average of θ in its state; see `optimizers.averaged`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> rule = averaging(optax.with_extra_args_support(optax.sgd(1.0)), 0.5)
+        >>> _, state = rule.update(jnp.array(-4.0), rule.init(jnp.array(0.0)), jnp.array(0.0))
+        >>> float(state.mean / (1 - state.rest))
+        4.0
+    """
+
+    def init(params: Any) -> AveragingState:
+        return AveragingState(rule.init(params), jax.tree.map(jnp.zeros_like, params), jnp.ones(()))
+
+    def update(updates: Any, state: AveragingState, params: Any = None, **extra: Any) -> tuple[Any, AveragingState]:
+        updates, inner = rule.update(updates, state.inner, params, **extra)
+        moved = optax.apply_updates(params, updates)
+        mean = jax.tree.map(lambda m, x: decay * m + (1 - decay) * x, state.mean, moved)
+        return updates, AveragingState(inner, mean, decay * state.rest)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 class YosinskiState(NamedTuple):
     """How many updates were made."""
 
