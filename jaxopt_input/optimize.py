@@ -457,10 +457,8 @@ def _begin(
 
 
 @functools.partial(jax.jit, static_argnames="program", donate_argnames="state")
-def _advance(
-    program: _Program, params: Any, trees: _Trees, lanes: _Lanes, state: _State, span: Any
-) -> _State:
-    """The steps from `span[0]` to `span[1]`, and the last value where that is the end; `span[2]` evaluations at most."""
+def _advance(program: _Program, params: Any, trees: _Trees, lanes: _Lanes, state: _State, span: Any) -> _State:
+    """Steps `span[0]` to `span[1]`, of `span[2]` evaluations at most, and the last value where that is the end."""
     return jax.shard_map(
         functools.partial(_advance_local, program),
         mesh=program.mesh,
@@ -470,9 +468,7 @@ def _advance(
     )(params, trees, lanes, state, span)
 
 
-def _advance_local(
-    program: _Program, params: Any, trees: _Trees, lanes: _Lanes, state: _State, span: Any
-) -> _State:
+def _advance_local(program: _Program, params: Any, trees: _Trees, lanes: _Lanes, state: _State, span: Any) -> _State:
     begin, stop, budget = span
     params = cast(params, program.dtype)
 

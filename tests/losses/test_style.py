@@ -17,11 +17,11 @@ BUILDERS = {
     "covariance": losses.covariance,
     "batch-norm": losses.batch_norm_statistics,
     "wasserstein": losses.wasserstein_gaussian,
-    "mmd linear": lambda layer, a: losses.mmd(layer, a, "linear"),
-    "mmd polynomial": lambda layer, a: losses.mmd(layer, a, "polynomial", offset=0.5),
-    "mmd cubic": lambda layer, a: losses.mmd(layer, a, "polynomial", degree=3, offset=0.5),
-    "mmd gaussian": lambda layer, a: losses.mmd(layer, a, "gaussian"),
-    "sliced": lambda layer, a: losses.sliced_wasserstein(layer, a, KEY, 7),
+    "mmd linear": lambda layer, a, **kw: losses.mmd(layer, a, "linear", **kw),
+    "mmd polynomial": lambda layer, a, **kw: losses.mmd(layer, a, "polynomial", offset=0.5, **kw),
+    "mmd cubic": lambda layer, a, **kw: losses.mmd(layer, a, "polynomial", degree=3, offset=0.5, **kw),
+    "mmd gaussian": lambda layer, a, **kw: losses.mmd(layer, a, "gaussian", **kw),
+    "sliced": lambda layer, a, **kw: losses.sliced_wasserstein(layer, a, KEY, 7, **kw),
     "histogram": losses.histogram,
 }
 
@@ -146,10 +146,23 @@ def test_gradients_are_finite_at_dead_channels():
 
 def test_thinned_pairs_are_an_evenly_spread_sample():
     a, b = features(0, (8, 8, 4)), features(1, (8, 8, 4)) + 0.3
-    sample = np.arange(16) * 64 // 16
+    sample = losses.style._sample(64, 16)
+    assert len(set(sample)) == 16
+    assert max(np.bincount(sample % 8)) < 5  # no column is favoured, as by every fourth position
+    assert list(np.bincount(sample // 8)) == [2] * 8  # each row as often
     thin = [f.reshape(64, 4)[sample].reshape(4, 4, 4) for f in (a, b)]
     full = value(losses.mmd("a", thin[1]), thin[0])
     np.testing.assert_allclose(value(losses.mmd("a", b, samples=16), a), full, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_positions_are_those_of_the_masks(name):
+    a, b, inside = features(0), features(1, scale=1.5) + 0.3, np.arange(3, 21, 2)
+    masked = BUILDERS[name]("a", b, positions=inside)
+    alone = BUILDERS[name]("a", b)
+    np.testing.assert_allclose(value(masked, a), value(alone, a.reshape(1, 30, 4)[:, inside]), rtol=1e-5)
+    with pytest.raises(joi.InputError, match="position 20 does not exist"):
+        BUILDERS[name]("a", b, positions=[20]).check({"a": (4, 5, 4)})
 
 
 def test_feature_distance_and_content():
@@ -189,7 +202,7 @@ def test_gradient_against_pytorch(name):
     """An independent transcription in another framework: value and gradient to 1e-4."""
     import torch
 
-    a, b = features(0, (6, 6, 8)), features(1, (6, 6, 8)) + 0.3
+    a, b = (np.random.default_rng(k).standard_normal((6, 6, 8)).astype(np.float32) for k in (0, 1))  # no two are equal
     loss = BUILDERS[name]("a", b)
     mine, gradient = jax.value_and_grad(lambda x: loss({"a": x}, None))(jnp.asarray(a))
     leaf = torch.from_numpy(a).requires_grad_()
