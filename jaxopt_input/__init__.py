@@ -8,6 +8,7 @@ from jaxopt_input.networks import load
 from jaxopt_input.optimize import Solution, minimize
 from jaxopt_input.receptive import ReceptiveField, receptive_field
 from jaxopt_input.recipes.dream import dream
+from jaxopt_input.recipes.stylize import stylize, texture
 from jaxopt_input.recipes.units import visualize_units
 from jaxopt_input.recipes.visualize import visualize
 from jaxopt_input.redirect import redirect_relu
@@ -37,6 +38,8 @@ __all__ = [
     "projections",
     "receptive_field",
     "redirect_relu",
+    "stylize",
+    "texture",
     "transforms",
     "visualize",
     "visualize_units",

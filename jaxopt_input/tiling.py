@@ -308,3 +308,7 @@ def _backward(apply: Tiled, taps: tuple[str, ...], kept: Any, cotangents: dict[s
 
 
 _maps.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def tile_within(model, taps, image_shape, budget=None, optimizer_copies=8):  # TEMPORARY
+    return None, 0
