@@ -38,7 +38,7 @@ class Settings:
         tv_unit: what a weight of 1 is of Σ (dx² + dy²); None is the mean over pixels and colours.
         feature_scale: in published units, the authors' activations divided by this network's.
         optimizer: "lbfgs" or "adam".
-        memory: pairs that L-BFGS keeps.
+        history: pairs that L-BFGS keeps.
         learning_rate: of Adam.
         average: decay of the average of Adam's iterates that is the result; 0 takes the best iterate.
         parameterization: of the image, by name: "pixels" are clipped, "pixels-sigmoid" and "fourier" bounded smoothly,
@@ -63,7 +63,7 @@ class Settings:
     tv_unit: float | None = None
     feature_scale: float = 1.0
     optimizer: str = "lbfgs"
-    memory: int = 20
+    history: int = 20
     learning_rate: float = 0.02
     average: float = 0.0
     parameterization: str = "pixels-sigmoid"
@@ -224,7 +224,7 @@ def settle(preset: str | Settings, changes: Mapping[str, Any]) -> Settings:
     for name in ("content_weight", "tv_weight", "average", "first_steps", "smallest"):
         if getattr(s, name) < 0:
             raise InputError(f"{name} must be at least 0, not {getattr(s, name)!r}")
-    for name in ("feature_scale", "learning_rate", "style_scale", "memory", "steps"):
+    for name in ("feature_scale", "learning_rate", "style_scale", "history", "steps"):
         if not getattr(s, name) > 0:
             raise InputError(f"{name} must be above 0, not {getattr(s, name)!r}")
     if any(weight < 0 for weight in s.style_weights) or any(weight < 0 for _, weight in s.losses):

@@ -24,6 +24,7 @@ from jaxopt_input import images, optimizers
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.images.parameterization import check_images
 from jaxopt_input.losses import Loss
+from jaxopt_input.memory import free_bytes, tile_within
 from jaxopt_input.model import Model
 from jaxopt_input.optimize import Progress, Solution, _typed_key, minimize
 from jaxopt_input.receptive import receptive_field
@@ -32,7 +33,7 @@ from jaxopt_input.recipes.dream_settings import as_image, restricted
 from jaxopt_input.recipes.resize import resize
 from jaxopt_input.recipes.style_settings import TEXTURE, Settings, default_layers, layer_weights, settle
 from jaxopt_input.recipes.style_terms import content_loss, style_loss, variation_loss
-from jaxopt_input.tiling import tile_within, tiled
+from jaxopt_input.tiling import tiled
 
 COLOURS = ("style", "match", "luminance")
 CONTRAST = 0.2  # of the noise to start from where no style says it
@@ -121,7 +122,8 @@ def stylize(
         starts: how many results, from noise of their own; from an image all would be the same.
         key: a JAX key, the only source of randomness; `jax.random.key(0)` if None.
         dtype: of the network's activations, float32 or bfloat16.
-        memory: bytes to stay within: the network then runs on tiles, with the same result to rounding.
+        memory: bytes to stay within, half of what is free if None: where the image is too large for them, the network
+            runs on tiles, with the same result to rounding.
         frames: from the number of steps of a scale to those whose images are kept; None keeps none.
         devices: to run on; all local ones if None.
         on_progress: called as (evaluations done, evaluations in all, loss).
@@ -297,7 +299,9 @@ def _run(
     _check(job, shape)
     shapes = _scales(shape, s.smallest)
     steps = [s.first_steps if s.first_steps and n == 0 and len(shapes) > 1 else s.steps for n in range(len(shapes))]
-    run = _Run(job, key, starts, dtype, memory, list(devices or jax.local_devices())[:1], frames, on_scale)
+    devices = list(devices or jax.local_devices())[:1]
+    memory = free_bytes(devices) // 2 if memory is None else memory
+    run = _Run(job, key, starts, dtype, memory, devices, frames, on_scale)
     scales: list[Scale] = []
     films: list[np.ndarray] = []
     begin, solution = _first(job, None if initial is None else as_image(initial, model, "the initial image"),
@@ -325,7 +329,7 @@ class _Run(NamedTuple):
     key: jax.Array
     starts: int
     dtype: Any
-    memory: int | None
+    memory: int
     devices: list[jax.Device]
     frames: Callable[[int], Sequence[int]] | None
     on_scale: Any
@@ -339,12 +343,13 @@ def _scale(
     full = (*shape, job.model.info.image_shape[2])
     taps = tuple(dict.fromkeys((*(s.style_layers or ()), *(s.content_layers or ()))))
     model = restricted(job.model, taps)
-    tile, estimate = tile_within(model, taps, full, run.memory, optimizer_copies=_copies(s) * run.starts)
+    tile, estimate = tile_within(model, taps, full, run.memory // run.starts, _copies(s))
+    estimate *= run.starts
     if run.on_scale:
         run.on_scale(shape, estimate, tile)
     losses = _losses(job, shape, run.key, tile)
     updates = evaluations - 1  # the last value counts as well
-    optimizer = optimizers.lbfgs(s.memory)
+    optimizer = optimizers.lbfgs(s.history)
     if s.optimizer == "adam":
         optimizer = optimizers.adam(s.learning_rate, b2=0.99)
         optimizer = optimizers.averaged(optimizer, s.average) if s.average else optimizer
@@ -430,8 +435,8 @@ def _scales(shape: tuple[int, int], smallest: int) -> list[tuple[int, int]]:
 
 
 def _copies(s: Settings) -> int:
-    """How many images the optimizer keeps."""
-    return 2 * s.memory + 8 if s.optimizer == "lbfgs" else 8
+    """How often the optimizer's state holds the image."""
+    return 2 * s.history if s.optimizer == "lbfgs" else 3
 
 
 def _on_tiles(model: Model, taps: tuple[str, ...], shape: tuple[int, int, int], tile: int | None) -> Model:
