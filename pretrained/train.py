@@ -154,13 +154,13 @@ CONFIGS = {
     "cifar10": Config(
         dataset="cifar10",
         network=CIFAR10,
-        phases=(Phase(11, 32, 0.75), Phase(6, 32, 0.85, rate=0.1)),
+        phases=(Phase(11, 32, 0.75), Phase(8, 32, 0.85, rate=0.1)),
         evaluation=pgd50("linf", 8 / 255),
     ),
     "cifar10-robust": Config(
         dataset="cifar10",
         network=CIFAR10,
-        phases=(Phase(6, 32, 0.75),),
+        phases=(Phase(5, 32, 0.75),),
         evaluation=pgd50("linf", 8 / 255),
         adversary=Attack("linf", 8 / 255, 10 / 255, 1),
         begin="cifar10",
