@@ -235,7 +235,7 @@ def _tile(apply: Tiled, taps: tuple[str, ...], params: Any, image: jax.Array, ro
     def handed(tap: str) -> jax.Array:
         rows, columns = place[tap]
         sizes = (len(image), rows.width, columns.width, maps[tap].shape[-1])
-        return jax.lax.dynamic_slice(maps[tap], (0, rows.local(row), columns.local(column), 0), sizes)
+        return jax.lax.dynamic_slice(maps[tap], _corner(rows.local(row), columns.local(column)), sizes)
 
     return {tap: handed(tap) for tap in taps}
 
@@ -247,10 +247,20 @@ def _tiles(apply: Tiled) -> tuple[jax.Array, jax.Array]:
     return number // columns, number % columns
 
 
-def _at(apply: Tiled, row: Any, column: Any) -> tuple[Any, ...]:
+def _corner(row: Any, column: Any) -> tuple[jax.Array, ...]:
+    """Where a part begins in a batch; of one type, as slices ask for."""
+    return tuple(jnp.asarray(n, jnp.int32) for n in (0, row, column, 0))
+
+
+def _at(apply: Tiled, row: Any, column: Any) -> tuple[jax.Array, ...]:
     """Where a tile begins in a batch of images."""
     rows, columns = apply.units[0]
-    return 0, rows.axis.start(row), columns.axis.start(column), 0
+    return _corner(rows.axis.start(row), columns.axis.start(column))
+
+
+def _begin(units: tuple[Units, Units], row: Any, column: Any) -> tuple[jax.Array, ...]:
+    """Where what a tile hands over begins in a batch of maps."""
+    return _corner(units[0].begin(row), units[1].begin(column))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -262,8 +272,9 @@ def _maps(apply: Tiled, taps: tuple[str, ...], params: Any, images: jax.Array) -
     def one(maps: dict[str, jax.Array], tile: Any) -> tuple[dict[str, jax.Array], None]:
         image = jax.lax.dynamic_slice(images, _at(apply, *tile), size)
         parts = _tile(apply, taps, params, image, *tile)
-        begin = {tap: (0, *(units.begin(n) for units, n in zip(place[tap], tile, strict=True)), 0) for tap in taps}
-        return {tap: jax.lax.dynamic_update_slice(maps[tap], parts[tap], begin[tap]) for tap in taps}, None
+        return {
+            tap: jax.lax.dynamic_update_slice(maps[tap], parts[tap], _begin(place[tap], *tile)) for tap in taps
+        }, None
 
     image = jax.ShapeDtypeStruct(size, images.dtype)
     parts = jax.eval_shape(functools.partial(_tile, apply, taps), params, image, 0, 0)
@@ -290,10 +301,9 @@ def _backward(apply: Tiled, taps: tuple[str, ...], kept: Any, cotangents: dict[s
 
     def owned(tap: str, tile: Any) -> jax.Array:
         rows, columns = place[tap]
-        begin = (0, rows.begin(tile[0]), columns.begin(tile[1]), 0)
         sizes = (size[0], rows.width, columns.width, cotangents[tap].shape[-1])
         mine = rows.owned(tile[0])[:, None, None] & columns.owned(tile[1])[:, None]
-        return jnp.where(mine, jax.lax.dynamic_slice(cotangents[tap], begin, sizes), 0)
+        return jnp.where(mine, jax.lax.dynamic_slice(cotangents[tap], _begin(place[tap], *tile), sizes), 0)
 
     def one(total: jax.Array, tile: Any) -> tuple[jax.Array, None]:
         at = _at(apply, *tile)
@@ -303,7 +313,8 @@ def _backward(apply: Tiled, taps: tuple[str, ...], kept: Any, cotangents: dict[s
         added = jax.lax.dynamic_slice(total, at, size) + gradient
         return jax.lax.dynamic_update_slice(total, added, at), None
 
-    total = jax.lax.scan(one, jnp.zeros(images.shape, jnp.float32), _tiles(apply))[0]  # sums of bfloat16 in float32
+    dtype = jnp.promote_types(images.dtype, jnp.float32)  # what tiles share is added up: not in bfloat16
+    total = jax.lax.scan(one, jnp.zeros(images.shape, dtype), _tiles(apply))[0]
     return None, total.astype(images.dtype)
 
 
