@@ -106,6 +106,21 @@ def _fixed(model: Model) -> int:
     return OWN + 2 * parameters
 
 
+def estimate(model: Model, taps: Sequence[str], image_shape: Sequence[int], optimizer_copies: int = 2) -> int:
+    """All that a process takes which optimises one image, in bytes, before anything is compiled.
+
+    Args:
+        model, taps, optimizer_copies: see `image_bytes`.
+        image_shape: (height, width, channels) of the image, and of what the network sees.
+
+    Example:
+        >>> import jaxopt_input as joi
+        >>> estimate(joi.load("tin100"), ("block3",), (64, 64, 3)) >> 20
+        773
+    """
+    return _fixed(model) + image_bytes(model, tuple(taps), image_shape, image_shape, optimizer_copies)
+
+
 def images_within(budget: int, each: int, model: Model, kept: int = 0) -> int:
     """How many images of `each` bytes fit a budget, besides the parameters, what is kept, and the program itself.
 
@@ -146,17 +161,17 @@ def tile_within(
         >>> import jaxopt_input as joi
         >>> model = joi.load("tin100")
         >>> [tile_within(model, ("block3",), (2048, 2048, 3), gib << 30)[0] for gib in (4, 3, 2)]
-        [None, 1024, 512]
+        [None, 1024, 768]
     """
     height, width, channels = image_shape
     shape, taps = (int(height), int(width), int(channels)), tuple(taps)
     least = 0
     for tile in (None, *(tile for tile in TILES if tile < max(shape[:2]))):
         cut = model if tile is None else tiled(model, taps, shape, tile)
-        estimate = _fixed(model) + image_bytes(cut, taps, shape, shape, optimizer_copies)
-        if estimate <= budget:
-            return tile, estimate
-        least = min(least or estimate, estimate)
+        taken = estimate(cut, taps, shape, optimizer_copies)
+        if taken <= budget:
+            return tile, taken
+        least = min(least or taken, taken)
     size = f"{height}x{width}"
     raise InputError(
         f"a memory of {budget >> 20} MiB is too little: an image of {size} takes {math.ceil(least / 2**20)} MiB at "
