@@ -428,13 +428,15 @@ def _begin(
         else:
             theta = program.image.encode(first)
         theta = _project(program, trees, lanes, theta)
-        optimizer = _fresh(program, trees, lanes, theta) if past is None else past
+        if past is None:
+            begin = targets.vmap_lanes(lambda o, t: _build(program, o).init(t), trees.optimizer, target)
+            past = begin(theta)
         n = target.shape[0]
         zeros = jnp.zeros(n)
         carried = (zeros, jax.tree.map(jnp.zeros_like, theta), zeros > 0) if _searches(trees) else ()
         return lanes, _State(
             theta=theta,
-            optimizer=optimizer,
+            optimizer=past,
             history=jnp.zeros((n, program.steps + 1)),
             best_theta=theta,
             best_loss=zeros + jnp.inf,
@@ -616,10 +618,13 @@ def _search(
     start = (jnp.int32(0), first, (s.theta, value, gradient), s.evaluations)
     _, b, (theta, value, gradient), evaluations = jax.lax.while_loop(unfinished, attempt, start)
     failed = active & (b.low == 0) & (evaluations < budget)
-    anew = failed & descends & (optax.tree_utils.tree_get(s.optimizer, "count") > 0)
+    anew = failed & descends & (s.optimizer.count > 0)
     return s._replace(
         theta=theta,
-        optimizer=_where(anew, _fresh(program, trees, lanes, theta), optimizer),
+        optimizer=optimizer._replace(  # pairs of weight 0 count for nothing: no need to touch them
+            count=jnp.where(anew, 0, optimizer.count),
+            weights_memory=jnp.where(anew[:, None], 0, optimizer.weights_memory),
+        ),
         restarts=s.restarts + anew,
         evaluations=evaluations,
         carried=(value, gradient, settled | (failed & ~anew)),
@@ -663,11 +668,6 @@ def _couple(program: _Program, tree: Any) -> Any:
         return jnp.broadcast_to(grouped.mean(1, keepdims=True), grouped.shape).reshape(x.shape)
 
     return program.image.couple(tree, mean)
-
-
-def _fresh(program: _Program, trees: _Trees, lanes: _Lanes, theta: Any) -> Any:
-    """The optimizer's state before its first update, one a lane."""
-    return targets.vmap_lanes(lambda o, t: _build(program, o).init(t), trees.optimizer, lanes.target)(theta)
 
 
 def _build(program: _Program, optimizer: Any) -> optax.GradientTransformationExtraArgs:

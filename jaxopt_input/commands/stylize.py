@@ -46,7 +46,9 @@ OPTIONS = (
     click.option("--starts", type=click.IntRange(min=1), default=1, help="Results, each from noise of its own."),
     click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers."),
     click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the activations."),
-    click.option("--memory", metavar="AMOUNT", help="What it may take, such as 4GiB.  [default: half of the free]"),
+    click.option("--memory", metavar="AMOUNT", help=(
+        "What it may take, such as 4GiB.  [default: half of the free, at most 4GiB of a CPU's]"
+    )),
     click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help="What to run on."),
     click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder."),
 )  # fmt: skip
@@ -136,7 +138,7 @@ def _synthesize(
     import jax
 
     from jaxopt_input import networks
-    from jaxopt_input.memory import free_bytes, parse_bytes
+    from jaxopt_input.memory import parse_bytes
     from jaxopt_input.report.animation import animation_steps, check_format
     from jaxopt_input.report.run import check_folder, compile_seconds
     from jaxopt_input.report.stylize import write_stylized
@@ -172,7 +174,7 @@ def _synthesize(
             key=jax.random.key(seed),
             starts=starts,
             dtype=dtype,
-            memory=parse_bytes(memory) if memory else free_bytes(devices) // 2,
+            memory=parse_bytes(memory) if memory else None,
             frames=(lambda steps: animation_steps(steps, 24)) if animate else None,
             devices=devices,
             on_progress=on_progress,

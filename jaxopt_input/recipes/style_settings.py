@@ -38,7 +38,7 @@ class Settings:
         tv_unit: what a weight of 1 is of Σ (dx² + dy²); None is the mean over pixels and colours.
         feature_scale: in published units, the authors' activations divided by this network's.
         optimizer: "lbfgs" or "adam".
-        history: pairs that L-BFGS keeps.
+        history: pairs that L-BFGS keeps; half or a quarter of them where memory is short.
         learning_rate: of Adam.
         average: decay of the average of Adam's iterates that is the result; 0 takes the best iterate.
         parameterization: of the image, by name: "pixels" are clipped, "pixels-sigmoid" and "fourier" bounded smoothly,

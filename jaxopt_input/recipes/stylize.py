@@ -8,6 +8,7 @@ computed once a scale and handed over as arrays.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -36,8 +37,9 @@ from jaxopt_input.recipes.style_terms import content_loss, style_loss, variation
 from jaxopt_input.tiling import tiled
 
 COLOURS = ("style", "match", "luminance")
-CONTRAST = 0.2  # of the noise to start from where no style says it
 GREY = 1e-3  # of the nearly grey one
+MOST = 4 << 30  # bytes of main memory that a run takes unless told otherwise
+LEAST_HISTORY = 5  # pairs of L-BFGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +124,8 @@ def stylize(
         starts: how many results, from noise of their own; from an image all would be the same.
         key: a JAX key, the only source of randomness; `jax.random.key(0)` if None.
         dtype: of the network's activations, float32 or bfloat16.
-        memory: bytes to stay within, half of what is free if None: where the image is too large for them, the network
-            runs on tiles, with the same result to rounding.
+        memory: bytes to stay within; if None half of what is free, and at most 4 GiB of main memory. Where the image is
+            too large for them, the network runs on tiles, with the same result to rounding.
         frames: from the number of steps of a scale to those whose images are kept; None keeps none.
         devices: to run on; all local ones if None.
         on_progress: called as (evaluations done, evaluations in all, loss).
@@ -300,7 +302,8 @@ def _run(
     shapes = _scales(shape, s.smallest)
     steps = [s.first_steps if s.first_steps and n == 0 and len(shapes) > 1 else s.steps for n in range(len(shapes))]
     devices = list(devices or jax.local_devices())[:1]
-    memory = free_bytes(devices) // 2 if memory is None else memory
+    if memory is None:
+        memory = min(free_bytes(devices) // 2, MOST if devices[0].platform == "cpu" else free_bytes(devices))
     run = _Run(job, key, starts, dtype, memory, devices, frames, on_scale)
     scales: list[Scale] = []
     films: list[np.ndarray] = []
@@ -343,13 +346,13 @@ def _scale(
     full = (*shape, job.model.info.image_shape[2])
     taps = tuple(dict.fromkeys((*(s.style_layers or ()), *(s.content_layers or ()))))
     model = restricted(job.model, taps)
-    tile, estimate = tile_within(model, taps, full, run.memory // run.starts, _copies(s))
+    history, tile, estimate = _within(model, taps, full, run.memory // run.starts, s)
     estimate *= run.starts
     if run.on_scale:
         run.on_scale(shape, estimate, tile)
     losses = _losses(job, shape, run.key, tile)
     updates = evaluations - 1  # the last value counts as well
-    optimizer = optimizers.lbfgs(s.history)
+    optimizer = optimizers.lbfgs(history)
     if s.optimizer == "adam":
         optimizer = optimizers.adam(s.learning_rate, b2=0.99)
         optimizer = optimizers.averaged(optimizer, s.average) if s.average else optimizer
@@ -434,9 +437,18 @@ def _scales(shape: tuple[int, int], smallest: int) -> list[tuple[int, int]]:
     return [_fit(shape, round(longest / 2 ** (n / 2))) for n in reversed(range(1, count))] + [shape]
 
 
-def _copies(s: Settings) -> int:
-    """How often the optimizer's state holds the image."""
-    return 2 * s.history if s.optimizer == "lbfgs" else 3
+def _within(
+    model: Model, taps: tuple[str, ...], shape: tuple[int, int, int], memory: int, s: Settings
+) -> tuple[int, int | None, int]:
+    """(history, tile, bytes) for an image: L-BFGS remembers less where its pairs of images alone would be too much."""
+    if s.optimizer != "lbfgs":
+        return s.history, *tile_within(model, taps, shape, memory, optimizer_copies=3)
+    for history in (s.history, s.history // 2, s.history // 4):
+        if history >= LEAST_HISTORY:
+            with contextlib.suppress(InputError):
+                return history, *tile_within(model, taps, shape, memory, 2 * history)
+    history = min(s.history, LEAST_HISTORY)
+    return history, *tile_within(model, taps, shape, memory, 2 * history)
 
 
 def _on_tiles(model: Model, taps: tuple[str, ...], shape: tuple[int, int, int], tile: int | None) -> Model:
