@@ -153,7 +153,7 @@ def sgd(learning_rate: Any = 1.0, momentum: Any = None) -> Optimizer:
     return optimizer("sgd", learning_rate, **({} if momentum is None else {"momentum": momentum}))
 
 
-def lbfgs(memory: int = 10) -> Optimizer:
+def lbfgs(memory: int = 20) -> Optimizer:
     """L-BFGS with a weak Wolfe line search, one evaluation of the network a trial for all starts at once.
 
     Needs no learning rate. Every trial is counted in `Solution.evaluations`.

@@ -66,7 +66,7 @@ class Settings:
     history: int = 20
     learning_rate: float = 0.02
     average: float = 0.0
-    parameterization: str = "pixels-sigmoid"
+    parameterization: str = "pixels"
     steps: int = 200
     first_steps: int = 0
     smallest: int = 0
@@ -155,7 +155,6 @@ PRESETS: dict[str, Settings] = {
         units="published",
         optimizer="adam",
         average=0.99,
-        parameterization="pixels",
         steps=500,
         first_steps=1000,
         smallest=128,
