@@ -44,13 +44,14 @@ from jaxopt_input.networks.small import SmallNet
 class Phase(NamedTuple):
     """Some epochs on crops of at least `min_area` of a photograph, resampled to `size` x `size` pixels.
 
-    A phase with a `rate` begins the schedule anew, with this peak: a warm restart.
+    A phase with a `rate` begins the schedule anew, with this peak: a warm restart. A `plain` one leaves the colours.
     """
 
     epochs: int
     size: int
     min_area: float
     rate: float | None = None
+    plain: bool = False
 
 
 class Attack(NamedTuple):
@@ -154,7 +155,7 @@ CONFIGS = {
     "cifar10": Config(
         dataset="cifar10",
         network=CIFAR10,
-        phases=(Phase(11, 32, 0.75), Phase(8, 32, 0.85, rate=0.1)),
+        phases=(Phase(11, 32, 0.75), Phase(4, 32, 0.85, rate=0.1), Phase(4, 32, 0.95, plain=True)),
         evaluation=pgd50("linf", 8 / 255),
     ),
     "cifar10-robust": Config(
@@ -434,7 +435,7 @@ def train_step(
     settings = config.value
     network = SmallNet(**settings.network, norm=True)
     key = jax.random.fold_in(jax.random.key(settings.seed), state["step"])
-    images = augment(key, images, phase, settings.colour, settings.mirror)
+    images = augment(key, images, phase, 0.0 if phase.plain else settings.colour, settings.mirror)
     if attack := settings.adversary:
         clean, start = images, random_start(jax.random.fold_in(key, 1), attack, images)
         folded = fold(state["variables"])  # with the running statistics: half the time of batch statistics
@@ -685,7 +686,8 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
     jax.eval_shape(lambda x: taps.update(network.apply({"params": params}, x)), image)
     phases = "; ".join(
         f"{p.epochs} at {p.size}x{p.size} (crops of {p.min_area:.0%} and more)"
-        + (f", the schedule begun anew with peak rate {p.rate}" * (p.rate is not None))
+        + f", the schedule begun anew with peak rate {p.rate}" * (p.rate is not None)
+        + ", colours unchanged" * p.plain
         for p in config.phases
     )
     colour = f", contrast and brightness (±{config.colour:.0%})" if config.colour else ""
