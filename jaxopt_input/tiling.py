@@ -65,7 +65,7 @@ class Units:
     Attributes:
         axis: the cut.
         stride: in pixels.
-        first: the first unit whose field does not begin before the tile.
+        first: the first unit whose field does not begin before the tile; 0 where there is one tile.
         count: the number of units of the image.
     """
 
@@ -109,7 +109,9 @@ def _cut(size: int, fields: Sequence[tuple[int, int, int]], counts: Sequence[int
     tiles = max(1, -(-(size - margin) // tile))
     step = -(-(size - margin) // tiles // grid) * grid
     extent = step + margin + (size - step - margin) % grid
-    return (Axis(size, extent, step) if tiles > 1 and extent < size else Axis(size, size, grid)), first
+    if tiles == 1 or extent >= size:
+        return Axis(size, size, grid), [0] * len(first)  # one tile hands over everything
+    return Axis(size, extent, step), first
 
 
 @dataclasses.dataclass(frozen=True)

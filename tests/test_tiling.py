@@ -94,13 +94,12 @@ def test_the_same_as_on_the_whole_image(name):
     np.testing.assert_allclose(gradient, expected, atol=1e-10 * np.abs(expected).max(), rtol=0)
 
 
-@pytest.mark.parametrize("tile", [8, 13, 16, 40])
-def test_any_size_and_tile_in_32_bits(tile):
-    for height in range(42, 50):
-        images = jax.random.uniform(jax.random.key(height), (1, height, 61, 3))
-        large = tiled(TOY, ("0", "2"), images.shape[1:], tile)
-        maps, gradient = value_and_gradient(large, ("0", "2"), images)
-        expected_maps, expected = value_and_gradient(TOY, ("0", "2"), images)
+@pytest.mark.parametrize("height", [42, 45, 47])
+def test_any_size_and_tile_in_32_bits(height):
+    images = jax.random.uniform(jax.random.key(height), (1, height, 61, 3))
+    expected_maps, expected = value_and_gradient(TOY, ("0", "2"), images)
+    for tile in (9, 16, 40):
+        maps, gradient = value_and_gradient(tiled(TOY, ("0", "2"), images.shape[1:], tile), ("0", "2"), images)
         for tap in maps:
             np.testing.assert_allclose(maps[tap], expected_maps[tap], atol=1e-5)
         np.testing.assert_allclose(gradient, expected, atol=1e-5 * np.abs(expected).max())
