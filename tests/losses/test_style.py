@@ -1,7 +1,5 @@
 """Style and inversion losses: identities between them, closed forms, gradients, and an independent transcription."""
 
-import importlib.util
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -191,7 +189,7 @@ def test_mistakes_are_named(call, message):
         call()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch")
+@pytest.mark.torch
 @pytest.mark.parametrize("name", ["gram", "mean", "covariance", "batch-norm", "mmd gaussian", "sliced", "histogram"])
 def test_gradient_against_pytorch(name):
     """An independent transcription in another framework: value and gradient to 1e-4."""
