@@ -222,8 +222,8 @@ def test_losses_of_features(net, layer):
     """Values and gradients to 1e-4; where float32 cannot decide, in float64.
 
     Rounding turns a gradient where two elements of a pooling window, a sum and the ReLU's zero, or two numbers that are
-    sorted agree to the last bits, and it blurs the smallest singular values in the Wasserstein distance. In float64 what
-    remains, up to 2e-5, is the rounding of a loss's target, which is kept in float32.
+    sorted agree to the last bits, and it blurs the smallest singular values in the Wasserstein distance. What remains
+    in float64, up to 2e-5, is the rounding of a loss's target, which is kept in float32.
     """
     single = differences(net, layer, "float32")
     print(net, layer, "float32", single)
