@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -25,6 +26,15 @@ def toy_apply(params, image, taps):
     second = conv(first, params["b"])
     out = {"first": first, "second": second, "logits": second.mean((1, 2)) @ params["c"]}
     return {tap: out[tap] for tap in taps}
+
+
+def pytest_collection_modifyitems(items):
+    """Tests against PyTorch are skipped where it, or torchvision, is not installed."""
+    if all(map(importlib.util.find_spec, ("torch", "torchvision"))):
+        return
+    for item in items:
+        if item.get_closest_marker("torch"):
+            item.add_marker(pytest.mark.skip(reason="needs PyTorch: pip install -r tests/requirements-torch.txt"))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """Style and inversion losses: identities between them, closed forms, gradients, and an independent transcription."""
 
-import importlib.util
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,6 +100,14 @@ def test_against_a_transcription_also_for_another_size(name, shape):
     np.testing.assert_allclose(value(BUILDERS[name]("a", b), a), numpy_transcription(name, a, b), rtol=2e-4)
 
 
+def test_wasserstein_of_fewer_positions_than_channels():
+    """Singular covariances, as in deep layers: no digits are lost to roots of eigenvalues that are all rounding."""
+    a, b = features(0, (4, 4, 100)), features(1, (3, 5, 100), 1.5) + 0.3
+    loss = losses.wasserstein_gaussian("a", b)
+    np.testing.assert_allclose(value(loss, a), numpy_transcription("wasserstein", a, b), rtol=2e-5)
+    assert np.isfinite(jax.grad(lambda x: loss({"a": x}, None))(jnp.asarray(b))).all()
+
+
 def test_sliced_distance_in_one_dimension_is_the_histogram():
     a, b = features(0, (5, 5, 1)), features(1, (5, 5, 1)) + 1
     sliced = losses.sliced_wasserstein("a", b, KEY, 3)  # every direction is ±1
@@ -196,7 +202,7 @@ def test_mistakes_are_named(call, message):
         call()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch")
+@pytest.mark.torch
 @pytest.mark.parametrize("name", ["gram", "mean", "covariance", "batch-norm", "mmd gaussian", "sliced", "histogram"])
 def test_gradient_against_pytorch(name):
     """An independent transcription in another framework: value and gradient to 1e-4."""
