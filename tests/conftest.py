@@ -102,6 +102,11 @@ def build():
     params = jax.random.normal(jax.random.key(0), (3, 3, 3, 5)).at[..., 4].set(0)
     return joi.from_function(apply, params, image_shape=(16, 16, 3), taps=("first", "logits"), labels=tuple("abcde"))
 
+def steep():
+    def apply(params, image, taps):
+        return {"logits": jnp.log(image.mean((1, 2)) - 0.5)}
+    return joi.from_function(apply, 0.0, image_shape=(8, 8, 3), taps=("logits",), labels=tuple("abc"))
+
 def cliff():
     def apply(params, image, taps):
         return {"logits": jnp.log(image.mean((1, 2)) - 0.49)}
