@@ -36,7 +36,11 @@ FACTORIES: dict[str, tuple[Callable[..., optax.GradientTransformation], float]] 
     "yogi": (optax.yogi, 0.05),
 }
 NAMES = (*FACTORIES, "lbfgs")
-_PUBLISHED = {"mahendran": rules.mahendran, "yosinski": rules.yosinski}  # in pixels from 0 to 255, by their builders
+# Those of papers, in pixels from 0 to 255, have builders of their own.
+_PUBLISHED: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "mahendran": rules.mahendran,
+    "yosinski": rules.yosinski,
+}
 
 
 @traced

@@ -130,5 +130,5 @@ def write_module(tmp_path, monkeypatch):
 
 @pytest.fixture
 def toy_nets(write_module) -> Path:
-    """A folder with `toy_nets.py`: `build`, whose channel first:4 is dead, and `cliff`, which is not always finite."""
+    """A folder with `toy_nets.py`: `build`, whose channel first:4 is dead; `cliff`, `steep`, not finite everywhere."""
     return write_module("toy_nets", TOY_NETS)
