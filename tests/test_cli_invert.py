@@ -41,7 +41,7 @@ def test_files(invert, tmp_path):
         assert result["loss"]["last"] < result["loss"]["first"]
     least = min(r["error"]["first"] for r in info["results"][:2])
     assert info["error"]["first"] == {"first": least}
-    assert f"first: error {100 * least:.3g} %" in done.output
+    assert f"error at first {100 * least:.3g} %" in done.output
     assert {p.name for p in (tmp_path / "out").iterdir()} == {*info["files"], "run.json"}
     assert Image.open(tmp_path / "out" / info["original"]).size == (16, 16)
     assert Image.open(tmp_path / "out" / info["results"][0]["image"]).text["target"] == "first"
@@ -83,7 +83,7 @@ def test_region_and_options(invert, tmp_path):
         (("--layer", "logits", "--region", "0,0,8,8"), 1, "no positions"),
         (("--layer", "first", "--channels", "4:5"), 1, "zero where it counts"),
         (("--layer", "first", "--learning-rate", "0.1"), 1, "line search"),
-        (("--layer", "first", "--regularizer", "l3=1"), 1, "nearest: l2"),
+        (("--layer", "first", "--regularizer", "alfa-norm=1"), 1, "nearest: alpha-norm"),
         (("--layer", "first", "--regularizer", "l2^3=1"), 1, "no exponent"),
         (("--layer", "first", "--regularizer", "alpha-norm^0=1"), 1, "positive"),
         (("--layer", "first", "--animate", "avi"), 1, "gif, webp, mp4"),
