@@ -240,8 +240,8 @@ def mahendran(learning_rate: Any, decay: Any = 0.9) -> Optimizer:
     """Mahendran and Vedaldi's momentum on gradients that are divided by their recent size.
 
     In their units, x = 255 · image and g the gradient by x: G ← decay · G + g², v ← decay · v − g/(1/rate + √G),
-    x ← x + v. Where the rate is large, this is a step of at most one level, that of √(1 − decay) in the long run, times
-    1/(1 − decay); where it is small, plain momentum.
+    x ← x + v. Where the rate is large, a pixel moves by about a level a step however small its gradient; where it is
+    small, this is plain momentum.
 
     Args:
         learning_rate: of pixels from 0 to 255.

@@ -72,7 +72,8 @@ def invert(
 
     from jaxopt_input import data, images, networks, optimizers
     from jaxopt_input.memory import free_bytes, parse_bytes
-    from jaxopt_input.recipes import invert as recipe
+    from jaxopt_input.recipes import parts
+    from jaxopt_input.recipes.invert import invert
     from jaxopt_input.recipes.invert_presets import preset
     from jaxopt_input.recipes.presets import regularizer
     from jaxopt_input.recipes.visualize import sized
@@ -87,8 +88,8 @@ def invert(
     devices, penalties = devices_of(device), [regularizer(text) for text in regularizers]
     options: dict[str, Any] = {
         "preset": preset_name,
-        "channels": recipe.parse_channels(channels) if channels else None,
-        "region": recipe.parse_region(region) if region else None,
+        "channels": parts.parse_channels(channels) if channels else None,
+        "region": parts.parse_region(region) if region else None,
         "parameterization": images.by_name(parameterization) if parameterization else None,
         "optimizer": optimizers.optimizer(optimizer_name) if optimizer_name else None,
         "regularizer": sum(penalties[1:], penalties[0]) if penalties else None,
@@ -101,7 +102,7 @@ def invert(
         photograph = data.read_image(image, shape)
         if animate:
             options["snapshots"] = animation_steps(steps or preset(preset_name, shape, 1.0, 1.0).steps)
-        found = recipe.invert(
+        found = invert(
             model,
             photograph,
             layers,

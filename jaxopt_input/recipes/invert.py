@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,12 +25,10 @@ from jaxopt_input.model import Model
 from jaxopt_input.optimize import Progress, Solution, _count, minimize
 from jaxopt_input.optimizers import Optimizer
 from jaxopt_input.projections import Projection
-from jaxopt_input.receptive import receptive_field
 from jaxopt_input.recipes.dream_settings import as_image, restricted
 from jaxopt_input.recipes.invert_presets import Preset, preset
+from jaxopt_input.recipes.parts import Region, positions_in, weight_of
 from jaxopt_input.recipes.visualize import reordered
-
-Region = tuple[int, int, int, int]
 
 
 class Term(NamedTuple):
@@ -127,7 +124,7 @@ def invert(
         parameterization: of the image to be found, such as `images.pixels()`.
         optimizer, projection: see `minimize`.
         learning_rate: of the optimizer, in place of its own; of the first stage where a preset has several.
-        regularizer: a loss to add, such as `1e-6 * losses.total_variation()`.
+        regularizer: a loss to add in place of the preset's, such as `1e-6 * losses.total_variation()`.
         snapshots: see `minimize`.
         key: a JAX key; `jax.random.key(0)` if None.
         on_progress: see `minimize`.
@@ -148,10 +145,10 @@ def invert(
     Example:
         >>> import jaxopt_input as joi
         >>> photograph = np.random.default_rng(0).uniform(size=(32, 32, 3)).astype(np.float32)
-        >>> found = invert(joi.load("tin100"), photograph, ["block1", "block1+block2"], starts=2, steps=8)
+        >>> found = invert(joi.load("tin100"), photograph, ["conv1", "conv1+block2"], starts=2, steps=8)
         >>> [rung.name for rung in found.rungs], found.rungs[0].solution.best_image.shape
-        (['block1', 'block1+block2'], (2, 32, 32, 3))
-        >>> bool((found.rungs[0].error["block1"] < 1).all())
+        (['conv1', 'conv1+block2'], (2, 32, 32, 3))
+        >>> bool((found.rungs[0].error["conv1"] < 1).all())
         True
     """
     ladder = parse_ladder(layers, model)
@@ -160,11 +157,10 @@ def invert(
     chosen = {name: _settled(preset, model, image.shape, terms) for name, terms in ladder.items()}
     model = restricted(model, taps)  # deeper layers may be empty at this size
     shapes = model.layers(image.shape)
-    weights = {tap: _weight(tap, shapes[tap], channels) for tap in taps}
-    positions = None
+    positions: dict[str, Region] = {}
     if region is not None:
         positions = {tap: positions_in(model, tap, region, image.shape, shapes[tap]) for tap in taps}
-        weights = {tap: _within(weights[tap], positions[tap]) for tap in taps}
+    weights = {tap: weight_of(tap, shapes[tap], channels, positions.get(tap)) for tap in taps}
     target = features(model, image, taps)
     key = jax.random.key(0) if key is None else key
     counts = {name: _count("steps", one.steps if steps is None else steps) for name, one in chosen.items()}
@@ -198,7 +194,7 @@ def invert(
                 solution,
                 _errors(model, solution.best_image, taps, target, weights, layers),
                 _errors(model, to_uint8(solution.best_image) / np.float32(255), taps, target, weights, layers),
-                positions and {layer: positions[layer] for layer in layers},
+                {layer: positions[layer] for layer in layers} if positions else None,
             )
             for name, layers, solution in rungs
         ),
@@ -217,8 +213,8 @@ def parse_ladder(layers: str | Sequence[str], model: Model) -> dict[str, list[Te
 
     Example:
         >>> import jaxopt_input as joi
-        >>> parse_ladder(["block1", "2*block1+block2"], joi.load("tin100"))["2*block1+block2"]
-        [Term(layer='block1', weight=2.0), Term(layer='block2', weight=1.0)]
+        >>> parse_ladder(["conv1", "2*conv1+block2"], joi.load("tin100"))["2*conv1+block2"]
+        [Term(layer='conv1', weight=2.0), Term(layer='block2', weight=1.0)]
     """
     ladder: dict[str, list[Term]] = {}
     for text in [layers] if isinstance(layers, str) else list(layers):
@@ -309,99 +305,6 @@ def _errors(
         layer: np.array([relative_error(np.asarray(one[layer][0]), target[layer], weights[layer]) for one in each])
         for layer in layers
     }
-
-
-# ---- part of the features --------------------------------------------------------------------------------------------
-
-
-def parse_channels(text: str) -> tuple[int, int]:
-    """(first, past the last) of "A:B".
-
-    Example:
-        >>> parse_channels("0:48")
-        (0, 48)
-    """
-    first, _, last = text.partition(":")
-    if not (re.fullmatch(r"\s*\d+\s*", first) and re.fullmatch(r"\s*\d+\s*", last)):
-        raise InputError(f"a group of channels is FIRST:PAST-THE-LAST, such as 0:48, not {text!r}")
-    return int(first), int(last)
-
-
-def parse_region(text: str) -> Region:
-    """(y0, x0, y1, x1) of "Y0,X0,Y1,X1".
-
-    Example:
-        >>> parse_region("80,80,144,144")
-        (80, 80, 144, 144)
-    """
-    numbers = text.split(",")
-    if len(numbers) != 4 or not all(re.fullmatch(r"\s*\d+\s*", number) for number in numbers):
-        raise InputError(f"a region is Y0,X0,Y1,X1 in pixels of the image, such as 80,80,144,144, not {text!r}")
-    y0, x0, y1, x1 = map(int, numbers)
-    return y0, x0, y1, x1
-
-
-def positions_in(model: Model, layer: str, region: Region, image_shape: Shape, shape: Sequence[int]) -> Region:
-    """Which positions of a layer's map have the centre of their receptive field in a rectangle of the image.
-
-    Args:
-        model: the network.
-        layer: the tap.
-        region: (y0, x0, y1, x1) in pixels, the last two past the end.
-        image_shape: (height, width, channels).
-        shape: of the layer.
-
-    Returns:
-        (first row, first column, past the last row, past the last column).
-
-    Raises:
-        InputError: for a region that is empty, outside the image, or holds no centre; for a layer without positions, or
-            whose receptive field is not known.
-
-    Example:
-        >>> import jaxopt_input as joi
-        >>> model = joi.from_function(lambda p, x, taps: {"all": x}, (), image_shape=(8, 8, 3), taps=("all",))
-        >>> positions_in(model, "all", (2, 3, 4, 6), (8, 8, 3), (8, 8, 3))
-        (2, 3, 4, 6)
-    """
-    text = ",".join(map(str, region))
-    for low, high, side in ((region[0], region[2], image_shape[0]), (region[1], region[3], image_shape[1])):
-        if not 0 <= low < high <= side:
-            size = f"{image_shape[0]} rows and {image_shape[1]} columns"
-            raise InputError(f"the region {text} is empty or leaves the image, which has {size}: give Y0,X0,Y1,X1")
-    field = receptive_field(model, layer, image_shape)
-    if len(shape) != 3 or 0 in field.stride:
-        raise InputError(f"layer {layer} has no positions that a region could choose from: name a layer before it")
-    ends = []
-    for axis in (0, 1):
-        centres = field.offset[axis] + field.stride[axis] * np.arange(shape[axis]) + field.size[axis] / 2
-        inside = np.flatnonzero((region[axis] <= centres) & (centres < region[axis + 2]))
-        if not inside.size:
-            stride = f"{field.stride[0]} x {field.stride[1]}"
-            raise InputError(f"no position of layer {layer} lies in the region {text}: they are {stride} pixels apart")
-        ends.append((int(inside[0]), int(inside[-1]) + 1))
-    (top, bottom), (left, right) = ends
-    return top, left, bottom, right
-
-
-def _weight(layer: str, shape: Sequence[int], channels: tuple[int, int] | None) -> np.ndarray:
-    """`[H, W, C]`: 1 for the features of the channels, 0 for others."""
-    weight = np.ones(shape if len(shape) == 3 else (1, 1, int(np.prod(shape))), np.float32)
-    if channels is not None:
-        first, last = channels
-        if not 0 <= first < last <= weight.shape[-1]:
-            have = f"layer {layer} has channels 0 to {weight.shape[-1] - 1}"
-            raise InputError(f"the channels {first}:{last} are empty or outside the layer: {have}")
-        weight[..., :first] = weight[..., last:] = 0
-    return weight
-
-
-def _within(weight: np.ndarray, positions: Region) -> np.ndarray:
-    """The weight, 0 outside the positions."""
-    top, left, bottom, right = positions
-    inside = np.zeros_like(weight)
-    inside[top:bottom, left:right] = 1
-    return weight * inside
 
 
 # ---- stages ----------------------------------------------------------------------------------------------------------

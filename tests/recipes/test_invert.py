@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import jaxopt_input as joi
-from jaxopt_input.recipes.invert import invert, parse_channels, parse_ladder, parse_region, positions_in
+from jaxopt_input.recipes.invert import invert, parse_ladder
 from jaxopt_input.recipes.invert_presets import preset, sigma_2015
+from jaxopt_input.recipes.parts import parse_channels, parse_region, positions_in
 
 SHAPE = (12, 10, 3)
 
