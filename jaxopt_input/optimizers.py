@@ -36,11 +36,16 @@ FACTORIES: dict[str, tuple[Callable[..., optax.GradientTransformation], float]] 
     "yogi": (optax.yogi, 0.05),
 }
 NAMES = (*FACTORIES, "lbfgs")
+# Those of papers, in pixels from 0 to 255, have builders of their own.
+_PUBLISHED: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "mahendran": rules.mahendran,
+    "yosinski": rules.yosinski,
+}
 
 
 @traced
 class Optimizer:
-    """An Optax factory by name and its hyperparameters; made by `optimizer`, `adam`, `sgd`, `lbfgs`, `yosinski`.
+    """An Optax factory by name and its hyperparameters; made by `optimizer` or a builder below.
 
     `average` is the decay of the moving average of θ that `averaged` keeps beside it.
     """
@@ -54,7 +59,7 @@ class Optimizer:
         """The Optax transformation with these hyperparameters; for L-BFGS, the direction without its line search."""
         if self.name == "lbfgs":
             return optax.with_extra_args_support(optax.scale_by_lbfgs(memory_size=self.memory))
-        factory = rules.yosinski if self.name == "yosinski" else FACTORIES[self.name][0]
+        factory = _PUBLISHED[self.name] if self.name in _PUBLISHED else FACTORIES[self.name][0]
         rule = optax.with_extra_args_support(factory(**self.hyperparameters))
         return rule if self.average is None else rules.averaging(rule, self.average)
 
@@ -266,6 +271,34 @@ def yosinski(
         if not isinstance(value, jax.core.Tracer) and not np.all((numbers[name] >= low) & (numbers[name] <= high)):
             raise InputError(f"{name} is from {low:g} to {high:g}, not {value!r}")
     return Optimizer("yosinski", hyperparameters=numbers)
+
+
+def mahendran(learning_rate: Any, decay: Any = 0.9) -> Optimizer:
+    """Mahendran and Vedaldi's momentum on gradients that are divided by their recent size.
+
+    In their units, x = 255 · image and g the gradient by x: G ← decay · G + g², v ← decay · v − g/(1/rate + √G),
+    x ← x + v. Where the rate is large, a pixel moves by about a level a step however small its gradient; where it is
+    small, this is plain momentum.
+
+    Args:
+        learning_rate: of pixels from 0 to 255.
+        decay: of G and of v, from 0 to 1.
+
+    Raises:
+        InputError: for numbers out of range.
+
+    Source:
+        Mahendran & Vedaldi, Visualizing Deep Convolutional Neural Networks Using Natural Pre-images (2016), section
+        3.4, as in their code (nnpreimage, `core/nnpreimage.m`), where the two decays are one number.
+
+    Example:
+        >>> mahendran(2e6).hyperparameters
+        {'learning_rate': array(2000000., dtype=float32), 'decay': array(0.9, dtype=float32)}
+    """
+    decay = canonical(decay, 0, jnp.float32, "decay")
+    if not isinstance(decay, jax.core.Tracer) and not np.all((decay >= 0) & (decay <= 1)):
+        raise InputError(f"decay is from 0 to 1, not {decay!r}")
+    return Optimizer("mahendran", hyperparameters={"learning_rate": _rate(learning_rate), "decay": decay})
 
 
 class Bracket(NamedTuple):

@@ -112,6 +112,11 @@ def build():
     params = jax.random.normal(jax.random.key(0), (3, 3, 3, 5)).at[..., 4].set(0)
     return joi.from_function(apply, params, image_shape=(16, 16, 3), taps=("first", "logits"), labels=tuple("abcde"))
 
+def steep():
+    def apply(params, image, taps):
+        return {"logits": jnp.log(image.mean((1, 2)) - 0.5)}
+    return joi.from_function(apply, 0.0, image_shape=(8, 8, 3), taps=("logits",), labels=tuple("abc"))
+
 def cliff():
     def apply(params, image, taps):
         return {"logits": jnp.log(image.mean((1, 2)) - 0.49)}
@@ -135,5 +140,5 @@ def write_module(tmp_path, monkeypatch):
 
 @pytest.fixture
 def toy_nets(write_module) -> Path:
-    """A folder with `toy_nets.py`: `build`, whose channel first:4 is dead, and `cliff`, which is not always finite."""
+    """A folder with `toy_nets.py`: `build`, whose channel first:4 is dead; `cliff`, `steep`, not finite everywhere."""
     return write_module("toy_nets", TOY_NETS)
