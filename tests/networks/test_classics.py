@@ -10,7 +10,7 @@ import pytest
 from jaxopt_input.networks import layers, vgg
 from jaxopt_input.networks.convert import ARCHITECTURES, convert, expected_shapes, parameter_shapes
 
-SIZES = [(224, 224), (97, 130)]
+SIZES = [(160, 160), (97, 130)]
 
 
 def module_of(name, **fields):
@@ -173,18 +173,19 @@ def compare(name, size, dtype, average=False):
 
 
 def check(name, size, **options):
-    """Taps and gradient to 1e-4 and 1e-3 in float64, and in float32 but for ties.
+    """Taps to 1e-4 and the gradient to 1e-3; where float32 misses that, in float64 to 1e-6.
 
     Where two elements of a pooling window, or a sum and the ReLU's zero, agree to float32's last bits, rounding decides
     which way the gradient goes, and one such place in 10^6 moves the whole gradient by up to 1e-2. In float64 there are
-    no ties: the two frameworks agree there to 1e-6 (measured: 1e-14).
+    no ties: the two frameworks agree there to 1e-14.
     """
-    single, double = (compare(name, size, dtype, **options) for dtype in ("float32", "float64"))
-    print({kind: (max(d for t, d in found.items() if t != "gradient"), found["gradient"])
-           for kind, found in (("float32", single), ("float64", double))})  # fmt: skip
-    assert max(double.values()) < 1e-6, double
-    assert single.pop("gradient") < 3e-2
+    single = compare(name, size, "float32", **options)
+    gradient = single.pop("gradient")
     assert max(single.values()) < 1e-4, single
+    if gradient >= 1e-3:
+        double = compare(name, size, "float64", **options)
+        assert gradient < 3e-2
+        assert max(double.values()) < 1e-6, double
 
 
 @pytest.mark.torch
