@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxopt_input import losses
+from jaxopt_input.losses.style import _sample
 from jaxopt_input.networks.squeezenet import SqueezeNet, read_deep_compression
 from jaxopt_input.networks.vgg import VGG
 
@@ -143,7 +144,7 @@ def torch_style(name, x, y, directions):
         x, y = (x @ directions, y @ directions) if name == "sliced" else (x, y)
         return functional.mse_loss(x.sort(0).values, quantiles(y, len(x)))
     if name in ("mmd cubic", "mmd gaussian"):
-        x, y = (f[[k * len(f) // SAMPLES for k in range(SAMPLES)]] if len(f) > SAMPLES else f for f in (x, y))
+        x, y = (f[torch.from_numpy(_sample(len(f), SAMPLES))] if len(f) > SAMPLES else f for f in (x, y))
 
     def distances(u, v):
         return (u[:, None] - v[None]).square().sum(-1)
