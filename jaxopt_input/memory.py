@@ -116,7 +116,7 @@ def estimate(model: Model, taps: Sequence[str], image_shape: Sequence[int], opti
     Example:
         >>> import jaxopt_input as joi
         >>> estimate(joi.load("tin100"), ("block3",), (64, 64, 3)) >> 20
-        773
+        785
     """
     return _fixed(model) + image_bytes(model, tuple(taps), image_shape, image_shape, optimizer_copies)
 

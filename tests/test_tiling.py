@@ -228,9 +228,11 @@ def test_a_fraction_of_the_memory():
 
 
 def test_the_estimate_of_a_tiled_model():
-    model = tiled(TOY, ("0", "2"), (400, 300, 3), 96)
-    each = memory.image_bytes(model, ("0", "2"), (400, 300, 3), (400, 300, 3))
-    assert 0.3 * each < temporaries(model, ("0", "2"), (400, 300, 3)) < each
+    """Against what XLA needs besides the program, without what is as large as the image."""
+    shape = (400, 300, 3)
+    model = tiled(TOY, ("0", "2"), shape, 96)
+    insides = memory.image_bytes(model, ("0", "2"), shape, shape) - 16 * 4 * 400 * 300 * 3
+    assert 0.5 * insides < temporaries(model, ("0", "2"), shape) < 1.2 * insides
 
 
 def test_the_largest_tile_within_a_budget(monkeypatch):
