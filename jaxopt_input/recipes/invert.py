@@ -272,7 +272,7 @@ def features(model: Model, image: np.ndarray, taps: tuple[str, ...]) -> dict[str
     Example:
         >>> import jaxopt_input as joi
         >>> features(joi.load("tin100"), np.zeros((32, 32, 3), np.float32), ("block4",))["block4"].shape
-        (2, 2, 192)
+        (4, 4, 192)
     """
     found = {tap: np.asarray(value[0], np.float32) for tap, value in model.activations(image[None], taps).items()}
     if broken := [tap for tap in taps if not np.isfinite(found[tap]).all()]:

@@ -57,8 +57,8 @@ class Preset:
         """Each stage with its number of steps, `steps` in all; a stage that would have none is left out.
 
         Example:
-            >>> [count for _, count in preset("mahendran2015", (8, 8, 3), 0.5, 4.0).parts(10)]
-            [2, 5, 3]
+            >>> [count for _, count in preset("mahendran2015", (8, 8, 3), 0.5, 4.0).parts(20)]
+            [5, 10, 5]
         """
         before, share = 0, 0.0
         for stage in self.stages:
