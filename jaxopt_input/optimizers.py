@@ -293,7 +293,7 @@ def mahendran(learning_rate: Any, decay: Any = 0.9) -> Optimizer:
 
     Example:
         >>> mahendran(2e6).hyperparameters
-        {'learning_rate': array(2000000., dtype=float32), 'decay': array(0.9, dtype=float32)}
+        {'learning_rate': array(2.e+06, dtype=float32), 'decay': array(0.9, dtype=float32)}
     """
     decay = canonical(decay, 0, jnp.float32, "decay")
     if not isinstance(decay, jax.core.Tracer) and not np.all((decay >= 0) & (decay <= 1)):

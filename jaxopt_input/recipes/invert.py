@@ -23,7 +23,7 @@ from jaxopt_input.images.parameterization import Shape
 from jaxopt_input.losses import Loss
 from jaxopt_input.model import Model
 from jaxopt_input.optimize import Progress, Solution, _count, minimize
-from jaxopt_input.optimizers import Optimizer
+from jaxopt_input.optimizers import Optimizer, is_line_search
 from jaxopt_input.projections import Projection
 from jaxopt_input.recipes.dream_settings import as_image, restricted
 from jaxopt_input.recipes.invert_presets import Preset, preset
@@ -117,7 +117,8 @@ def invert(
             both, "0.5*A+B" weighs them, "all" stands for every tap.
         preset: a published method by name, see `recipes.invert_presets.preset`.
         starts: random starts of each rung.
-        steps: updates of each image; presets of several stages share them out in the same proportion.
+        steps: updates of each image, with L-BFGS the evaluations of its line searches at most; presets of several
+            stages share them out in the same proportion.
         channels: (first, past the last), a group of channels to match alone.
         region: (y0, x0, y1, x1), a rectangle of the image in pixels, the last two past its end: the positions alone are
             matched whose receptive field has its centre there. So one region suits all layers of a ladder.
@@ -272,7 +273,7 @@ def features(model: Model, image: np.ndarray, taps: tuple[str, ...]) -> dict[str
     Example:
         >>> import jaxopt_input as joi
         >>> features(joi.load("tin100"), np.zeros((32, 32, 3), np.float32), ("block4",))["block4"].shape
-        (2, 2, 192)
+        (4, 4, 192)
     """
     found = {tap: np.asarray(value[0], np.float32) for tap, value in model.activations(image[None], taps).items()}
     if broken := [tap for tap in taps if not np.isfinite(found[tap]).all()]:
@@ -348,6 +349,8 @@ def _staged(
     before = 0
     for stage, count in chosen.parts(steps):
         last = before + count == steps
+        if is_line_search(rule):
+            options["max_evaluations"] = count + 1
         slower = isinstance(rule, Optimizer) and stage.factor != 1 and "learning_rate" in rule.hyperparameters
         found.append(
             minimize(
@@ -377,6 +380,7 @@ def _joined(a: Solution, b: Solution) -> Solution:
         best_loss=jnp.where(better, b.best_loss, a.best_loss),
         best_step=jnp.where(better, b.best_step + steps, a.best_step),
         evaluations=a.evaluations + b.evaluations,
+        restarts=None if a.restarts is None or b.restarts is None else a.restarts + b.restarts,
         finite=a.finite & b.finite,
         dead=a.dead & b.dead,
         snapshots=jnp.concatenate([a.snapshots, b.snapshots]),

@@ -16,7 +16,7 @@ from jaxopt_input.optimizers import Optimizer
 from jaxopt_input.projections import Projection
 from jaxopt_input.transforms import Transform
 
-DEFAULT_STEPS = 470  # with what the line search adds, about 500 evaluations
+DEFAULT_STEPS = 499  # and the evaluation before the first
 DEEPEST_WEIGHT = 1.0  # of the mean over pixels of dx² + dy², at a network's last layer
 LEVELS = 255.0  # of the authors' pixels; those of this package lie in [0, 1]
 
@@ -57,8 +57,8 @@ class Preset:
         """Each stage with its number of steps, `steps` in all; a stage that would have none is left out.
 
         Example:
-            >>> [count for _, count in preset("mahendran2015", (8, 8, 3), 0.5, 4.0).parts(10)]
-            [2, 5, 3]
+            >>> [count for _, count in preset("mahendran2015", (8, 8, 3), 0.5, 4.0).parts(20)]
+            [5, 10, 5]
         """
         before, share = 0, 0.0
         for stage in self.stages:
@@ -72,7 +72,12 @@ class Preset:
 def _default(shape: Shape, depth: float, stride: float) -> Preset:
     # What a penalty costs in error is felt where the error is small: a thousandth of the weight at the first layer.
     weight = DEEPEST_WEIGHT * 1000 ** (depth - 1) / (shape[0] * shape[1])
+<<<<<<< HEAD
     return Preset(images.fourier(decay=0.5), optimizers.lbfgs(10), DEFAULT_STEPS, weight * losses.total_variation(2.0))
+=======
+    image = images.fourier(decay=0.5 + 0.5 * depth)  # 1 is that of natural images
+    return Preset(image, optimizers.lbfgs(), DEFAULT_STEPS, weight * losses.total_variation(2.0))
+>>>>>>> invert
 
 
 SIGMA_2015 = 27098.0  # their x0_sigma: the mean norm of natural images of 227x227x3 less their mean, in levels
@@ -133,9 +138,9 @@ PRESETS: dict[str, Callable[[Shape, float, float], Preset]] = {
 def preset(name: str, image_shape: Shape, depth: float, stride: float) -> Preset:
     """A preset by name, for images of a shape and a layer.
 
-    - "default": a Fourier image whose spectrum falls with the square root of the frequency, which reaches the details
-      that shallow layers keep, L-BFGS, and total variation, its weight growing with depth: 1000^(depth − 1) of the
-      mean over pixels of dx² + dy².
+    - "default": a Fourier image, L-BFGS, and total variation. Shallow layers keep fine detail, deep ones do not: the
+      spectrum falls as frequency^(½ + ½ depth), and the weight is 1000^(depth − 1) of the mean over pixels of
+      dx² + dy².
     - "mahendran2015": E = ‖Φ(x) − Φ₀‖²/‖Φ₀‖² + λ_α Σ|z|⁶ + λ_V Σ(dx² + dy²) of z = x/σ, x being centred pixels of 0 to
       255 and σ the norm of natural images; gradient descent with momentum .9 at .004 for 100 steps, a tenth of that for
       200 and a hundredth for 100, the momentum reset at each change; from noise of norm σ. λ_V is .5, 5 and 50 in the
