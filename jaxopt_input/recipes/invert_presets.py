@@ -72,12 +72,8 @@ class Preset:
 def _default(shape: Shape, depth: float, stride: float) -> Preset:
     # What a penalty costs in error is felt where the error is small: a thousandth of the weight at the first layer.
     weight = DEEPEST_WEIGHT * 1000 ** (depth - 1) / (shape[0] * shape[1])
-<<<<<<< HEAD
-    return Preset(images.fourier(decay=0.5), optimizers.lbfgs(10), DEFAULT_STEPS, weight * losses.total_variation(2.0))
-=======
-    image = images.fourier(decay=0.5 + 0.5 * depth)  # 1 is that of natural images
-    return Preset(image, optimizers.lbfgs(), DEFAULT_STEPS, weight * losses.total_variation(2.0))
->>>>>>> invert
+    image = images.fourier(decay=0.5 + 0.5 * depth**2)  # 1 is that of natural images
+    return Preset(image, optimizers.lbfgs(10), DEFAULT_STEPS, weight * losses.total_variation(2.0))
 
 
 SIGMA_2015 = 27098.0  # their x0_sigma: the mean norm of natural images of 227x227x3 less their mean, in levels
