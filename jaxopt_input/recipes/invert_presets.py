@@ -135,7 +135,7 @@ def preset(name: str, image_shape: Shape, depth: float, stride: float) -> Preset
     """A preset by name, for images of a shape and a layer.
 
     - "default": a Fourier image, L-BFGS, and total variation. Shallow layers keep fine detail, deep ones do not: the
-      spectrum falls as frequency^(½ + ½ depth), and the weight is 1000^(depth − 1) of the mean over pixels of
+      spectrum falls as frequency^(½ + ½ depth²), and the weight is 1000^(depth − 1) of the mean over pixels of
       dx² + dy².
     - "mahendran2015": E = ‖Φ(x) − Φ₀‖²/‖Φ₀‖² + λ_α Σ|z|⁶ + λ_V Σ(dx² + dy²) of z = x/σ, x being centred pixels of 0 to
       255 and σ the norm of natural images; gradient descent with momentum .9 at .004 for 100 steps, a tenth of that for
