@@ -157,13 +157,13 @@ CONFIGS = {
         network=CIFAR10,
         phases=(Phase(11, 32, 0.75), Phase(4, 32, 0.85, rate=0.1), Phase(4, 32, 0.95, plain=True)),
         evaluation=pgd50("linf", 8 / 255),
-        note="Except these: the second schedule was added when the first had ended at 85.54 %, and its last epochs were "
-        "made plain on seeing its first at about 85 %.",
+        note="Except these: the second schedule was added when the first had ended at 85.54 %, and its last epochs "
+        "were made plain on seeing its first at about 85 %.",
     ),
     "cifar10-robust": Config(
         dataset="cifar10",
         network=CIFAR10,
-        phases=(Phase(4, 32, 0.9),),
+        phases=(Phase(6, 32, 0.9),),
         evaluation=pgd50("linf", 8 / 255),
         adversary=Attack("linf", 8 / 255, 10 / 255, 1),
         begin="cifar10",
