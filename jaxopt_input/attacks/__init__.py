@@ -5,6 +5,7 @@ that minimise a norm look for the nearest such image. All return an `AttackResul
 """
 
 from jaxopt_input.attacks import criteria
+from jaxopt_input.attacks.apgd import apgd
 from jaxopt_input.attacks.bim import bim
 from jaxopt_input.attacks.fgsm import fgsm
 from jaxopt_input.attacks.mifgsm import mi_fgsm
@@ -20,6 +21,7 @@ __all__ = [
     "Lanes",
     "Options",
     "Problem",
+    "apgd",
     "bim",
     "criteria",
     "fgsm",
