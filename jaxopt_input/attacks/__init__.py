@@ -7,12 +7,18 @@ that minimise a norm look for the nearest such image. All return an `AttackResul
 from jaxopt_input.attacks import criteria
 from jaxopt_input.attacks.apgd import apgd
 from jaxopt_input.attacks.bim import bim
+from jaxopt_input.attacks.carlini_wagner import carlini_wagner
+from jaxopt_input.attacks.ddn import ddn
+from jaxopt_input.attacks.deepfool import deepfool
+from jaxopt_input.attacks.fab import fab
 from jaxopt_input.attacks.fgsm import fgsm
+from jaxopt_input.attacks.fmn import fmn
 from jaxopt_input.attacks.mifgsm import mi_fgsm
 from jaxopt_input.attacks.pgd import pgd
 from jaxopt_input.attacks.problem import Found, Lanes, Problem
 from jaxopt_input.attacks.result import AttackResult, GradientMaskingWarning
 from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.attacks.szegedy import szegedy
 
 __all__ = [
     "AttackResult",
@@ -23,9 +29,15 @@ __all__ = [
     "Problem",
     "apgd",
     "bim",
+    "carlini_wagner",
     "criteria",
+    "ddn",
+    "deepfool",
+    "fab",
     "fgsm",
+    "fmn",
     "mi_fgsm",
     "pgd",
     "run",
+    "szegedy",
 ]
