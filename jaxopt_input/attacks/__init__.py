@@ -7,12 +7,15 @@ that minimise a norm look for the nearest such image. All return an `AttackResul
 from jaxopt_input.attacks import criteria
 from jaxopt_input.attacks.apgd import apgd
 from jaxopt_input.attacks.bim import bim
+from jaxopt_input.attacks.boundary import boundary
 from jaxopt_input.attacks.carlini_wagner import carlini_wagner
 from jaxopt_input.attacks.ddn import ddn
 from jaxopt_input.attacks.deepfool import deepfool
+from jaxopt_input.attacks.ead import ead
 from jaxopt_input.attacks.fab import fab
 from jaxopt_input.attacks.fgsm import fgsm
 from jaxopt_input.attacks.fmn import fmn
+from jaxopt_input.attacks.hopskipjump import hop_skip_jump
 from jaxopt_input.attacks.mifgsm import mi_fgsm
 from jaxopt_input.attacks.pgd import pgd
 from jaxopt_input.attacks.problem import Found, Lanes, Problem
@@ -29,13 +32,16 @@ __all__ = [
     "Problem",
     "apgd",
     "bim",
+    "boundary",
     "carlini_wagner",
     "criteria",
     "ddn",
     "deepfool",
+    "ead",
     "fab",
     "fgsm",
     "fmn",
+    "hop_skip_jump",
     "mi_fgsm",
     "pgd",
     "run",

@@ -101,7 +101,7 @@ class Problem:
     def epsilon(self) -> jax.Array:
         return self.lanes.epsilon
 
-    def keys(self, purpose: int) -> jax.Array:
+    def keys(self, purpose: Any) -> jax.Array:
         """`[L]` keys for a purpose or step of the method."""
         return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(self.lanes.key)
 

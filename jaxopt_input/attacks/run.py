@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import jax
@@ -24,9 +23,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxopt_input import losses
 from jaxopt_input.attacks import checks, geometry
 from jaxopt_input.attacks.criteria import Criterion, as_criterion
+from jaxopt_input.attacks.examine import examine, rounds
 from jaxopt_input.attacks.objectives import Objective
 from jaxopt_input.attacks.problem import Found, Lanes, Method, Problem
-from jaxopt_input.attacks.result import NORMS, AttackResult, GradientMaskingWarning
+from jaxopt_input.attacks.result import NORMS, AttackResult
 from jaxopt_input.errors import InputError
 from jaxopt_input.losses.adversarial import best_other
 from jaxopt_input.model import Apply, Model
@@ -178,7 +178,7 @@ def run(
     )
     params, base = jax.device_put((model.params, base), NamedSharding(mesh, PartitionSpec()))
 
-    logits, told = _examine(program, params, model, images, labels, chunk)
+    logits, told = examine(model, params, mesh, images, labels, chunk)
     content = np.array([zlib.crc32(image.tobytes()) for image in images], np.uint32)
     if fixed is None and target == "random":
         drawn = np.asarray(_draw(base, content, np.int32(total - 1)))
@@ -190,7 +190,7 @@ def run(
     grid = (lanes // (restarts * n), restarts, n)
     radius = _radii(budgets, grid)
     parts = []
-    for at in _chunks(lanes, chunk * len(devices)):
+    for at in rounds(lanes, chunk * len(devices)):
         image, restart = at % n, (at // n % restarts).astype(np.uint32)
         first = None if start is None else start[image]
         rows = (images[image], labels[image], fixed[image], radius[at], content[image], restart, logits[image], first)
@@ -203,12 +203,6 @@ def run(
         found[name] = joined.reshape(*grid, *joined.shape[1:])
     several = budgets is not None and budgets.ndim > 0
     return _result(found, several, labels, fixed if targeted else None, logits, program, budgets, told)
-
-
-def _chunks(lanes: int, size: int) -> Iterator[np.ndarray]:
-    """The lanes of each round, the last padded with the last lane."""
-    for begin in range(0, lanes, size):
-        yield np.minimum(np.arange(begin, begin + size), lanes - 1)
 
 
 def _radii(budgets: np.ndarray | None, grid: tuple[int, int, int]) -> np.ndarray:
@@ -239,65 +233,6 @@ def _draw(base: jax.Array, content: jax.Array, below: jax.Array) -> jax.Array:
         return jax.random.randint(key, (), 0, below)
 
     return jax.vmap(one)(content)
-
-
-# ---- examination -----------------------------------------------------------------------------------------------------
-
-
-@functools.partial(jax.jit, static_argnames="apply")
-def _look(apply: Apply, params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The logits, and the largest number in the gradient of the cross-entropy."""
-
-    def total(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = apply(params, images, ("logits",))["logits"].astype(jnp.float32)
-        lost = jax.vmap(lambda z, y: losses.cross_entropy(y)({"logits": z}, z))(logits, labels)
-        return lost.sum(), logits
-
-    gradient, logits = jax.grad(total, has_aux=True)(images)
-    return logits, geometry.norm(gradient, "linf")
-
-
-def _examine(
-    program: _Program, params: Any, model: Model, images: np.ndarray, labels: np.ndarray, chunk: int
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The originals' logits, and signs of gradient masking.
-
-    Raises:
-        InputError: where the logits are probabilities.
-    """
-    n = len(images)
-    parts = []
-    for at in _chunks(n, chunk * len(program.mesh.devices)):
-        by_lane = NamedSharding(program.mesh, PartitionSpec("starts"))
-        rows = jax.device_put((images[at], labels[at]), by_lane)
-        parts.append(jax.device_get(_look(program.apply, params, *rows)))
-        if len(parts) == 1:
-            again = jax.device_get(_look(program.apply, params, *rows))[0]
-    logits, slope = (np.concatenate([part[k] for part in parts])[:n] for k in (0, 1))
-    name = model.info.name
-    if logits.shape[1] > 1 and (logits >= 0).all() and np.allclose(logits.sum(1), 1, atol=1e-4):
-        raise InputError(
-            f"the logits of {name} are probabilities (none negative, their sum 1): give it before its softmax"
-        )
-    told = []
-    if not np.allclose(parts[0][0], again, rtol=1e-3, atol=1e-4, equal_nan=True):
-        told.append(
-            f"{name} is random: attack the mean over its randomness, by transform= and samples=, or make it exact"
-        )
-    flat = int((slope == 0).sum())
-    if flat:
-        told.append(
-            f"the gradient of {name} is zero at {flat} of {n} images: try loss='margin', or square, which needs none"
-        )
-    sure = np.partition(logits, -2, -1)[:, -2:]
-    saturated = int((sure[:, 1] - sure[:, 0] > 30).sum())
-    if saturated * 4 > n:
-        told.append(
-            f"the logits of {name} saturate its softmax at {saturated} of {n} images: try loss='dlr' or 'margin'"
-        )
-    for text in told:
-        warnings.warn(text, GradientMaskingWarning, stacklevel=4)
-    return logits, tuple(told)
 
 
 # ---- compiled --------------------------------------------------------------------------------------------------------
