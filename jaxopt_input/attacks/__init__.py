@@ -6,6 +6,7 @@ that minimise a norm look for the nearest such image. All return an `AttackResul
 
 from jaxopt_input.attacks import criteria
 from jaxopt_input.attacks.apgd import apgd
+from jaxopt_input.attacks.autoattack import autoattack
 from jaxopt_input.attacks.bim import bim
 from jaxopt_input.attacks.boundary import boundary
 from jaxopt_input.attacks.carlini_wagner import carlini_wagner
@@ -21,6 +22,7 @@ from jaxopt_input.attacks.pgd import pgd
 from jaxopt_input.attacks.problem import Found, Lanes, Problem
 from jaxopt_input.attacks.result import AttackResult, GradientMaskingWarning
 from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.attacks.square import square
 from jaxopt_input.attacks.szegedy import szegedy
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Options",
     "Problem",
     "apgd",
+    "autoattack",
     "bim",
     "boundary",
     "carlini_wagner",
@@ -45,5 +48,6 @@ __all__ = [
     "mi_fgsm",
     "pgd",
     "run",
+    "square",
     "szegedy",
 ]
