@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from jaxopt_input.commands.attack import attack
 from jaxopt_input.commands.directions import directions
 from jaxopt_input.commands.dream import dream
 from jaxopt_input.commands.models import models
@@ -30,7 +31,7 @@ def main() -> None:
     """Optimise the input of a trained network: pictures of what it has learned."""
 
 
-for command in (visualize, directions, dream, models):
+for command in (visualize, directions, dream, attack, models):
     main.add_command(command)
 
 
