@@ -180,7 +180,7 @@ def szegedy(
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxopt_input as joi
-        >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
+        >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3, 2),
         ...                           image_shape=(4, 4, 3), taps=("logits",))
         >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.55)
         >>> found = joi.attacks.szegedy(jax.random.key(0), model, image, [0], target=1)
