@@ -13,6 +13,7 @@ from jaxopt_input.attacks.carlini_wagner import carlini_wagner
 from jaxopt_input.attacks.ddn import ddn
 from jaxopt_input.attacks.deepfool import deepfool
 from jaxopt_input.attacks.ead import ead
+from jaxopt_input.attacks.evolution import map_elites
 from jaxopt_input.attacks.fab import fab
 from jaxopt_input.attacks.fgsm import fgsm
 from jaxopt_input.attacks.fmn import fmn
@@ -24,6 +25,7 @@ from jaxopt_input.attacks.result import AttackResult, GradientMaskingWarning
 from jaxopt_input.attacks.run import Options, run
 from jaxopt_input.attacks.square import square
 from jaxopt_input.attacks.szegedy import szegedy
+from jaxopt_input.attacks.universal import universal
 
 __all__ = [
     "AttackResult",
@@ -45,9 +47,11 @@ __all__ = [
     "fgsm",
     "fmn",
     "hop_skip_jump",
+    "map_elites",
     "mi_fgsm",
     "pgd",
     "run",
     "square",
     "szegedy",
+    "universal",
 ]
