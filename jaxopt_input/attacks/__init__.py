@@ -25,6 +25,7 @@ from jaxopt_input.attacks.result import AttackResult, GradientMaskingWarning
 from jaxopt_input.attacks.run import Options, run
 from jaxopt_input.attacks.square import square
 from jaxopt_input.attacks.szegedy import szegedy
+from jaxopt_input.attacks.transfer import transfer
 from jaxopt_input.attacks.universal import universal
 
 __all__ = [
@@ -53,5 +54,6 @@ __all__ = [
     "run",
     "square",
     "szegedy",
+    "transfer",
     "universal",
 ]

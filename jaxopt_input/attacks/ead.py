@@ -25,8 +25,8 @@ def shrink(x: jax.Array, clean: jax.Array, beta: jax.Array) -> jax.Array:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> shrink(jnp.array([0.55, 0.9, 0.1]), jnp.full(3, 0.5), jnp.float32(0.1)).round(2).tolist()
-        [0.5, 0.800000011920929, 0.20000000298023224]
+        >>> shrink(jnp.array([0.5625, 0.875, 0.125]), jnp.full(3, 0.5), jnp.float32(0.125)).tolist()
+        [0.5, 0.75, 0.25]
     """
     change = x - clean
     return jnp.clip(clean + jnp.sign(change) * jnp.maximum(jnp.abs(change) - beta, 0.0), 0.0, 1.0)
