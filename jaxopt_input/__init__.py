@@ -8,6 +8,8 @@ from jaxopt_input.networks import load
 from jaxopt_input.optimize import Solution, minimize
 from jaxopt_input.receptive import ReceptiveField, receptive_field
 from jaxopt_input.recipes.dream import dream
+from jaxopt_input.recipes.invert import invert
+from jaxopt_input.recipes.stylize import stylize, texture
 from jaxopt_input.recipes.units import visualize_units
 from jaxopt_input.recipes.visualize import visualize
 from jaxopt_input.redirect import redirect_relu
@@ -29,6 +31,7 @@ __all__ = [
     "from_linen",
     "from_nnx",
     "images",
+    "invert",
     "load",
     "load_checkpoint",
     "losses",
@@ -38,6 +41,8 @@ __all__ = [
     "projections",
     "receptive_field",
     "redirect_relu",
+    "stylize",
+    "texture",
     "transforms",
     "visualize",
     "visualize_units",

@@ -13,7 +13,9 @@ import numpy as np
 
 from jaxopt_input.errors import InputError
 from jaxopt_input.model import Model
+from jaxopt_input.tiling import Tiled, tiled
 
+TILES = (1024, 768, 512, 384, 256)  # what `tile_within` tries
 OWN = 3 << 28  # bytes that Python, JAX and its compiler take besides, 0.75 GiB
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
@@ -54,18 +56,25 @@ def free_bytes(devices: Sequence[jax.Device]) -> int:
     return total // len(devices)
 
 
-def image_bytes(model: Model, taps: tuple[str, ...], view: Sequence[int], image: Sequence[int]) -> int:
+def image_bytes(
+    model: Model, taps: tuple[str, ...], view: Sequence[int], image: Sequence[int], optimizer_copies: int = 2
+) -> int:
     """An estimate, from above, of the memory that one image takes while it is optimised by `minimize`.
 
     Twice what the gradient keeps of the forward pass, known from the shapes that JAX gives it, and 16 images for θ,
     the optimizer's moments, the best θ and the transform's work. On a CPU, XLA's temporaries in the compiled loop were
     0.8 to 1.6 times what the gradient keeps (SqueezeNet and the bundled network at several layers and sizes).
 
+    A tiled model keeps the maps of its taps, and what the gradient keeps of one tile. While it runs the maps or their
+    gradients are there besides, and between its two scans the loss takes maps, gradients and a copy: Gram losses on
+    five layers of SqueezeNet took 2.9 times the maps, at 1024x768 and at 2048x1536.
+
     Args:
-        model: the network.
+        model: the network, tiled or not.
         taps: the layers that the loss reads.
         view: (height, width, channels) of what the network sees.
         image: (height, width, channels) of what is optimised.
+        optimizer_copies: how often the optimizer's state holds θ: twice for Adam.
 
     Example:
         >>> import jaxopt_input as joi
@@ -74,12 +83,42 @@ def image_bytes(model: Model, taps: tuple[str, ...], view: Sequence[int], image:
         True
     """
 
+    apply = model.apply
+    tile = apply.tile if isinstance(apply, Tiled) else tuple(view)
+    network = apply.apply if isinstance(apply, Tiled) else apply
+
     def kept(batch: int) -> int:
-        views = jax.ShapeDtypeStruct((batch, *view), jnp.float32)
-        pull = jax.eval_shape(lambda x: jax.vjp(lambda v: model.apply(model.params, v, taps), x)[1], views)
+        views = jax.ShapeDtypeStruct((batch, *tile), jnp.float32)
+        pull = jax.eval_shape(lambda x: jax.vjp(lambda v: network(model.params, v, taps), x)[1], views)
         return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(pull))
 
-    return 2 * (kept(2) - kept(1)) + 16 * 4 * int(np.prod(image))
+    peak = 2 * (kept(2) - kept(1))
+    if isinstance(apply, Tiled):
+        shapes = model.layers(apply.image_shape)
+        maps = 4 * sum(math.prod(shapes[tap]) for tap in taps)
+        peak = max(maps + peak, 3 * maps)
+    return peak + (14 + optimizer_copies) * 4 * math.prod(image)
+
+
+def _fixed(model: Model) -> int:
+    """What the program and the parameters take, whatever the images."""
+    parameters = sum(np.size(leaf) * jnp.result_type(leaf).itemsize for leaf in jax.tree.leaves(model.params))
+    return OWN + 2 * parameters
+
+
+def estimate(model: Model, taps: Sequence[str], image_shape: Sequence[int], optimizer_copies: int = 2) -> int:
+    """All that a process takes which optimises one image, in bytes, before anything is compiled.
+
+    Args:
+        model, taps, optimizer_copies: see `image_bytes`.
+        image_shape: (height, width, channels) of the image, and of what the network sees.
+
+    Example:
+        >>> import jaxopt_input as joi
+        >>> estimate(joi.load("tin100"), ("block3",), (64, 64, 3)) >> 20
+        785
+    """
+    return _fixed(model) + image_bytes(model, tuple(taps), image_shape, image_shape, optimizer_copies)
 
 
 def images_within(budget: int, each: int, model: Model, kept: int = 0) -> int:
@@ -93,9 +132,48 @@ def images_within(budget: int, each: int, model: Model, kept: int = 0) -> int:
         >>> images_within(1 << 30, 1 << 24, joi.load("tin100"))
         15
     """
-    parameters = sum(np.size(leaf) * jnp.result_type(leaf).itemsize for leaf in jax.tree.leaves(model.params))
-    fixed = OWN + 2 * parameters + kept
+    fixed = _fixed(model) + kept
     if budget < fixed + each:
         least, given = math.ceil((fixed + each) / 2**20), budget >> 20
         raise InputError(f"a memory of {given} MiB is too little: one image at a time takes {least} MiB in all")
     return (budget - fixed) // each
+
+
+def tile_within(
+    model: Model, taps: Sequence[str], image_shape: Sequence[int], budget: int, optimizer_copies: int = 2
+) -> tuple[int | None, int]:
+    """The largest tile with which one image can be optimised within a budget, estimated before anything is compiled.
+
+    Args:
+        model: the network.
+        taps: the layers that the loss reads.
+        image_shape: (height, width, channels) of the image.
+        budget: in bytes, for all that the process holds.
+        optimizer_copies: see `image_bytes`.
+
+    Returns:
+        (tile, bytes): for `tiling.tiled`, one of `TILES`, or None where the network fits as it is; and the estimate.
+
+    Raises:
+        InputError: if not even the smallest tile fits; it says what would. Also as `tiling.tiled` does.
+
+    Example:
+        >>> import jaxopt_input as joi
+        >>> model = joi.load("tin100")
+        >>> [tile_within(model, ("block3",), (2048, 2048, 3), gib << 30)[0] for gib in (4, 3, 2)]
+        [None, 1024, 768]
+    """
+    height, width, channels = image_shape
+    shape, taps = (int(height), int(width), int(channels)), tuple(taps)
+    least = 0
+    for tile in (None, *(tile for tile in TILES if tile < max(shape[:2]))):
+        cut = model if tile is None else tiled(model, taps, shape, tile)
+        taken = estimate(cut, taps, shape, optimizer_copies)
+        if taken <= budget:
+            return tile, taken
+        least = min(least or taken, taken)
+    size = f"{height}x{width}"
+    raise InputError(
+        f"a memory of {budget >> 20} MiB is too little: an image of {size} takes {math.ceil(least / 2**20)} MiB at "
+        "least; give it that, or take a smaller image or fewer layers"
+    )

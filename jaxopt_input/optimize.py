@@ -31,7 +31,7 @@ from jaxopt_input.images.parameterization import Shape, check_images
 from jaxopt_input.losses.algebra import Loss, names
 from jaxopt_input.memory import image_bytes, images_within
 from jaxopt_input.model import Apply, Model, cast
-from jaxopt_input.optimizers import Optimizer, adam, bracket, is_line_search, narrow
+from jaxopt_input.optimizers import Optimizer, adam, averaged_theta, bracket, is_line_search, narrow
 from jaxopt_input.projections import Projection
 from jaxopt_input.transforms import Transform
 
@@ -62,6 +62,11 @@ class Solution:
         milestone_image: `[N, H, W, C]`, the first iterate whose milestone was reached, the last one where none was;
             None without a milestone.
         milestone_step: `[N]` int32, its step, −1 where none was; None without a milestone.
+        restarts: `[N]` int32, how often a line search found no lower loss along the direction of L-BFGS, which then
+            forgot its past and began anew from the best θ.
+        average_image: `[N, H, W, C]`, the image of the average θ of `optimizers.averaged`; None without it.
+        optimizer_state: the optimizer's last state, a pytree with leading axis N, for another call to begin with;
+            None where the lanes did not all run at once.
     """
 
     image: jax.Array
@@ -79,6 +84,9 @@ class Solution:
     check_steps: tuple[int, ...]
     milestone_image: jax.Array | None = None
     milestone_step: jax.Array | None = None
+    restarts: jax.Array | None = None
+    average_image: jax.Array | None = None
+    optimizer_state: Any = dataclasses.field(default=None, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +133,7 @@ class _State(NamedTuple):
     evaluations: jax.Array
     finite: jax.Array
     moved: jax.Array
+    restarts: jax.Array
     milestone: Any  # (θ, step) of the first iterate that reached it, or ()
     carried: Any  # (value, gradient, settled) at θ where a line search has found them already
 
@@ -141,6 +150,8 @@ def minimize(
     starts: int = 1,
     key: jax.Array,
     initial: Any = None,
+    optimizer_state: Any = None,
+    max_evaluations: int | None = None,
     dtype: Any = jnp.float32,
     chunk: int | None = None,
     memory: int | None = None,
@@ -168,6 +179,9 @@ def minimize(
         starts: the number of random starts of each target, at least 1.
         key: a JAX key, the only source of randomness.
         initial: images in [0, 1] to start from, `[H, W, C]` or `[targets x starts, H, W, C]`, instead of noise.
+        optimizer_state: of an earlier `Solution` with as many lanes, to go on with instead of a fresh one.
+        max_evaluations: how often each start may run the network, where a line search decides how often a step does;
+            what is left of the steps then changes nothing.
         dtype: of the network's parameters and activations, float32 or bfloat16; θ and losses stay float32.
         chunk: lanes that a device runs at once (all of them up to 32, if None); the last chunk is padded. Starts that
             a loss or a parameterization couples must fit one.
@@ -247,6 +261,10 @@ def minimize(
     if warm_up is not None:
         first_program, warm_steps = dataclasses.replace(program, apply=warm_up[0].apply), _count("warm_up", warm_up[1])
     given, base = _initial(initial, image, total), _typed_key(key)
+    if max_evaluations is not None and not is_line_search(optimizer):
+        raise InputError("max_evaluations goes with lbfgs; other optimizers take one evaluation a step: give steps")
+    budget = np.int32(_UNLIMITED if max_evaluations is None else _count("max_evaluations", max_evaluations))
+    _check_optimizer_state(optimizer_state, total)
     target_names = names(loss) * (n_targets if targets.count(loss) == 1 else 1)
     ids = np.array([_stable_hash(name) for name in target_names], np.uint32)
 
@@ -257,10 +275,11 @@ def minimize(
         lane = np.minimum(np.arange(number * per_round, (number + 1) * per_round), total - 1)  # padded with the last
         target, k = (lane // starts).astype(np.int32), (lane % starts).astype(np.uint32)
         first = None if given is None else given[lane]
-        lanes, state = _begin(program, trees, base, *jax.device_put((target, ids[target], k, first), by_lane))
+        past = jax.tree.map(lambda x, lane=lane: np.asarray(x)[lane], optimizer_state)
+        lanes, state = _begin(program, trees, base, *jax.device_put((target, ids[target], k, first, past), by_lane))
 
         report = on_progress and functools.partial(_report, on_progress, number * steps, n_rounds * steps)
-        found = _run((first_program, warm_steps), program, params, trees, lanes, state, snapshot_steps, report)
+        found = _run((first_program, warm_steps), program, params, trees, lanes, state, budget, snapshot_steps, report)
         rounds.append(found if n_rounds == 1 else jax.device_get(found))
     return Solution(
         **_join(rounds, total),
@@ -284,6 +303,7 @@ def _run(
     trees: _Trees,
     lanes: _Lanes,
     state: _State,
+    budget: np.int32,
     snapshot_steps: Sequence[int],
     report: Callable[[int, float], None] | None,
 ) -> dict[str, Any]:
@@ -295,16 +315,16 @@ def _run(
     taken, at = {}, 0
     for stop in sorted(marks):
         if stop > at:
-            state = _advance(
-                first if at < warm_steps else program, params, trees, lanes, state, np.int32(at), np.int32(stop)
-            )
+            span = np.array([at, stop, budget], np.int32)
+            state = _advance(first if at < warm_steps else program, params, trees, lanes, state, span)
             at = stop
             if report:
                 latest = stop if stop == program.steps else stop - 1
                 report(stop, float(np.mean(np.asarray(state.history)[:, latest])))
         if stop in snapshot_steps:
             taken[stop] = _decode(program, state.theta)
-    return _collect(program, state, [taken[step] for step in snapshot_steps])
+    found = _collect(program, trees, state, [taken[step] for step in snapshot_steps])
+    return {**found, "optimizer_state": state.optimizer}
 
 
 def _chunk(chunk: int | None, share: int, group: int, most: int) -> int:
@@ -347,6 +367,11 @@ def _initial(initial: Any, image: Parameterization, total: int) -> np.ndarray | 
     return np.broadcast_to(given, (total, *image.bound()))
 
 
+def _check_optimizer_state(state: Any, total: int) -> None:
+    if lengths := {np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(state)} - {total}:
+        raise InputError(f"the optimizer's state is of {lengths.pop()} lanes, not of {total}: take it from a Solution")
+
+
 def _typed_key(key: Any) -> jax.Array:
     """A single typed key, from one or from the uint32 data of `jax.random.PRNGKey`."""
     dtype = getattr(key, "dtype", None)
@@ -367,6 +392,7 @@ def _join(rounds: list[dict[str, Any]], total: int) -> dict[str, Any]:
     lanes = rounds[0]["finite"].shape[0] * len(rounds)
     if len(rounds) == 1 and lanes == total:
         return rounds[0]
+    rounds = [{**part, "optimizer_state": None} for part in rounds]  # it may be far larger than the images
 
     def join(axis: int, *parts: Any) -> Any:
         host = np.concatenate([np.asarray(part) for part in parts], axis)
@@ -382,15 +408,18 @@ def _join(rounds: list[dict[str, Any]], total: int) -> dict[str, Any]:
 # ---- compiled --------------------------------------------------------------------------------------------------------
 
 _LANES, _SHARED = PartitionSpec("starts"), PartitionSpec()
+_UNLIMITED = np.iinfo(np.int32).max
 
 
 @functools.partial(jax.jit, static_argnames="program")
 def _begin(
-    program: _Program, trees: _Trees, base: jax.Array, target: Any, identity: Any, k: Any, first: Any
+    program: _Program, trees: _Trees, base: jax.Array, target: Any, identity: Any, k: Any, first: Any, past: Any
 ) -> tuple[_Lanes, _State]:
     """The lanes' keys and the state before the first step."""
 
-    def local(trees: _Trees, base: jax.Array, target: Any, identity: Any, k: Any, first: Any) -> tuple[_Lanes, _State]:
+    def local(
+        trees: _Trees, base: jax.Array, target: Any, identity: Any, k: Any, first: Any, past: Any
+    ) -> tuple[_Lanes, _State]:
         keys = jax.vmap(lambda i, n: jax.random.fold_in(jax.random.fold_in(base, i), n))(identity, k)
         keys, init_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         lanes = _Lanes(target, keys)
@@ -399,13 +428,15 @@ def _begin(
         else:
             theta = program.image.encode(first)
         theta = _project(program, trees, lanes, theta)
-        optimizer = targets.vmap_lanes(lambda o, t: _build(program, o).init(t), trees.optimizer, target)(theta)
+        if past is None:
+            begin = targets.vmap_lanes(lambda o, t: _build(program, o).init(t), trees.optimizer, target)
+            past = begin(theta)
         n = target.shape[0]
         zeros = jnp.zeros(n)
         carried = (zeros, jax.tree.map(jnp.zeros_like, theta), zeros > 0) if _searches(trees) else ()
         return lanes, _State(
             theta=theta,
-            optimizer=optimizer,
+            optimizer=past,
             history=jnp.zeros((n, program.steps + 1)),
             best_theta=theta,
             best_loss=zeros + jnp.inf,
@@ -413,6 +444,7 @@ def _begin(
             evaluations=jnp.zeros(n, jnp.int32),
             finite=zeros == 0,
             moved=zeros > 0,
+            restarts=jnp.zeros(n, jnp.int32),
             milestone=(theta, jnp.full(n, -1, jnp.int32)) if trees.milestone else (),
             carried=carried,
         )
@@ -420,29 +452,26 @@ def _begin(
     return jax.shard_map(
         local,
         mesh=program.mesh,
-        in_specs=(_SHARED, _SHARED, _LANES, _LANES, _LANES, _LANES),
+        in_specs=(_SHARED, _SHARED, _LANES, _LANES, _LANES, _LANES, _LANES),
         out_specs=_LANES,
         check_vma=False,
-    )(trees, base, target, identity, k, first)
+    )(trees, base, target, identity, k, first, past)
 
 
 @functools.partial(jax.jit, static_argnames="program", donate_argnames="state")
-def _advance(
-    program: _Program, params: Any, trees: _Trees, lanes: _Lanes, state: _State, begin: Any, stop: Any
-) -> _State:
-    """Steps `begin` to `stop`, and the last value where `stop` is the end."""
+def _advance(program: _Program, params: Any, trees: _Trees, lanes: _Lanes, state: _State, span: Any) -> _State:
+    """Steps `span[0]` to `span[1]`, of `span[2]` evaluations at most, and the last value where that is the end."""
     return jax.shard_map(
         functools.partial(_advance_local, program),
         mesh=program.mesh,
-        in_specs=(_SHARED, _SHARED, _LANES, _LANES, _SHARED, _SHARED),
+        in_specs=(_SHARED, _SHARED, _LANES, _LANES, _SHARED),
         out_specs=_LANES,
         check_vma=False,
-    )(params, trees, lanes, state, begin, stop)
+    )(params, trees, lanes, state, span)
 
 
-def _advance_local(
-    program: _Program, params: Any, trees: _Trees, lanes: _Lanes, state: _State, begin: Any, stop: Any
-) -> _State:
+def _advance_local(program: _Program, params: Any, trees: _Trees, lanes: _Lanes, state: _State, span: Any) -> _State:
+    begin, stop, budget = span
     params = cast(params, program.dtype)
 
     def values(theta: Any, keys: jax.Array | None) -> tuple[jax.Array, ...]:
@@ -485,7 +514,7 @@ def _advance_local(
             finite=s.finite & jnp.isfinite(value) & ~_any_lane(lambda x: ~jnp.isfinite(x), gradient),
         )
         if _searches(trees):
-            return _search(program, trees, lanes, s, value, gradient, lambda theta: evaluate(theta, keys))
+            return _search(program, trees, lanes, s, value, gradient, budget, lambda theta: evaluate(theta, keys))
         return _update(program, params, trees, lanes, s, value, gradient, keys)
 
     def last(s: _State) -> _State:
@@ -553,9 +582,13 @@ def _update(
 
 
 def _search(
-    program: _Program, trees: _Trees, lanes: _Lanes, s: _State, value: Any, gradient: Any, evaluate: Any
+    program: _Program, trees: _Trees, lanes: _Lanes, s: _State, value: Any, gradient: Any, budget: Any, evaluate: Any
 ) -> _State:
-    """One step of L-BFGS: a direction, then a line search that evaluates all lanes at once, each at its own trial."""
+    """One step of L-BFGS: a direction, then a line search that evaluates all lanes at once, each at its own trial.
+
+    Where the search finds nothing lower, the curvature that the direction was made of is forgotten: the next step
+    begins anew, downhill from the same θ. Where that finds nothing either, the lane has settled.
+    """
     settled = s.carried[2]
     rule = targets.vmap_lanes(lambda o, g, st, t: _build(program, o).update(g, st, t), trees.optimizer, lanes.target)
     direction, optimizer = rule(gradient, s.optimizer, s.theta)
@@ -567,8 +600,8 @@ def _search(
     active = s.finite & ~settled & (norm > 0)
 
     def unfinished(carry: Any) -> jax.Array:
-        trial, b, *_ = carry
-        return jnp.any(active & ~b.done) & (trial < MAX_TRIALS)
+        trial, b, _, evaluations = carry
+        return jnp.any(active & ~b.done & (evaluations < budget)) & (trial < MAX_TRIALS)
 
     def attempt(carry: Any) -> Any:
         trial, b, kept, evaluations = carry
@@ -576,7 +609,7 @@ def _search(
         theta = _project(program, trees, lanes, theta)
         (new_value,), new_gradient = evaluate(theta)
         path = jax.tree.map(lambda new, old: (new - old) / _rows(b.step, new), theta, s.theta)
-        running = active & ~b.done
+        running = active & ~b.done & (evaluations < budget)
         after, decreased = jax.vmap(narrow)(b, (value, _dot(gradient, path)), (new_value, _dot(new_gradient, path)))
         kept = _where(running & decreased, (theta, new_value, new_gradient), kept)
         return trial + 1, after, kept, evaluations + running
@@ -584,12 +617,17 @@ def _search(
     first = jax.vmap(bracket)(value, _dot(direction, gradient), jnp.ones_like(value))
     start = (jnp.int32(0), first, (s.theta, value, gradient), s.evaluations)
     _, b, (theta, value, gradient), evaluations = jax.lax.while_loop(unfinished, attempt, start)
-    failed = active & (b.low == 0)
+    failed = active & (b.low == 0) & (evaluations < budget)
+    anew = failed & descends & (s.optimizer.count > 0)
     return s._replace(
         theta=theta,
-        optimizer=optimizer,
+        optimizer=optimizer._replace(  # pairs of weight 0 count for nothing: no need to touch them
+            count=jnp.where(anew, 0, optimizer.count),
+            weights_memory=jnp.where(anew[:, None], 0, optimizer.weights_memory),
+        ),
+        restarts=s.restarts + anew,
         evaluations=evaluations,
-        carried=(value, gradient, settled | (failed & ~descends)),
+        carried=(value, gradient, settled | (failed & ~anew)),
     )
 
 
@@ -668,13 +706,16 @@ def _decode(program: _Program, theta: Any) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="program")
-def _collect(program: _Program, state: _State, snapshots: list[jax.Array]) -> dict[str, Any]:
+def _collect(program: _Program, trees: _Trees, state: _State, snapshots: list[jax.Array]) -> dict[str, Any]:
     """The arrays of a `Solution` from the last state."""
+    averages = isinstance(trees.optimizer, Optimizer) and trees.optimizer.average is not None
     image, best_image = program.image.decode(state.theta), program.image.decode(state.best_theta)
     theta, step = state.milestone or (None, None)
     return {
         "milestone_image": None if theta is None else program.image.decode(theta),
         "milestone_step": step,
+        "average_image": program.image.decode(averaged_theta(state.optimizer)) if averages else None,
+        "restarts": state.restarts,
         "image": image,
         "best_image": best_image,
         "theta": state.theta,

@@ -36,22 +36,32 @@ FACTORIES: dict[str, tuple[Callable[..., optax.GradientTransformation], float]] 
     "yogi": (optax.yogi, 0.05),
 }
 NAMES = (*FACTORIES, "lbfgs")
+# Those of papers, in pixels from 0 to 255, have builders of their own.
+_PUBLISHED: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "mahendran": rules.mahendran,
+    "yosinski": rules.yosinski,
+}
 
 
 @traced
 class Optimizer:
-    """An Optax factory by name and its hyperparameters; made by `optimizer`, `adam`, `sgd`, `lbfgs`, `yosinski`."""
+    """An Optax factory by name and its hyperparameters; made by `optimizer` or a builder below.
+
+    `average` is the decay of the moving average of θ that `averaged` keeps beside it.
+    """
 
     name: str
     memory: int = 0
     hyperparameters: dict[str, Any] = leaf(rank=0, default_factory=dict)
+    average: Any = leaf(rank=0, default=None)
 
     def build(self) -> optax.GradientTransformationExtraArgs:
         """The Optax transformation with these hyperparameters; for L-BFGS, the direction without its line search."""
         if self.name == "lbfgs":
             return optax.with_extra_args_support(optax.scale_by_lbfgs(memory_size=self.memory))
-        factory = rules.yosinski if self.name == "yosinski" else FACTORIES[self.name][0]
-        return optax.with_extra_args_support(factory(**self.hyperparameters))
+        factory = _PUBLISHED[self.name] if self.name in _PUBLISHED else FACTORIES[self.name][0]
+        rule = optax.with_extra_args_support(factory(**self.hyperparameters))
+        return rule if self.average is None else rules.averaging(rule, self.average)
 
     def at_rate(self, learning_rate: Any) -> Optimizer:
         """This optimizer with another learning rate.
@@ -148,7 +158,7 @@ def sgd(learning_rate: Any = 1.0, momentum: Any = None) -> Optimizer:
     return optimizer("sgd", learning_rate, **({} if momentum is None else {"momentum": momentum}))
 
 
-def lbfgs(memory: int = 10) -> Optimizer:
+def lbfgs(memory: int = 20) -> Optimizer:
     """L-BFGS with a weak Wolfe line search, one evaluation of the network a trial for all starts at once.
 
     Needs no learning rate. Every trial is counted in `Solution.evaluations`.
@@ -170,6 +180,38 @@ def lbfgs(memory: int = 10) -> Optimizer:
     if memory != int(memory) or memory < 1:
         raise InputError(f"the memory of lbfgs is a whole number of steps, at least 1, not {memory!r}")
     return Optimizer("lbfgs", memory=int(memory))
+
+
+def averaged(optimizer: Optimizer, decay: Any = 0.99) -> Optimizer:
+    """An optimizer that keeps the moving average of θ beside it: `Solution.average_image`.
+
+    The average is less noisy than the last iterate. It weighs the iterates by decay^age, the first as the others.
+
+    Args:
+        optimizer: of this module, not L-BFGS.
+        decay: from 0 to below 1, a number or one a target.
+
+    Raises:
+        InputError: for L-BFGS, which does not wander, or a decay out of range.
+
+    Source:
+        Crowson, style-transfer-pytorch (2021), for its use; Kingma & Ba (2015), section 7.2, for the weights.
+
+    Example:
+        >>> averaged(adam(0.02), 0.99).average
+        array(0.99, dtype=float32)
+    """
+    if optimizer.name == "lbfgs":
+        raise InputError("lbfgs goes down at each step: its last iterate is the one to take, not an average")
+    rate = canonical(decay, 0, jnp.float32, "decay")
+    if not isinstance(rate, jax.core.Tracer) and not np.all((np.asarray(rate) >= 0) & (np.asarray(rate) < 1)):
+        raise InputError(f"the decay of an average is from 0 to below 1, not {decay!r}")
+    return dataclasses.replace(optimizer, average=rate)
+
+
+def averaged_theta(state: Any) -> Any:
+    """The average θ of each lane, from the optimizer's state of `averaged`, `[N, …]`."""
+    return jax.tree.map(lambda x: x / (1 - state.rest).reshape(-1, *[1] * (x.ndim - 1)), state.mean)
 
 
 def yosinski(
@@ -229,6 +271,34 @@ def yosinski(
         if not isinstance(value, jax.core.Tracer) and not np.all((numbers[name] >= low) & (numbers[name] <= high)):
             raise InputError(f"{name} is from {low:g} to {high:g}, not {value!r}")
     return Optimizer("yosinski", hyperparameters=numbers)
+
+
+def mahendran(learning_rate: Any, decay: Any = 0.9) -> Optimizer:
+    """Mahendran and Vedaldi's momentum on gradients that are divided by their recent size.
+
+    In their units, x = 255 · image and g the gradient by x: G ← decay · G + g², v ← decay · v − g/(1/rate + √G),
+    x ← x + v. Where the rate is large, a pixel moves by about a level a step however small its gradient; where it is
+    small, this is plain momentum.
+
+    Args:
+        learning_rate: of pixels from 0 to 255.
+        decay: of G and of v, from 0 to 1.
+
+    Raises:
+        InputError: for numbers out of range.
+
+    Source:
+        Mahendran & Vedaldi, Visualizing Deep Convolutional Neural Networks Using Natural Pre-images (2016), section
+        3.4, as in their code (nnpreimage, `core/nnpreimage.m`), where the two decays are one number.
+
+    Example:
+        >>> mahendran(2e6).hyperparameters
+        {'learning_rate': array(2.e+06, dtype=float32), 'decay': array(0.9, dtype=float32)}
+    """
+    decay = canonical(decay, 0, jnp.float32, "decay")
+    if not isinstance(decay, jax.core.Tracer) and not np.all((decay >= 0) & (decay <= 1)):
+        raise InputError(f"decay is from 0 to 1, not {decay!r}")
+    return Optimizer("mahendran", hyperparameters={"learning_rate": _rate(learning_rate), "decay": decay})
 
 
 class Bracket(NamedTuple):

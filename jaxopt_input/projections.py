@@ -134,6 +134,41 @@ def sphere(radius: Any, centre: Any = 0.5) -> Sphere:
     return Sphere(_radius(radius), canonical(centre, 0, jnp.float32, "centre"))
 
 
+@traced
+class PixelBall(Projection):
+    """See `pixel_ball`."""
+
+    radius: Any = leaf(rank=0)
+    centre: Any = leaf(rank=0)
+
+    def __call__(self, theta: Any) -> Any:
+        centred = theta - self.centre
+        norm = jnp.linalg.norm(centred, axis=-1, keepdims=True)
+        return self.centre + centred * jnp.minimum(self.radius / jnp.where(norm > 0, norm, 1.0), 1.0)
+
+
+def pixel_ball(radius: Any, centre: Any = 0.5) -> PixelBall:
+    """Every pixel's colour within a Euclidean distance of grey: a bound on contrast. For `images.pixels()`.
+
+    Args:
+        radius: the largest distance, a number or one a target.
+        centre: the grey.
+
+    Raises:
+        InputError: for a negative radius.
+
+    Source:
+        Mahendran & Vedaldi, Visualizing Deep Convolutional Neural Networks Using Natural Pre-images (2016), section
+        3.2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> pixel_ball(0.25, 0.0)(jnp.array([[[0.3, 0.4], [0.1, 0.1]]])).round(3).tolist()
+        [[[0.15000000596046448, 0.20000000298023224], [0.10000000149011612, 0.10000000149011612]]]
+    """
+    return PixelBall(_radius(radius), canonical(centre, 0, jnp.float32, "centre"))
+
+
 def _radius(radius: Any) -> Any:
     array = canonical(radius, 0, jnp.float32, "radius")
     if not isinstance(array, jax.core.Tracer) and not np.all(np.asarray(array) >= 0):

@@ -15,6 +15,37 @@ BLUR_REACH = 8  # pixels of the kernel to either side; scipy cuts it at 4 σ
 MAX_BLUR = 2.0
 
 
+class AveragingState(NamedTuple):
+    """The state of a rule, and the average of θ: Σ weight · θ, and 1 − Σ weight."""
+
+    inner: Any
+    mean: Any
+    rest: jax.Array
+
+
+def averaging(rule: optax.GradientTransformationExtraArgs, decay: Any) -> optax.GradientTransformationExtraArgs:
+    """A rule that keeps the moving average of θ in its state; see `optimizers.averaged`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> rule = averaging(optax.with_extra_args_support(optax.sgd(1.0)), 0.5)
+        >>> _, state = rule.update(jnp.array(-4.0), rule.init(jnp.array(0.0)), jnp.array(0.0))
+        >>> float(state.mean / (1 - state.rest))
+        4.0
+    """
+
+    def init(params: Any) -> AveragingState:
+        return AveragingState(rule.init(params), jax.tree.map(jnp.zeros_like, params), jnp.ones(()))
+
+    def update(updates: Any, state: AveragingState, params: Any = None, **extra: Any) -> tuple[Any, AveragingState]:
+        updates, inner = rule.update(updates, state.inner, params, **extra)
+        moved = optax.apply_updates(params, updates)
+        mean = jax.tree.map(lambda m, x: decay * m + (1 - decay) * x, state.mean, moved)
+        return updates, AveragingState(inner, mean, decay * state.rest)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 class YosinskiState(NamedTuple):
     """How many updates were made."""
 
@@ -98,3 +129,36 @@ def gaussian_blur(image: jax.Array, sigma: Any) -> jax.Array:
         parts = [jax.lax.slice_in_dim(padded, n, n + size, axis=axis) for n in range(2 * BLUR_REACH + 1)]
         image = sum((w * part for w, part in zip(weight, parts, strict=True)), jnp.zeros_like(image))
     return image
+
+
+class MahendranState(NamedTuple):
+    """The decayed sum of squared gradients, and the velocity."""
+
+    squares: Any
+    velocity: Any
+
+
+def mahendran(learning_rate: Any, decay: Any = 0.9) -> optax.GradientTransformation:
+    """The rule of `optimizers.mahendran`, which describes it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> rule = mahendran(1e6)
+        >>> update, _ = rule.update(jnp.array([51.0]), rule.init(jnp.array([0.5])), None)  # of an image in [0, 1]
+        >>> (255 * update).round(3).tolist()  # where the rate is large, the first step is one level against the sign
+        [-1.0]
+    """
+
+    def init(params: Any) -> MahendranState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return MahendranState(zeros, zeros)
+
+    def update(updates: Any, state: MahendranState, params: Any = None) -> tuple[Any, MahendranState]:
+        gradient = jax.tree.map(lambda g: g / 255, updates)  # by pixels from 0 to 255
+        squares = jax.tree.map(lambda s, g: decay * s + jnp.square(g), state.squares, gradient)
+        velocity = jax.tree.map(
+            lambda v, g, s: decay * v - g / (1 / learning_rate + jnp.sqrt(s)), state.velocity, gradient, squares
+        )
+        return jax.tree.map(lambda v: v / 255, velocity), MahendranState(squares, velocity)
+
+    return optax.GradientTransformation(init, update)

@@ -42,11 +42,16 @@ from jaxopt_input.networks.small import SmallNet
 
 
 class Phase(NamedTuple):
-    """Some epochs on crops of at least `min_area` of a photograph, resampled to `size` x `size` pixels."""
+    """Some epochs on crops of at least `min_area` of a photograph, resampled to `size` x `size` pixels.
+
+    A phase with a `rate` begins the schedule anew, with this peak: a warm restart. A `plain` one leaves the colours.
+    """
 
     epochs: int
     size: int
     min_area: float
+    rate: float | None = None
+    plain: bool = False
 
 
 class Attack(NamedTuple):
@@ -75,7 +80,7 @@ class Config:
     begin: str | None = None  # the bundled network whose weights to start from; random ones if None
     batch: int = 128
     learning_rate: float = 0.2  # the peak: linear warm-up, then cosine to zero
-    warmup: float = 0.12  # of all steps
+    warmup: float = 0.12  # of all steps of a schedule
     momentum: float = 0.9
     weight_decay: float = 5e-4  # on kernels
     label_smoothing: float = 0.1
@@ -88,6 +93,15 @@ class Config:
     @property
     def epochs(self) -> int:
         return sum(phase.epochs for phase in self.phases)
+
+    def schedules(self) -> list[tuple[float, int]]:
+        """(peak, epochs) of each schedule: one, and one more for each warm restart."""
+        found = [(self.learning_rate, 0)]
+        for phase in self.phases:
+            if phase.rate is not None:
+                found.append((phase.rate, 0))
+            found[-1] = (found[-1][0], found[-1][1] + phase.epochs)
+        return found
 
     def phase(self, epoch: int) -> Phase:
         """The phase of a 0-based epoch."""
@@ -141,15 +155,15 @@ CONFIGS = {
     "cifar10": Config(
         dataset="cifar10",
         network=CIFAR10,
-        phases=(Phase(12, 32, 0.75),),
+        phases=(Phase(11, 32, 0.75), Phase(4, 32, 0.85, rate=0.1), Phase(4, 32, 0.95, plain=True)),
         evaluation=pgd50("linf", 8 / 255),
     ),
     "cifar10-robust": Config(
         dataset="cifar10",
         network=CIFAR10,
-        phases=(Phase(6, 32, 0.75),),
+        phases=(Phase(4, 32, 0.75),),
         evaluation=pgd50("linf", 8 / 255),
-        adversary=Attack("linf", 8 / 255, 5 / 255, 2),
+        adversary=Attack("linf", 8 / 255, 10 / 255, 1),
         begin="cifar10",
         learning_rate=0.1,
     ),
@@ -402,8 +416,11 @@ def ascend(
 
 
 def optimizer(config: Config, steps: int) -> optax.GradientTransformation:
-    """Nesterov momentum with weight decay on the kernels; warm-up and cosine over `steps`."""
-    rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, int(config.warmup * steps), steps)
+    """Nesterov momentum with weight decay on the kernels; warm-up and cosine over `steps`, or over each schedule's."""
+    parts = [(peak, steps * epochs // config.epochs) for peak, epochs in config.schedules()]
+    cosines = [optax.warmup_cosine_decay_schedule(0.0, peak, int(config.warmup * n), n) for peak, n in parts]
+    ends = [sum(n for _, n in parts[: k + 1]) for k in range(len(parts) - 1)]
+    rate = optax.join_schedules(cosines, ends)
     return optax.chain(
         optax.add_decayed_weights(config.weight_decay, lambda params: jax.tree.map(lambda p: p.ndim > 1, params)),
         optax.sgd(rate, config.momentum, nesterov=True),
@@ -418,7 +435,7 @@ def train_step(
     settings = config.value
     network = SmallNet(**settings.network, norm=True)
     key = jax.random.fold_in(jax.random.key(settings.seed), state["step"])
-    images = augment(key, images, phase, settings.colour, settings.mirror)
+    images = augment(key, images, phase, 0.0 if phase.plain else settings.colour, settings.mirror)
     if attack := settings.adversary:
         clean, start = images, random_start(jax.random.fold_in(key, 1), attack, images)
         folded = fold(state["variables"])  # with the running statistics: half the time of batch statistics
@@ -667,7 +684,12 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
     channels = image.shape[-1]
     taps: dict[str, jax.Array] = {}  # filled while tracing: a returned dict would come back sorted
     jax.eval_shape(lambda x: taps.update(network.apply({"params": params}, x)), image)
-    phases = "; ".join(f"{p.epochs} at {p.size}x{p.size} (crops of {p.min_area:.0%} and more)" for p in config.phases)
+    phases = "; ".join(
+        f"{p.epochs} at {p.size}x{p.size} (crops of {p.min_area:.0%} and more)"
+        + f", the schedule begun anew with peak rate {p.rate}" * (p.rate is not None)
+        + ", colours unchanged" * p.plain
+        for p in config.phases
+    )
     colour = f", contrast and brightness (±{config.colour:.0%})" if config.colour else ""
     beginning = f"Begins with the weights of `{config.begin}`. " if config.begin else ""
     adversary = f"Trained on the images that {described(config.adversary)} makes. " if config.adversary else ""

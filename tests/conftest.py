@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -25,6 +26,15 @@ def toy_apply(params, image, taps):
     second = conv(first, params["b"])
     out = {"first": first, "second": second, "logits": second.mean((1, 2)) @ params["c"]}
     return {tap: out[tap] for tap in taps}
+
+
+def pytest_collection_modifyitems(items):
+    """Tests against PyTorch are skipped where it, or torchvision, is not installed."""
+    if all(map(importlib.util.find_spec, ("torch", "torchvision"))):
+        return
+    for item in items:
+        if item.get_closest_marker("torch"):
+            item.add_marker(pytest.mark.skip(reason="needs PyTorch: pip install -r tests/requirements-torch.txt"))
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +112,11 @@ def build():
     params = jax.random.normal(jax.random.key(0), (3, 3, 3, 5)).at[..., 4].set(0)
     return joi.from_function(apply, params, image_shape=(16, 16, 3), taps=("first", "logits"), labels=tuple("abcde"))
 
+def steep():
+    def apply(params, image, taps):
+        return {"logits": jnp.log(image.mean((1, 2)) - 0.5)}
+    return joi.from_function(apply, 0.0, image_shape=(8, 8, 3), taps=("logits",), labels=tuple("abc"))
+
 def cliff():
     def apply(params, image, taps):
         return {"logits": jnp.log(image.mean((1, 2)) - 0.49)}
@@ -125,5 +140,5 @@ def write_module(tmp_path, monkeypatch):
 
 @pytest.fixture
 def toy_nets(write_module) -> Path:
-    """A folder with `toy_nets.py`: `build`, whose channel first:4 is dead, and `cliff`, which is not always finite."""
+    """A folder with `toy_nets.py`: `build`, whose channel first:4 is dead; `cliff`, `steep`, not finite everywhere."""
     return write_module("toy_nets", TOY_NETS)

@@ -248,6 +248,71 @@ def test_lbfgs_with_a_random_transform_keeps_one_view_within_a_step(toy):
     assert bool((s.evaluations >= 2 * 8 + 1).all())  # a step's own value, at least one trial, the last value
 
 
+def test_a_budget_of_evaluations_ends_a_line_search(toy):
+    loss = -joi.losses.class_logit(1) + 1e-2 * joi.losses.l2_decay()
+    kw = {"optimizer": joi.optimizers.lbfgs(), "image": joi.images.pixels(bound="sigmoid"), "steps": 30, "starts": 3}
+    free, bound = solve(loss, toy, **kw), solve(loss, toy, max_evaluations=12, **kw)
+    assert bool((bound.evaluations == 12).all())
+    shared = 5  # steps that both had taken
+    np.testing.assert_array_equal(free.loss[:, :shared], bound.loss[:, :shared])
+    assert bool((jnp.diff(bound.loss, axis=1) <= 0).all())
+    with pytest.raises(joi.InputError, match="max_evaluations goes with lbfgs"):
+        solve(loss, toy, max_evaluations=12)
+
+
+def test_lbfgs_begins_anew_where_its_direction_leads_nowhere():
+    """Below an energy of 10 the gradient points uphill: nothing that L-BFGS knows, and nothing downhill, helps."""
+
+    def apply(params, image, taps):
+        energy = jnp.sum(0.5 * params * (image - 0.6) ** 2, (1, 2, 3))[:, None]
+        shown = jnp.where(energy > 10, energy, -energy)  # its gradient
+        return {"energy": jax.lax.stop_gradient(energy - shown) + shown}
+
+    model = joi.from_function(apply, Quadratic.scale, image_shape=(4, 4, 3), taps=("energy",))
+    start = np.ones((4, 4, 3), np.float32)
+    kw = {"optimizer": joi.optimizers.lbfgs(), "steps": 20, "initial": start, "starts": 1}
+    s = solve(joi.losses.channel("energy", 0), model, **kw)
+    assert int(s.restarts[0]) == 1
+    assert float(s.loss[0, 0]) > 10 > float(s.loss[0, -1])
+    assert bool((jnp.diff(s.loss, axis=1) <= 0).all())
+    assert int(s.evaluations[0]) < 20 + 2 * optimize.MAX_TRIALS  # once it has settled it evaluates no more
+    assert bool(s.finite.all())
+    smooth = solve(joi.losses.channel("energy", 0), Quadratic.model(), optimizer=joi.optimizers.lbfgs(), steps=10)
+    assert not smooth.restarts.any()
+
+
+def test_the_optimizers_state_goes_on_where_it_stopped(toy):
+    loss = -joi.losses.channel("second", [1, 3])
+    for optimizer in (joi.optimizers.adam(0.02), joi.optimizers.lbfgs()):
+        whole = solve(loss, toy, optimizer=optimizer, steps=8)
+        first = solve(loss, toy, optimizer=optimizer, steps=5)
+        rest = solve(
+            loss,
+            toy,
+            optimizer=optimizer,
+            steps=3,
+            initial=np.asarray(first.image),
+            optimizer_state=first.optimizer_state,
+        )
+        np.testing.assert_allclose(rest.image, whole.image, atol=1e-6)
+    with pytest.raises(joi.InputError, match="state is of 4 lanes, not of 2"):
+        solve(-joi.losses.channel("second", 1), toy, optimizer_state=first.optimizer_state)
+
+
+def test_the_average_is_that_of_the_iterates(toy):
+    loss, adam = -joi.losses.channel("second", 3), joi.optimizers.adam(0.02)
+    s = solve(loss, toy, optimizer=joi.optimizers.averaged(adam, 0.7), steps=5, snapshots=range(6))
+    weights = 0.7 ** np.arange(4, -1, -1)
+    expected = np.tensordot(weights / weights.sum(), np.asarray(s.snapshots[1:]), 1)
+    np.testing.assert_allclose(s.average_image, expected, atol=1e-6)
+    np.testing.assert_array_equal(s.image, solve(loss, toy, optimizer=adam, steps=5).image)
+    assert solve(loss, toy).average_image is None
+    with pytest.raises(joi.InputError, match="from 0 to below 1"):
+        joi.optimizers.averaged(adam, 1.0)
+    with pytest.raises(joi.InputError, match="lbfgs goes down at each step"):
+        joi.optimizers.averaged(joi.optimizers.lbfgs())
+
+
 def test_optax_line_search_is_counted():
     model, loss = Quadratic.model(), joi.losses.channel("energy", 0)
     s = solve(loss, model, optimizer=optax.lbfgs(), steps=10, image=joi.images.pixels(bound="sigmoid"))

@@ -36,6 +36,15 @@ def test_sphere_and_box():
     assert bool(jnp.isfinite(projections.sphere(1.0)(REFERENCE)).all())  # the centre has no nearest point: it stays
 
 
+def test_pixel_ball():
+    there = np.asarray(projections.pixel_ball(0.6)(FAR))
+    before, after = np.linalg.norm(FAR - 0.5, axis=-1), np.linalg.norm(there - 0.5, axis=-1)
+    np.testing.assert_allclose(after, np.minimum(before, 0.6), rtol=1e-5)
+    np.testing.assert_array_equal(there[before < 0.59], FAR[before < 0.59])
+    assert (before > 0.6).any()
+    assert bool(jnp.isfinite(projections.pixel_ball(0.0)(REFERENCE)).all())
+
+
 def test_one_radius_a_target_without_recompiling():
     run = jax.jit(lambda p: targets.vmap_lanes(lambda one, x: one(x), p, jnp.array([0, 0, 1]))(jnp.stack([FAR] * 3)))
     there = run(projections.ball("linf", [0.1, 0.2], REFERENCE))
@@ -52,6 +61,7 @@ def test_one_radius_a_target_without_recompiling():
         lambda: projections.ball("l2", 1.0, 0.5),
         lambda: projections.box(1.0, 0.0),
         lambda: projections.sphere(-1.0),
+        lambda: projections.pixel_ball(-1.0),
     ],
 )
 def test_mistakes(mistake):

@@ -13,7 +13,7 @@ from jaxopt_input.losses.adversarial import carlini_wagner, cross_entropy, dlr, 
 from jaxopt_input.losses.algebra import Loss, names
 from jaxopt_input.losses.dreaming import channel_square, guided, layer_mean
 from jaxopt_input.losses.inversion import content, feature_distance
-from jaxopt_input.losses.regularizers import alpha_norm, l2_decay, total_variation, total_variation_l1
+from jaxopt_input.losses.regularizers import alpha_norm, l2_decay, pixel_norm, total_variation, total_variation_l1
 from jaxopt_input.losses.relations import alignment, caricature, diversity, interpolation, shortfall
 from jaxopt_input.losses.style import (
     batch_norm_statistics,
@@ -56,6 +56,7 @@ __all__ = [
     "mean",
     "mmd",
     "names",
+    "pixel_norm",
     "shortfall",
     "sliced_wasserstein",
     "targeted_dlr",

@@ -1,4 +1,4 @@
-"""Losses of the image alone: L2 decay, α-norm, total variation. Sums over pixels and colours, as published."""
+"""Losses of the image alone: L2 decay, α-norms, total variation. Sums over pixels and colours, as published."""
 
 from __future__ import annotations
 
@@ -38,6 +38,36 @@ def alpha_norm(alpha: Any = 6.0, centre: Any = 0.5) -> AlphaNorm:
         0.5
     """
     return AlphaNorm(canonical(alpha, 0, jnp.float32, "alpha"), canonical(centre, 0, jnp.float32, "centre"))
+
+
+@traced
+class PixelNorm(Loss):
+    """See `pixel_norm`."""
+
+    alpha: Any = leaf(rank=0)
+    centre: Any = leaf(rank=0)
+
+    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
+        return jnp.sum(_power(jnp.sum(jnp.square(image - self.centre), -1), self.alpha / 2))
+
+
+def pixel_norm(alpha: Any = 6.0, centre: Any = 0.5) -> PixelNorm:
+    """Σ ‖x − centre‖^α over pixels, ‖·‖ being the Euclidean norm of a pixel's colours.
+
+    Args:
+        alpha: the exponent; a large one acts as a soft bound on the norm.
+        centre: what the image decays to, in [0, 1].
+
+    Source:
+        Mahendran & Vedaldi, Visualizing Deep Convolutional Neural Networks Using Natural Pre-images (2016), section
+        3.2 (α = 6), where the α-norm of their first paper, over colours as well, became one of pixels.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> float(pixel_norm(4.0)({}, jnp.array([[[1.0, 0.0, 0.5]]])))
+        0.25
+    """
+    return PixelNorm(canonical(alpha, 0, jnp.float32, "alpha"), canonical(centre, 0, jnp.float32, "centre"))
 
 
 def l2_decay(centre: Any = 0.5) -> AlphaNorm:

@@ -16,33 +16,41 @@ import numpy as np
 
 from jaxopt_input.errors import InputError
 from jaxopt_input.losses.activation import _OfLayer
-from jaxopt_input.losses.algebra import Activations, Shapes, check_layer
+from jaxopt_input.losses.algebra import Activations, Shapes, check_index, check_layer
 from jaxopt_input.targets import canonical, leaf, traced
 
 EPSILON = 1e-5  # under square roots, whose gradient is infinite at a dead channel
 
 
 class _Style(_OfLayer):
-    """A loss of the feature vectors of one layer."""
+    """A loss of the feature vectors of one layer, at all of its positions or at those in `positions`."""
 
     kind = "style"
+    positions: Any
 
     def features(self, activations: Activations) -> jax.Array:
         """`[M, N]`."""
         activation = self.read(activations)
-        return activation.reshape(-1, activation.shape[-1])
+        flat = activation.reshape(-1, activation.shape[-1])
+        return flat if self.positions is None else flat[self.positions]
 
     def channels(self) -> int:
         """N of what it compares with."""
         raise TypeError(f"{type(self).__name__} does not define channels")
 
     def check(self, shapes: Shapes) -> None:
-        channels = check_layer(self.layer, shapes)[-1]
+        *places, channels = check_layer(self.layer, shapes)
         if self.channels() != channels:
             raise InputError(f"style of {self.channels()} channels for layer {self.layer}, which has {channels}")
+        if self.positions is not None:
+            check_index("position", self.positions, int(np.prod(places)), f"layer {self.layer}")
 
     def name(self) -> str:
         return f"{self.layer}:{self.kind}"
+
+
+def _places(positions: Any) -> Any:
+    return None if positions is None else canonical(positions, 1, jnp.int32, "positions")
 
 
 def _given(activation: Any) -> Any:
@@ -65,6 +73,7 @@ class Gram(_Style):
     kind = "gram"
     layer: str
     target: Any = leaf(rank=2)
+    positions: Any = leaf(rank=1, default=None)
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
         f = self.features(activations)
@@ -74,12 +83,14 @@ class Gram(_Style):
         return int(np.shape(self.target)[-1])
 
 
-def gram(layer: str, activation: Any) -> Gram:
+def gram(layer: str, activation: Any, positions: Any = None) -> Gram:
     """‖G/M − Ĝ/M̂‖² / (4N²), G = FᵀF: with equal M Gatys' E = ‖G − Ĝ‖² / (4N²M²).
 
     Args:
         layer: the tap.
         activation: that layer's activation for the style image, `[H, W, C]` of any height and width, or one a target.
+            What of it a mask leaves is given as `[1, M, C]`.
+        positions: the indices of the positions that count, in the row-major order of the map; all of them if None.
 
     Raises:
         InputError: against a model, for an unknown layer or another number of channels.
@@ -93,7 +104,7 @@ def gram(layer: str, activation: Any) -> Gram:
         4.0
     """
     f = _given(activation)
-    return Gram(layer, f.swapaxes(-1, -2) @ f / f.shape[-2])
+    return Gram(layer, f.swapaxes(-1, -2) @ f / f.shape[-2], _places(positions))
 
 
 @traced
@@ -104,6 +115,7 @@ class Moments(_Style):
     statistic: str
     target_mean: Any = leaf(rank=1)
     target: Any = leaf(rank=2)
+    positions: Any = leaf(rank=1, default=None)
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
         f = self.features(activations)
@@ -124,11 +136,11 @@ class Moments(_Style):
         return f"{self.layer}:{self.statistic}"
 
 
-def mean(layer: str, activation: Any) -> Moments:
+def mean(layer: str, activation: Any, positions: Any = None) -> Moments:
     """‖μ − μ̂‖² / N, μ the mean feature vector.
 
     Args:
-        layer, activation: see `gram`.
+        layer, activation, positions: see `gram`.
 
     Source:
         Li, Wang, Liu & Hou, Demystifying Neural Style Transfer (2017), section 4.1, for the linear kernel.
@@ -138,14 +150,14 @@ def mean(layer: str, activation: Any) -> Moments:
         >>> float(mean("a", jnp.zeros((1, 1, 2)))({"a": jnp.full((2, 2, 2), 2.0)}, None))
         4.0
     """
-    return Moments(layer, "mean", *_moments(_given(activation)))
+    return Moments(layer, "mean", *_moments(_given(activation)), _places(positions))
 
 
-def covariance(layer: str, activation: Any) -> Moments:
+def covariance(layer: str, activation: Any, positions: Any = None) -> Moments:
     """‖Σ − Σ̂‖² / N², Σ the covariance of the feature vectors: the Gram loss without the mean.
 
     Args:
-        layer, activation: see `gram`.
+        layer, activation, positions: see `gram`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -153,14 +165,14 @@ def covariance(layer: str, activation: Any) -> Moments:
         >>> float(covariance("a", jnp.zeros((1, 1, 1)))({"a": a}, None)), float(covariance("a", a + 5)({"a": a}, None))
         (1.0, 0.0)
     """
-    return Moments(layer, "covariance", *_moments(_given(activation)))
+    return Moments(layer, "covariance", *_moments(_given(activation)), _places(positions))
 
 
-def batch_norm_statistics(layer: str, activation: Any) -> Moments:
+def batch_norm_statistics(layer: str, activation: Any, positions: Any = None) -> Moments:
     """Σ (Δμ² + Δσ²) / N: mean and standard deviation of each channel.
 
     Args:
-        layer, activation: see `gram`.
+        layer, activation, positions: see `gram`.
 
     Source:
         Li, Wang, Liu & Hou, Demystifying Neural Style Transfer (2017), section 4.2.
@@ -171,7 +183,7 @@ def batch_norm_statistics(layer: str, activation: Any) -> Moments:
         >>> round(float(batch_norm_statistics("a", 2 * a)({"a": a}, None)), 4)  # Δμ = Δσ = 1
         2.0
     """
-    return Moments(layer, "batch-norm", *_moments(_given(activation)))
+    return Moments(layer, "batch-norm", *_moments(_given(activation)), _places(positions))
 
 
 @traced
@@ -182,27 +194,59 @@ class Wasserstein(_Style):
     layer: str
     target_mean: Any = leaf(rank=1)
     root: Any = leaf(rank=2)
+    positions: Any = leaf(rank=1, default=None)
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        mean, covariance = _moments(self.features(activations))
-        inner = jnp.matmul(self.root @ covariance, self.root, precision=jax.lax.Precision.HIGHEST)
-        # Eigenvalues of the symmetric product: their gradient, unlike eigenvectors', does not mind equal ones.
-        eigenvalues = jnp.maximum(jnp.linalg.eigvalsh((inner + inner.T) / 2), 0)
-        cross = jnp.sum(jnp.sqrt(eigenvalues + EPSILON**2) - EPSILON)
-        spread = jnp.trace(covariance) + jnp.sum(jnp.square(self.root)) - 2 * cross
+        f = self.features(activations)
+        mean = f.mean(0)
+        centred = (f - mean) / np.sqrt(f.shape[0])
+        cross = _nuclear_norm(jnp.matmul(centred, self.root, precision=jax.lax.Precision.HIGHEST))  # tr (R Σ R)^½
+        spread = jnp.sum(jnp.square(centred)) + jnp.sum(jnp.square(self.root)) - 2 * cross
         return (jnp.sum(jnp.square(mean - self.target_mean)) + spread) / mean.shape[0]
 
     def channels(self) -> int:
         return int(np.shape(self.target_mean)[-1])
 
 
-def wasserstein_gaussian(layer: str, activation: Any) -> Wasserstein:
+@jax.custom_jvp
+def _nuclear_norm(matrix: jax.Array) -> jax.Array:
+    """The sum of the singular values of `[M, N]`.
+
+    Not as roots of the eigenvalues of a product, which keep half the digits: on a network's layers that was wrong by
+    up to a third. Singular values that are zero but for rounding, as of fewer positions than channels, count for
+    nothing and have no gradient.
+    """
+    return _smooth_sum(jnp.linalg.svd(_square(matrix), compute_uv=False))[0]
+
+
+@_nuclear_norm.defjvp
+def _nuclear_norm_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (matrix,), (tangent,) = primals, tangents
+    _, values, right = jnp.linalg.svd(_square(matrix), full_matrices=False)
+    total, slope = _smooth_sum(values)
+    left = jnp.matmul(matrix, right.T, precision=jax.lax.Precision.HIGHEST) * slope
+    return total, jnp.sum(jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST) * tangent)
+
+
+def _square(matrix: jax.Array) -> jax.Array:
+    """A matrix of the same singular values and right singular vectors with at most as many rows as columns."""
+    return jnp.linalg.qr(matrix, mode="r") if matrix.shape[0] > matrix.shape[1] else matrix
+
+
+def _smooth_sum(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Σ s² / √(s² + ε²), ε the rounding of the largest s, and the derivative for each s divided by s."""
+    epsilon = jnp.maximum(8 * jnp.finfo(values.dtype).eps * values[0], EPSILON**2)
+    root = jnp.sqrt(jnp.square(values) + jnp.square(epsilon))
+    return jnp.sum(values * (values / root)), (1 + jnp.square(epsilon / root)) / root
+
+
+def wasserstein_gaussian(layer: str, activation: Any, positions: Any = None) -> Wasserstein:
     """The squared 2-Wasserstein distance of the Gaussians with the two images' means and covariances, divided by N.
 
     W² = ‖μ − μ̂‖² + tr(Σ + Σ̂ − 2 (Σ̂^½ Σ Σ̂^½)^½).
 
     Args:
-        layer, activation: see `gram`.
+        layer, activation, positions: see `gram`.
 
     Source:
         Olkin & Pukelsheim (1982) for the formula; Crowson, style-transfer-pytorch (2021), for its use.
@@ -213,15 +257,40 @@ def wasserstein_gaussian(layer: str, activation: Any) -> Wasserstein:
         >>> round(float(wasserstein_gaussian("a", 2 * a)({"a": a}, None)), 3)  # Δμ² + (σ − σ̂)²
         2.0
     """
-    mean, covariance = _moments(_given(activation))
-    values, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
+    mean, covariance = _moments(np.asarray(_given(activation), np.float64))
+    values, vectors = np.linalg.eigh(covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0))[..., None, :]) @ vectors.swapaxes(-1, -2)
-    return Wasserstein(layer, mean, root.astype(np.float32))
+    return Wasserstein(layer, mean.astype(np.float32), root.astype(np.float32), _places(positions))
+
+
+@traced
+class MomentMMD(_Style):
+    """See `mmd`: the kernels whose feature map is short enough to be written out."""
+
+    layer: str
+    kernel: str
+    offset: Any = leaf(rank=0)
+    target_mean: Any = leaf(rank=1)
+    target: Any = leaf(rank=2)
+    positions: Any = leaf(rank=1, default=None)
+
+    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
+        x = self.features(activations)
+        first = jnp.sum(jnp.square(x.mean(0) - self.target_mean))
+        if self.kernel == "linear":
+            return first
+        return jnp.sum(jnp.square(x.T @ x / x.shape[0] - self.target)) + 2 * self.offset * first
+
+    def channels(self) -> int:
+        return int(np.shape(self.target_mean)[-1])
+
+    def name(self) -> str:
+        return f"{self.layer}:mmd-{self.kernel}"
 
 
 @traced
 class MMD(_Style):
-    """See `mmd`."""
+    """See `mmd`: the kernels that are taken of all pairs."""
 
     layer: str
     kernel: str
@@ -229,15 +298,10 @@ class MMD(_Style):
     samples: int
     offset: Any = leaf(rank=0)
     target: Any = leaf(rank=2)
+    positions: Any = leaf(rank=1, default=None)
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        x, y = self.features(activations), self.target
-        if self.kernel == "linear":
-            return jnp.sum(jnp.square(x.mean(0) - y.mean(0)))
-        if self.kernel == "polynomial" and self.degree == 2:  # its feature map is all products of two: exact, linear
-            second = jnp.sum(jnp.square(x.T @ x / x.shape[0] - y.T @ y / y.shape[0]))
-            return second + 2 * self.offset * jnp.sum(jnp.square(x.mean(0) - y.mean(0)))
-        x, y = _thinned(x, self.samples), _thinned(y, self.samples)
+        x, y = _thinned(self.features(activations), self.samples), self.target
         if self.kernel == "polynomial":
             kernel = _polynomial(self.degree, self.offset)
         else:
@@ -254,17 +318,24 @@ class MMD(_Style):
 
 
 def mmd(
-    layer: str, activation: Any, kernel: str = "gaussian", *, degree: int = 2, offset: Any = 0.0, samples: int = 1024
-) -> MMD:
+    layer: str,
+    activation: Any,
+    kernel: str = "gaussian",
+    positions: Any = None,
+    *,
+    degree: int = 2,
+    offset: Any = 0.0,
+    samples: int = 1024,
+) -> MMD | MomentMMD:
     """The squared maximum mean discrepancy of the feature vectors: mean k(x, x′) + mean k(y, y′) − 2 mean k(x, y).
 
     "linear": k = xᵀy, which makes it ‖μ − μ̂‖². "polynomial": k = (xᵀy + offset)^degree; with degree 2 and offset 0 it
     is 4N² times the Gram loss. "gaussian": k = exp(−‖x − y‖² / (2σ²)), σ² the mean of ‖x − y‖², which is not
     differentiated. The estimate is the biased one, which is never negative. Kernels that need all pairs (gaussian, and
-    polynomials of another degree) take at most `samples` positions of each image, evenly spread: exact below that.
+    polynomials of another degree) take at most `samples` positions of each image, spread evenly: exact below that.
 
     Args:
-        layer, activation: see `gram`.
+        layer, activation, positions: see `gram`.
         kernel: "linear", "polynomial" or "gaussian".
         degree: of the polynomial, at least 1.
         offset: of the polynomial, at least 0.
@@ -287,13 +358,23 @@ def mmd(
     if degree != int(degree) or degree < 1 or np.min(offset) < 0 or samples < 1:
         raise InputError(f"an MMD takes degree ≥ 1, offset ≥ 0, samples ≥ 1, not {degree!r}, {offset!r}, {samples!r}")
     shift = canonical(offset, 0, jnp.float32, "the kernel's offset")
-    return MMD(layer, kernel, int(degree), int(samples), shift, _given(activation))
+    f, places = _given(activation), _places(positions)
+    if kernel == "linear" or (kernel == "polynomial" and degree == 2):
+        return MomentMMD(layer, kernel, shift, f.mean(-2), f.swapaxes(-1, -2) @ f / f.shape[-2], places)
+    return MMD(layer, kernel, int(degree), int(samples), shift, _thinned(f, int(samples)), places)
 
 
-def _thinned(features: jax.Array, samples: int) -> jax.Array:
-    """At most `samples` rows, evenly spread."""
-    count = features.shape[0]
-    return features if count <= samples else features[np.arange(samples) * count // samples]
+def _thinned(features: Any, samples: int) -> Any:
+    """At most `samples` of the rows of `[…, M, N]`."""
+    count = features.shape[-2]
+    return features if count <= samples else features[..., _sample(count, samples), :]
+
+
+def _sample(count: int, samples: int) -> np.ndarray:
+    """As many of `range(count)`: one of each of equal parts, in no step with the rows of a map; the same each time."""
+    edges = np.arange(samples + 1) * count // samples
+    within = np.random.default_rng(0).random(samples)
+    return edges[:-1] + (within * np.diff(edges)).astype(int)
 
 
 def _polynomial(degree: int, offset: jax.Array) -> Any:
@@ -316,15 +397,16 @@ class SlicedWasserstein(_Style):
     layer: str
     statistic: str
     directions: Any = leaf(rank=2)
-    target: Any = leaf(rank=2)
+    target: Any = leaf(rank=2)  # projected and sorted
+    positions: Any = leaf(rank=1, default=None)
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
         f = self.features(activations)
-        f, y = f @ self.directions, self.target @ self.directions
-        return jnp.mean(jnp.square(jnp.sort(f, 0) - _quantiles(jnp.sort(y, 0), f.shape[0])))
+        f = f if self.statistic == "histogram" else f @ self.directions
+        return jnp.mean(jnp.square(jnp.sort(f, 0) - _quantiles(self.target, f.shape[0])))
 
     def channels(self) -> int:
-        return int(np.shape(self.target)[-1])
+        return int(np.shape(self.directions)[-2])
 
     def name(self) -> str:
         return f"{self.layer}:{self.statistic}"
@@ -341,14 +423,16 @@ def _quantiles(ordered: jax.Array, count: int) -> jax.Array:
     return ordered[low] * (1 - part) + ordered[np.minimum(low + 1, m - 1)] * part
 
 
-def sliced_wasserstein(layer: str, activation: Any, key: jax.Array, directions: int | None = None) -> SlicedWasserstein:
+def sliced_wasserstein(
+    layer: str, activation: Any, key: jax.Array, directions: int | None = None, positions: Any = None
+) -> SlicedWasserstein:
     """mean (sort(F v) − sort(F̂ v))² over random unit directions v: 0 only where the distributions agree.
 
     The directions belong to the loss and stay the same from step to step, so that a line search sees one function.
     Images of different size are compared by quantiles.
 
     Args:
-        layer, activation: see `gram`.
+        layer, activation, positions: see `gram`.
         key: of the random directions.
         directions: how many; as many as channels if None.
 
@@ -370,14 +454,15 @@ def sliced_wasserstein(layer: str, activation: Any, key: jax.Array, directions: 
     if count < 1:
         raise InputError(f"a sliced distance takes at least one direction, not {directions!r}")
     v = np.asarray(jax.random.normal(key, (channels, count)))
-    return SlicedWasserstein(layer, "sliced-wasserstein", v / np.linalg.norm(v, axis=0), f)
+    v = v / np.linalg.norm(v, axis=0)
+    return SlicedWasserstein(layer, "sliced-wasserstein", v, np.sort(f @ v, -2), _places(positions))
 
 
-def histogram(layer: str, activation: Any) -> SlicedWasserstein:
+def histogram(layer: str, activation: Any, positions: Any = None) -> SlicedWasserstein:
     """mean (sort(F_c) − sort(F̂_c))² over channels c: each channel's histogram, whatever the others do.
 
     Args:
-        layer, activation: see `gram`.
+        layer, activation, positions: see `gram`.
 
     Source:
         Risser, Wilmot & Barnes, Stable and Controllable Neural Texture Synthesis and Style Transfer Using Histogram
@@ -390,4 +475,5 @@ def histogram(layer: str, activation: Any) -> SlicedWasserstein:
         (0.0, 1.0)
     """
     f = _given(activation)
-    return SlicedWasserstein(layer, "histogram", np.eye(f.shape[-1], dtype=np.float32), f)
+    one_each = np.eye(f.shape[-1], dtype=np.float32)
+    return SlicedWasserstein(layer, "histogram", one_each, np.sort(f, -2), _places(positions))

@@ -24,7 +24,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from jaxopt_input import losses
 from jaxopt_input.data import read_image, to_uint8
@@ -43,6 +42,7 @@ from jaxopt_input.recipes.dream_settings import (
     settle,
     wanted,
 )
+from jaxopt_input.recipes.resize import resize
 
 Shape = tuple[int, int, int]
 
@@ -342,28 +342,3 @@ def zoom(
 
 def _report(progress: Progress, frame: int, frames: int, done: int, total: int, loss: float) -> None:
     progress(frame * total + done, frames * total, loss)
-
-
-def resize(image: np.ndarray, shape: tuple[int, ...], margin: float = 0.0) -> np.ndarray:
-    """An image `[H, W, C]` at another (height, width): linear, low-passed where it shrinks, without rounding.
-
-    Args:
-        image: of any range.
-        shape: (height, width).
-        margin: the part of each side to leave out first.
-
-    Example:
-        >>> resize(np.array([[[0.0], [1.0]]]), (1, 4)).ravel().tolist()
-        [0.0, 0.25, 0.75, 1.0]
-    """
-    height, width = image.shape[:2]
-    if (height, width) == tuple(shape) and not margin:
-        return np.array(image, np.float32)
-    box = (width * margin, height * margin, width * (1 - margin), height * (1 - margin))
-    planes = [
-        Image.fromarray(np.ascontiguousarray(image[..., c], np.float32)).resize(
-            (shape[1], shape[0]), Image.Resampling.BILINEAR, box=box
-        )
-        for c in range(image.shape[2])
-    ]
-    return np.stack([np.asarray(plane, np.float32) for plane in planes], -1)

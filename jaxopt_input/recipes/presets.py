@@ -147,38 +147,51 @@ def preset(name: str, image_shape: Shape) -> Preset:
 
 
 def regularizer(text: str) -> Loss:
-    """A penalty by text: "NAME=WEIGHT", or "NAME:LAYER=WEIGHT" for one of a layer.
+    """A penalty by text: "NAME=WEIGHT", "NAME^EXPONENT=WEIGHT", or "NAME:LAYER=WEIGHT" for one of a layer.
 
     Args:
-        text: NAME is l2, total-variation or total-variation-l1, or, of a layer, diversity or alignment.
+        text: NAME is l2, alpha-norm, pixel-norm, total-variation or total-variation-l1, or, of a layer, diversity or
+            alignment. Those of `_POWERS` take an exponent, the α or β of `losses`.
 
     Raises:
-        InputError: for an unknown name, a missing or needless layer, or a weight that is no number.
+        InputError: for an unknown name, a missing or needless layer or exponent, or a weight that is no number.
 
     Example:
         >>> regularizer("diversity:block3=10").taps
         ('block3',)
+        >>> float(regularizer("total-variation^1=2")({}, np.array([[[0.0], [3.0]], [[4.0], [3.0]]])))
+        12.0
     """
     head, _, number = text.partition("=")
+    head, power, exponent = head.partition("^")
     name, colon, layer = head.partition(":")
     if name not in {**_OF_IMAGE, **_OF_LAYER}:
         raise unknown("regularizer", name, [*_OF_IMAGE, *_OF_LAYER])
     try:
-        weight = float(number)
+        weight, exponents = float(number), [float(exponent)] if power else []
     except ValueError:
         raise InputError(f"a regularizer is NAME=WEIGHT or NAME:LAYER=WEIGHT, not {text!r}") from None
+    if not np.isfinite([weight, *exponents]).all() or min(exponents, default=1.0) <= 0:
+        raise InputError(f"a regularizer's weight is finite and its exponent positive, not as in {text!r}")
+    if power and name not in _POWERS:
+        raise InputError(f"{name} has no exponent: only {', '.join(_POWERS)} take one")
     if name in _OF_LAYER:
         if not layer:
             raise InputError(f"{name} compares a layer: write {name}:LAYER={number}")
         return weight * _OF_LAYER[name](layer)
     if colon:
         raise InputError(f"{name} is of the image: leave the layer out of {text!r}")
-    return weight * _OF_IMAGE[name]()
+    return weight * _OF_IMAGE[name](*exponents)
 
 
-_OF_IMAGE: dict[str, Callable[[], Loss]] = {
-    "l2": losses.l2_decay,
+_POWERS: dict[str, Callable[..., Loss]] = {
+    "alpha-norm": losses.alpha_norm,
+    "pixel-norm": losses.pixel_norm,
     "total-variation": losses.total_variation,
+}
+_OF_IMAGE: dict[str, Callable[..., Loss]] = {
+    "l2": losses.l2_decay,
+    **_POWERS,
     "total-variation-l1": losses.total_variation_l1,
 }
 _OF_LAYER: dict[str, Callable[[str], Loss]] = {"diversity": losses.diversity, "alignment": losses.alignment}

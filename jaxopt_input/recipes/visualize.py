@@ -186,7 +186,7 @@ def reordered(solutions: Sequence[Solution], order: np.ndarray) -> Solution:
     joined: dict[str, Any] = {}
     for field in dataclasses.fields(Solution):
         parts = [getattr(solution, field.name) for solution in solutions]
-        if any(part is None for part in parts):  # what only some of them have
+        if field.name == "optimizer_state" or any(part is None for part in parts):  # what only some of them have
             continue
         if field.name == "names":
             flat = [name for part in parts for name in part]

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 
-def loss_curves(path: Path, losses: np.ndarray, names: Sequence[str]) -> None:
+def loss_curves(path: Path, losses: np.ndarray, names: Sequence[str], logarithmic: bool = False) -> None:
     """Plot every start's loss against its step, one colour a target.
 
     Args:
         path: the PNG to write.
         losses: `[N, steps + 1]`; numbers that are not finite leave a gap.
         names: N target names; starts of one target share a colour and one entry of the legend.
+        logarithmic: whether the axis of the loss is.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -28,7 +29,7 @@ def loss_curves(path: Path, losses: np.ndarray, names: Sequence[str]) -> None:
         colour = f"C{distinct.index(name) % 10}"
         finite = np.where(np.isfinite(curve), curve, np.nan)
         axes.plot(finite, color=colour, lw=1, alpha=0.8, label=name if first else None)
-    axes.set(xlabel="step", ylabel="loss")
+    axes.set(xlabel="step", ylabel="loss", yscale="log" if logarithmic else "linear")
     if len(distinct) <= 10:
         axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)

@@ -13,8 +13,9 @@ import numpy as np
 import jaxopt_input
 from jaxopt_input.data import atomic, save_png
 from jaxopt_input.model import Model
-from jaxopt_input.recipes.dream import Dream, resize
+from jaxopt_input.recipes.dream import Dream
 from jaxopt_input.recipes.dream_settings import Settings
+from jaxopt_input.recipes.resize import resize
 from jaxopt_input.recipes.target import label
 from jaxopt_input.report.animation import save_animation
 from jaxopt_input.report.curves import loss_curves

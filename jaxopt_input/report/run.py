@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,9 @@ def write(
     sheets: Mapping[str, Any] | None = None,
     more: Mapping[str, Any] | None = None,
     animate: str | None = None,
+    draw: Callable[[np.ndarray], Any] | None = None,
+    entries: Sequence[Mapping[str, Any]] | None = None,
+    logarithmic: bool = False,
 ) -> dict[str, Any]:
     """Write a solution's best images and their numbers into a folder.
 
@@ -76,19 +80,25 @@ def write(
         sheets: further pictures to write, by file name.
         more: further entries of `run.json`.
         animate: "gif", "webp" or "mp4": write the snapshots as an animated sheet.
+        draw: makes the sheet of the images `[N, H, W, C]`; a row a target if None.
+        entries: further entries of the results in `run.json`, one mapping a lane.
+        logarithmic: whether the loss curves' axis is.
 
     Returns:
         What `run.json` says; it is written last, so that it never names a file that is not there.
     """
     prepare(folder, overwrite)
     results = save_images(folder, solution, labels, model, seed)
+    for result, further in zip(results, entries or [{}] * len(results), strict=True):
+        result.update(further)
     files, pictures, losses = [r["image"] for r in results], to_uint8(solution.best_image), np.asarray(solution.loss)
     distinct = list(dict.fromkeys(solution.names))
     rows = [[n for n, name in enumerate(solution.names) if name == one] for one in distinct]
     captions = [f"{one} {labels[row[0]] or ''}".strip() for one, row in zip(distinct, rows, strict=True)]
-    save_png(folder / "sheet.png", target_sheet(pictures, rows, captions))
+    draw = draw or functools.partial(target_sheet, rows=rows, captions=captions)
+    save_png(folder / "sheet.png", draw(pictures))
     with atomic(folder / "loss.png") as part:
-        loss_curves(part, losses, [captions[distinct.index(name)] for name in solution.names])
+        loss_curves(part, losses, [captions[distinct.index(name)] for name in solution.names], logarithmic)
     with atomic(folder / "loss.npz") as part:
         np.savez(part, loss=losses, target=np.array(solution.names), start=solution.start)
     for file, sheet in (sheets or {}).items():
@@ -96,7 +106,7 @@ def write(
     films = [f"animation.{animate}"] if animate else []
     for film in films:
         frames = (np.nan_to_num(np.asarray(frame), nan=0.5) for frame in solution.snapshots)
-        save_animation(folder / film, (target_sheet(frame, rows, captions) for frame in frames))
+        save_animation(folder / film, map(draw, frames))
     return record(
         folder,
         model,

@@ -52,6 +52,8 @@ LOSSES = {
     "l2": (joi.losses.l2_decay(), lambda a, x: ((x - 0.5) ** 2).sum()),
     "alpha": (joi.losses.alpha_norm(6), lambda a, x: (np.abs(x - 0.5) ** 6).sum()),
     "alpha 1": (joi.losses.alpha_norm(1, 0.25), lambda a, x: np.abs(x - 0.25).sum()),
+    "pixel norm": (joi.losses.pixel_norm(6), lambda a, x: (((x - 0.5) ** 2).sum(-1) ** 3).sum()),
+    "pixel norm 1": (joi.losses.pixel_norm(1, 0.25), lambda a, x: np.sqrt(((x - 0.25) ** 2).sum(-1)).sum()),
     "tv": (joi.losses.total_variation(), lambda a, x: tv(x, 2)),
     "tv 1": (joi.losses.total_variation(1), lambda a, x: tv(x, 1)),
     "tv 2.5": (joi.losses.total_variation(2.5), lambda a, x: tv(x, 2.5)),

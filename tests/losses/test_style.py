@@ -1,7 +1,5 @@
 """Style and inversion losses: identities between them, closed forms, gradients, and an independent transcription."""
 
-import importlib.util
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,11 +15,11 @@ BUILDERS = {
     "covariance": losses.covariance,
     "batch-norm": losses.batch_norm_statistics,
     "wasserstein": losses.wasserstein_gaussian,
-    "mmd linear": lambda layer, a: losses.mmd(layer, a, "linear"),
-    "mmd polynomial": lambda layer, a: losses.mmd(layer, a, "polynomial", offset=0.5),
-    "mmd cubic": lambda layer, a: losses.mmd(layer, a, "polynomial", degree=3, offset=0.5),
-    "mmd gaussian": lambda layer, a: losses.mmd(layer, a, "gaussian"),
-    "sliced": lambda layer, a: losses.sliced_wasserstein(layer, a, KEY, 7),
+    "mmd linear": lambda layer, a, **kw: losses.mmd(layer, a, "linear", **kw),
+    "mmd polynomial": lambda layer, a, **kw: losses.mmd(layer, a, "polynomial", offset=0.5, **kw),
+    "mmd cubic": lambda layer, a, **kw: losses.mmd(layer, a, "polynomial", degree=3, offset=0.5, **kw),
+    "mmd gaussian": lambda layer, a, **kw: losses.mmd(layer, a, "gaussian", **kw),
+    "sliced": lambda layer, a, **kw: losses.sliced_wasserstein(layer, a, KEY, 7, **kw),
     "histogram": losses.histogram,
 }
 
@@ -102,6 +100,14 @@ def test_against_a_transcription_also_for_another_size(name, shape):
     np.testing.assert_allclose(value(BUILDERS[name]("a", b), a), numpy_transcription(name, a, b), rtol=2e-4)
 
 
+def test_wasserstein_of_fewer_positions_than_channels():
+    """Singular covariances, as in deep layers: no digits are lost to roots of eigenvalues that are all rounding."""
+    a, b = features(0, (4, 4, 100)), features(1, (3, 5, 100), 1.5) + 0.3
+    loss = losses.wasserstein_gaussian("a", b)
+    np.testing.assert_allclose(value(loss, a), numpy_transcription("wasserstein", a, b), rtol=2e-5)
+    assert np.isfinite(jax.grad(lambda x: loss({"a": x}, None))(jnp.asarray(b))).all()
+
+
 def test_sliced_distance_in_one_dimension_is_the_histogram():
     a, b = features(0, (5, 5, 1)), features(1, (5, 5, 1)) + 1
     sliced = losses.sliced_wasserstein("a", b, KEY, 3)  # every direction is ±1
@@ -146,10 +152,23 @@ def test_gradients_are_finite_at_dead_channels():
 
 def test_thinned_pairs_are_an_evenly_spread_sample():
     a, b = features(0, (8, 8, 4)), features(1, (8, 8, 4)) + 0.3
-    sample = np.arange(16) * 64 // 16
+    sample = losses.style._sample(64, 16)
+    assert len(set(sample)) == 16
+    assert max(np.bincount(sample % 8)) < 5  # no column is favoured, as by every fourth position
+    assert list(np.bincount(sample // 8)) == [2] * 8  # each row as often
     thin = [f.reshape(64, 4)[sample].reshape(4, 4, 4) for f in (a, b)]
     full = value(losses.mmd("a", thin[1]), thin[0])
     np.testing.assert_allclose(value(losses.mmd("a", b, samples=16), a), full, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_positions_are_those_of_the_masks(name):
+    a, b, inside = features(0), features(1, scale=1.5) + 0.3, np.arange(3, 21, 2)
+    masked = BUILDERS[name]("a", b, positions=inside)
+    alone = BUILDERS[name]("a", b)
+    np.testing.assert_allclose(value(masked, a), value(alone, a.reshape(1, 30, 4)[:, inside]), rtol=1e-5)
+    with pytest.raises(joi.InputError, match="position 20 does not exist"):
+        BUILDERS[name]("a", b, positions=[20]).check({"a": (4, 5, 4)})
 
 
 def test_feature_distance_and_content():
@@ -183,13 +202,13 @@ def test_mistakes_are_named(call, message):
         call()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch")
+@pytest.mark.torch
 @pytest.mark.parametrize("name", ["gram", "mean", "covariance", "batch-norm", "mmd gaussian", "sliced", "histogram"])
 def test_gradient_against_pytorch(name):
     """An independent transcription in another framework: value and gradient to 1e-4."""
     import torch
 
-    a, b = features(0, (6, 6, 8)), features(1, (6, 6, 8)) + 0.3
+    a, b = (np.random.default_rng(k).standard_normal((6, 6, 8)).astype(np.float32) for k in (0, 1))  # no two are equal
     loss = BUILDERS[name]("a", b)
     mine, gradient = jax.value_and_grad(lambda x: loss({"a": x}, None))(jnp.asarray(a))
     leaf = torch.from_numpy(a).requires_grad_()

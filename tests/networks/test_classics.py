@@ -1,7 +1,6 @@
 """The classics against torchvision's modules with the same weights, against the papers' tables, and their pooling."""
 
 import functools
-import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +10,7 @@ import pytest
 from jaxopt_input.networks import layers, vgg
 from jaxopt_input.networks.convert import ARCHITECTURES, convert, expected_shapes, parameter_shapes
 
-with_torch = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None or importlib.util.find_spec("torchvision") is None,
-    reason="needs PyTorch and torchvision",
-)
-SIZES = [(224, 224), (97, 130)]
+SIZES = [(160, 160), (97, 130)]
 
 
 def module_of(name, **fields):
@@ -56,7 +51,7 @@ def torchvision():
     return package
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def reference(name, average=False):
     """Torchvision's module with random weights that keep activations of order 1, and statistics for its batch norms."""
     import torch
@@ -178,26 +173,29 @@ def compare(name, size, dtype, average=False):
 
 
 def check(name, size, **options):
-    """To 1e-4 and 1e-3, as float32 is used.
+    """Taps to 1e-4 and the gradient to 1e-3; where float32 misses that, in float64 to 1e-6.
 
-    Where two elements of a pooling window, or a sum and the ReLU's zero, agree to the last bits, rounding decides which
-    way the gradient goes, and one such place in 10^6 moves the whole gradient by up to 1e-2. So where float32 differs
-    by more, float64 decides.
+    Where two elements of a pooling window, or a sum and the ReLU's zero, agree to float32's last bits, rounding decides
+    which way the gradient goes, and one such place in 10^6 moves the whole gradient by up to 1e-2. In float64 there are
+    no ties: the two frameworks agree there to 1e-14.
     """
-    differences = compare(name, size, "float32", **options)
-    gradient = differences.pop("gradient")
-    assert max(differences.values()) < 1e-4, differences
-    assert gradient < 1e-3 or (gradient < 3e-2 and compare(name, size, "float64", **options)["gradient"] < 1e-6)
+    single = compare(name, size, "float32", **options)
+    gradient = single.pop("gradient")
+    assert max(single.values()) < 1e-4, single
+    if gradient >= 1e-3:
+        double = compare(name, size, "float64", **options)
+        assert gradient < 3e-2
+        assert max(double.values()) < 1e-6, double
 
 
-@with_torch
+@pytest.mark.torch
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_agrees_with_torchvision(name, size):
     check(name, size)
 
 
-@with_torch
+@pytest.mark.torch
 def test_average_pooling_agrees_with_torchvision():
     check("vgg19", (97, 130), average=True)
 

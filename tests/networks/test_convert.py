@@ -17,7 +17,6 @@ from jaxopt_input import InputError, networks
 from jaxopt_input.networks import convert, formats
 from jaxopt_input.networks.fetch import fetch_weights
 
-with_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch")
 without_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
 
 
@@ -281,7 +280,7 @@ class Evil:
         return os.mkdir, (self.path,)
 
 
-@with_torch
+@pytest.mark.torch
 def test_torch_files(cache, tmp_path, state):
     import torch
 
@@ -294,7 +293,7 @@ def test_torch_files(cache, tmp_path, state):
         np.testing.assert_array_equal(params["conv10"]["bias"], state["classifier.1.bias"])
 
 
-@with_torch
+@pytest.mark.torch
 @pytest.mark.parametrize("legacy", [False, True])
 def test_pickle_that_runs_code_is_refused(cache, tmp_path, legacy):
     import torch

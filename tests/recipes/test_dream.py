@@ -9,8 +9,9 @@ import pytest
 
 import jaxopt_input as joi
 from jaxopt_input.errors import InputError
-from jaxopt_input.recipes.dream import dream, noise, resize, starting_image, zoom
+from jaxopt_input.recipes.dream import dream, noise, starting_image, zoom
 from jaxopt_input.recipes.dream_settings import PRESETS, octave_shapes, settle
+from jaxopt_input.recipes.resize import resize
 
 MIX = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 

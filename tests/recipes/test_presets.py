@@ -116,6 +116,8 @@ def test_regularizers_by_text():
     image = np.random.default_rng(0).uniform(size=(4, 4, 3)).astype(np.float32)
     np.testing.assert_allclose(regularizer("l2=0.5")({}, image), 0.5 * ((image - 0.5) ** 2).sum(), rtol=1e-5)
     assert regularizer("alignment:second=2").taps == ("second",)
+    np.testing.assert_allclose(regularizer("alpha-norm^4=2")({}, image), 2 * ((image - 0.5) ** 4).sum(), rtol=1e-5)
+    np.testing.assert_allclose(regularizer("alpha-norm=2")({}, image), 2 * ((image - 0.5) ** 6).sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +133,10 @@ def test_regularizers_by_text():
         (lambda toy: regularizer("diversity=1"), "diversity:LAYER=1"),
         (lambda toy: regularizer("l2:first=1"), "leave the layer out"),
         (lambda toy: regularizer("l2"), "NAME=WEIGHT"),
+        (lambda toy: regularizer("l2^3=1"), "no exponent"),
+        (lambda toy: regularizer("total-variation^x=1"), "NAME=WEIGHT"),
+        (lambda toy: regularizer("total-variation^-1=1"), "exponent positive"),
+        (lambda toy: regularizer("l2=nan"), "finite"),
     ],
 )
 def test_mistakes(toy, mistake, hint):

@@ -1,0 +1,31 @@
+"""Images at another size."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+
+def resize(image: np.ndarray, shape: tuple[int, ...], margin: float = 0.0) -> np.ndarray:
+    """An image `[H, W, C]` at another (height, width): linear, low-passed where it shrinks, without rounding.
+
+    Args:
+        image: of any range.
+        shape: (height, width).
+        margin: the part of each side to leave out first.
+
+    Example:
+        >>> resize(np.array([[[0.0], [1.0]]]), (1, 4)).ravel().tolist()
+        [0.0, 0.25, 0.75, 1.0]
+    """
+    height, width = image.shape[:2]
+    if (height, width) == tuple(shape) and not margin:
+        return np.array(image, np.float32)
+    box = (width * margin, height * margin, width * (1 - margin), height * (1 - margin))
+    planes = [
+        Image.fromarray(np.ascontiguousarray(image[..., c], np.float32)).resize(
+            (shape[1], shape[0]), Image.Resampling.BILINEAR, box=box
+        )
+        for c in range(image.shape[2])
+    ]
+    return np.stack([np.asarray(plane, np.float32) for plane in planes], -1)
