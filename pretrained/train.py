@@ -161,7 +161,7 @@ CONFIGS = {
     "cifar10-robust": Config(
         dataset="cifar10",
         network=CIFAR10,
-        phases=(Phase(4, 32, 0.75),),
+        phases=(Phase(4, 32, 0.9),),
         evaluation=pgd50("linf", 8 / 255),
         adversary=Attack("linf", 8 / 255, 10 / 255, 1),
         begin="cifar10",
