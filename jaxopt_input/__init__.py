@@ -1,6 +1,6 @@
 """Optimise the input of a trained network: see the README for a tour."""
 
-from jaxopt_input import data, images, losses, networks, optimizers, projections, transforms
+from jaxopt_input import attacks, data, images, losses, networks, optimizers, projections, transforms
 from jaxopt_input.adapters import from_equinox, from_haiku, from_nnx, load_checkpoint
 from jaxopt_input.errors import InputError
 from jaxopt_input.model import Model, ModelInfo, from_function, from_linen
@@ -22,6 +22,7 @@ __all__ = [
     "ModelInfo",
     "ReceptiveField",
     "Solution",
+    "attacks",
     "data",
     "dream",
     "from_equinox",

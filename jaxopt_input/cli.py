@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from jaxopt_input.commands.attack import attack
 from jaxopt_input.commands.directions import directions
 from jaxopt_input.commands.dream import dream
 from jaxopt_input.commands.invert import invert
@@ -32,7 +33,7 @@ def main() -> None:
     """Optimise the input of a trained network: pictures of what it has learned."""
 
 
-for command in (visualize, directions, dream, invert, stylize, texture, models):
+for command in (visualize, directions, dream, invert, stylize, texture, attack, models):
     main.add_command(command)
 
 

@@ -9,6 +9,7 @@ from jaxopt_input.losses.activation import (
     layer,
     unit,
 )
+from jaxopt_input.losses.adversarial import carlini_wagner, cross_entropy, dlr, margin, targeted_dlr
 from jaxopt_input.losses.algebra import Loss, names
 from jaxopt_input.losses.dreaming import channel_square, guided, layer_mean
 from jaxopt_input.losses.inversion import content, feature_distance
@@ -31,6 +32,7 @@ __all__ = [
     "alpha_norm",
     "batch_norm_statistics",
     "caricature",
+    "carlini_wagner",
     "channel",
     "channel_square",
     "class_log_probability",
@@ -38,8 +40,10 @@ __all__ = [
     "class_probability",
     "content",
     "covariance",
+    "cross_entropy",
     "direction",
     "diversity",
+    "dlr",
     "feature_distance",
     "gram",
     "guided",
@@ -48,12 +52,14 @@ __all__ = [
     "l2_decay",
     "layer",
     "layer_mean",
+    "margin",
     "mean",
     "mmd",
     "names",
     "pixel_norm",
     "shortfall",
     "sliced_wasserstein",
+    "targeted_dlr",
     "total_variation",
     "total_variation_l1",
     "unit",

@@ -1,0 +1,59 @@
+"""Adversarial attacks: each a pure function of (key, model, images, labels), compiled whole; see `attacks.run`.
+
+Attacks with a budget ε make an image within ε of the original that is misclassified (or gets a target class); attacks
+that minimise a norm look for the nearest such image. All return an `AttackResult`.
+"""
+
+from jaxopt_input.attacks import criteria
+from jaxopt_input.attacks.apgd import apgd
+from jaxopt_input.attacks.autoattack import autoattack
+from jaxopt_input.attacks.bim import bim
+from jaxopt_input.attacks.boundary import boundary
+from jaxopt_input.attacks.carlini_wagner import carlini_wagner
+from jaxopt_input.attacks.ddn import ddn
+from jaxopt_input.attacks.deepfool import deepfool
+from jaxopt_input.attacks.ead import ead
+from jaxopt_input.attacks.evolution import map_elites
+from jaxopt_input.attacks.fab import fab
+from jaxopt_input.attacks.fgsm import fgsm
+from jaxopt_input.attacks.fmn import fmn
+from jaxopt_input.attacks.hopskipjump import hop_skip_jump
+from jaxopt_input.attacks.mifgsm import mi_fgsm
+from jaxopt_input.attacks.pgd import pgd
+from jaxopt_input.attacks.problem import Found, Lanes, Problem
+from jaxopt_input.attacks.result import AttackResult, GradientMaskingWarning
+from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.attacks.square import square
+from jaxopt_input.attacks.szegedy import szegedy
+from jaxopt_input.attacks.transfer import transfer
+from jaxopt_input.attacks.universal import universal
+
+__all__ = [
+    "AttackResult",
+    "Found",
+    "GradientMaskingWarning",
+    "Lanes",
+    "Options",
+    "Problem",
+    "apgd",
+    "autoattack",
+    "bim",
+    "boundary",
+    "carlini_wagner",
+    "criteria",
+    "ddn",
+    "deepfool",
+    "ead",
+    "fab",
+    "fgsm",
+    "fmn",
+    "hop_skip_jump",
+    "map_elites",
+    "mi_fgsm",
+    "pgd",
+    "run",
+    "square",
+    "szegedy",
+    "transfer",
+    "universal",
+]

@@ -1,0 +1,89 @@
+"""What is checked of an attack's arguments before anything is compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_input.errors import InputError
+from jaxopt_input.images.parameterization import check_images
+from jaxopt_input.losses.algebra import check_index
+from jaxopt_input.model import Model
+from jaxopt_input.targets import canonical
+
+
+def count(what: str, value: Any, least: int = 1) -> int:
+    """A whole number of at least `least`, or an `InputError`."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer) or value != int(value):
+        raise InputError(f"{what} must be a whole number, at least {least}, not {value!r}")
+    if value < least:
+        raise InputError(f"{what} must be at least {least}, not {value!r}")
+    return int(value)
+
+
+def number(what: str, value: Any, low: float = 0.0, high: float = np.inf, *, open_low: bool = False) -> np.ndarray:
+    """A number within [low, high] as float32, so that it is traced; without `low` itself if `open_low`."""
+    array = canonical(value, 0, jnp.float32, what)
+    if array.ndim or not low <= float(array) <= high or (open_low and float(array) == low):
+        kind = "above" if open_low else "at least"
+        most = f" and at most {high:g}" if np.isfinite(high) else ""
+        raise InputError(f"{what} is a number {kind} {low:g}{most}, not {value!r}")
+    return array
+
+
+def one_of(what: str, value: Any, options: tuple[str, ...]) -> str:
+    """A name among some, or an `InputError`."""
+    if value not in options:
+        raise InputError(f"{what} is one of {', '.join(options)}, not {value!r}")
+    return str(value)
+
+
+def typed_key(key: Any) -> jax.Array:
+    """A single typed key, from one or from the uint32 data of `jax.random.PRNGKey`."""
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed and dtype != np.uint32:
+        raise InputError(f"key must be a JAX key, such as jax.random.key(0), not {key!r}")
+    if key.ndim != (0 if typed else 1):
+        raise InputError(f"key must be a single key, not an array of shape {key.shape}")
+    return key if typed else jax.random.wrap_key_data(jnp.asarray(key))
+
+
+def batch(images: Any, model: Model, what: str = "images") -> np.ndarray:
+    """Images `[N, H, W, C]` in [0, 1] with the model's colours."""
+    array = check_images(images)
+    if array.ndim != 4 or array.shape[-1] != model.info.image_shape[-1]:
+        colours = model.info.image_shape[-1]
+        raise InputError(f"{what} are [N, H, W, {colours}] for {model.info.name}, not of shape {array.shape}")
+    return array
+
+
+def classes(what: str, values: Any, n: int, model: Model, total: int) -> np.ndarray:
+    """`[N]` class indices, or an `InputError` for another type, length or range."""
+    array = canonical(values, 0, jnp.int32, what)
+    if array.ndim == 0:
+        array = np.broadcast_to(array, n)
+    if len(array) != n:
+        raise InputError(f"{n} images need {n} {what}s, not {len(array)}")
+    check_index(what, array, total, model.info.name)
+    return np.ascontiguousarray(array)
+
+
+def budgets(epsilon: Any, n: int) -> np.ndarray:
+    """ε as `[]`, `[E]` or `[E, N]`, all positive."""
+    array = np.asarray(epsilon)
+    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+        raise InputError(f"epsilon is a positive number, or several, not {epsilon!r}")
+    array = array.astype(np.float32)
+    if array.ndim > 2 or not array.size or (array.ndim == 2 and array.shape[1] != n):
+        raise InputError(
+            f"epsilon is a number, one a budget [E], or one a budget and image [E, {n}], not of shape {array.shape}"
+        )
+    if not (np.isfinite(array) & (array > 0)).all():
+        raise InputError(
+            f"epsilon must be positive, not {epsilon!r}; images are in [0, 1], so 8 of 255 levels is 8/255"
+        )
+    return array

@@ -1,0 +1,103 @@
+"""DDN: the direction from the gradient, the norm by steps of a few percent, decoupled."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_input.attacks import geometry
+from jaxopt_input.attacks.checks import count, number
+from jaxopt_input.attacks.geometry import rows, where
+from jaxopt_input.attacks.nearest import cosine, nothing_yet
+from jaxopt_input.attacks.objectives import Builder, Objective, objective
+from jaxopt_input.attacks.problem import Found, Numbers, Problem
+from jaxopt_input.attacks.result import AttackResult
+from jaxopt_input.attacks.run import Options, run
+
+
+@dataclasses.dataclass(frozen=True)
+class DDN:
+    """A method: see `ddn`."""
+
+    objective: Objective
+    steps: int
+
+    def __call__(self, problem: Problem, numbers: Numbers) -> Found:
+        clean = problem.clean
+        most = geometry.norm(jnp.maximum(clean, 1 - clean), "l2")
+        active = ~problem.done()
+
+        def step(i: jax.Array, carry: Any) -> Any:
+            best, x, size, gradients = carry
+            _, gradient, logits = problem.gradient(x, self.objective, i)
+            success = problem.success(logits)
+            best = best.after(x, success & active, geometry.norm(x - clean, "l2"))
+            change = (
+                x - clean + cosine(numbers["first"], numbers["last"], i, self.steps) * geometry.unit(gradient, "l2")
+            )
+            size = jnp.minimum(size * jnp.where(success, 1 - numbers["gamma"], 1 + numbers["gamma"]), most)
+            moved = jnp.clip(clean + rows(size, change) * geometry.unit(change, "l2"), 0.0, 1.0)
+            return best, where(active, moved, x), size, gradients + active
+
+        nothing = jnp.zeros(len(active), jnp.int32)
+        size = jnp.full(len(active), numbers["initial"])
+        carry = (nothing_yet(problem), clean, size, nothing)
+        best, x, _, gradients = jax.lax.fori_loop(0, self.steps, step, carry)
+        last = problem.success(problem.logits(x, self.steps)) & active
+        best = best.after(x, last, geometry.norm(x - clean, "l2"))
+        return Found(best.image, gradients, gradients, nothing + active)
+
+
+def ddn(
+    key: jax.Array,
+    model: Any,
+    images: Any,
+    labels: Any,
+    *,
+    steps: int = 100,
+    gamma: float = 0.05,
+    initial: float = 1.0,
+    loss: str | Builder = "cross_entropy",
+    **options: Unpack[Options],
+) -> AttackResult:
+    """Decoupled direction and norm: the nearest adversarial image in L2.
+
+    Each step moves along the gradient and then sets the length of the change: γ shorter after a success, γ longer
+    else; the step shrinks from 1 to 0.01 along a cosine.
+
+    Args:
+        key, model, images, labels: as `run`.
+        steps: how many.
+        gamma: γ, above 0 and below 1.
+        initial: the first length.
+        loss: as `fgsm`.
+        options: see `Options`.
+
+    Raises:
+        InputError: as `run`.
+
+    Source:
+        Rony et al., Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial Attacks and Defenses
+        (2019), algorithm 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3, 2),
+        ...                           image_shape=(4, 4, 3), taps=("logits",))
+        >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.55)
+        >>> found = joi.attacks.ddn(jax.random.key(0), model, image, [0])
+        >>> bool(0.1414 < found.distance["l2"][0] < 1.05 * 0.1414)  # 0.025 down and 0.025 up, at 16 pixels each
+        True
+    """
+    aim = objective(loss, options.get("target") is not None)
+    numbers = {
+        "gamma": number("gamma", gamma, 0, 0.999, open_low=True),
+        "initial": number("initial", initial, open_low=True),
+        "first": 1.0,
+        "last": 0.01,
+    }
+    method = DDN(aim, count("steps", steps))
+    return run(method, key, model, images, labels, norm="l2", numbers=numbers, objective=aim, **options)

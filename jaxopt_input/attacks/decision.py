@@ -1,0 +1,60 @@
+"""What attacks share that see the predicted class alone: an adversarial start, and bisection to the boundary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_input.attacks.ascent import START
+from jaxopt_input.attacks.geometry import rows, where
+from jaxopt_input.attacks.problem import Problem
+
+TRIES = 50  # random images, until one is a success
+BISECTIONS = 12
+
+
+def judge(problem: Problem, x: jax.Array, draw: Any) -> jax.Array:
+    """`[L]`: whether images are a success: one query."""
+    return problem.success(problem.logits(x, draw))
+
+
+def adversarial_start(problem: Problem) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """An image of each lane that is a success, far from the original: the start that was given, or uniform noise.
+
+    Returns:
+        The images, whether each is a success, and `[L]` queries.
+    """
+    if problem.lanes.start is not None:
+        first = problem.lanes.start
+        return first, judge(problem, first, 0), jnp.ones(len(problem.label), jnp.int32)
+    keys = problem.keys(START)
+
+    def unfinished(carry: Any) -> jax.Array:
+        return (carry[0] < TRIES) & ~jnp.all(carry[2])
+
+    def attempt(carry: Any) -> Any:
+        i, x, found, queries = carry
+        tried = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, i), x.shape[1:]))(keys)
+        success = judge(problem, tried, i)
+        return i + 1, where(found, x, tried), found | success, queries + ~found
+
+    given = problem.done()
+    carry = (jnp.int32(0), problem.clean, given, jnp.zeros(len(given), jnp.int32))
+    _, x, found, queries = jax.lax.while_loop(unfinished, attempt, carry)
+    return x, found, queries
+
+
+def to_boundary(problem: Problem, x: jax.Array, draw: Any) -> jax.Array:
+    """On the segment from the original to each success, a success close to the boundary: `BISECTIONS` queries."""
+
+    def halve(_: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = carry
+        middle = (low + high) / 2
+        success = judge(problem, problem.clean + rows(middle, x) * (x - problem.clean), draw)
+        return jnp.where(success, low, middle), jnp.where(success, middle, high)
+
+    one = jnp.ones(len(x))
+    _, high = jax.lax.fori_loop(0, BISECTIONS, halve, (0 * one, one))
+    return problem.clean + rows(high, x) * (x - problem.clean)

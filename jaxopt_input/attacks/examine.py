@@ -1,0 +1,92 @@
+"""What is learned of a network before it is attacked: its logits at the originals, and signs of gradient masking."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxopt_input import losses
+from jaxopt_input.attacks import geometry
+from jaxopt_input.attacks.result import GradientMaskingWarning
+from jaxopt_input.errors import InputError
+from jaxopt_input.model import Apply, Model
+
+
+def rounds(lanes: int, size: int) -> Iterator[np.ndarray]:
+    """The lanes of each round, the last padded with the last lane."""
+    for begin in range(0, lanes, size):
+        yield np.minimum(np.arange(begin, begin + size), lanes - 1)
+
+
+@functools.partial(jax.jit, static_argnames="apply")
+def _look(apply: Apply, params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The logits, and the largest number in the gradient of the cross-entropy."""
+
+    def total(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = apply(params, images, ("logits",))["logits"].astype(jnp.float32)
+        lost = jax.vmap(lambda z, y: losses.cross_entropy(y)({"logits": z}, z))(logits, labels)
+        return lost.sum(), logits
+
+    gradient, logits = jax.grad(total, has_aux=True)(images)
+    return logits, geometry.norm(gradient, "linf")
+
+
+def examine(
+    model: Model, params: Any, mesh: Mesh, images: np.ndarray, labels: np.ndarray, chunk: int
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The originals' logits, and signs of gradient masking, which are warned of.
+
+    Args:
+        model: the network.
+        params: its parameters, on all devices of `mesh`.
+        mesh: shares the images along its axis "starts".
+        images: `[N, H, W, C]`.
+        labels: `[N]`.
+        chunk: images that a device runs at once.
+
+    Returns:
+        `[N, classes]`, and a line for each sign.
+
+    Raises:
+        InputError: where the logits are probabilities.
+    """
+    n = len(images)
+    by_lane = NamedSharding(mesh, PartitionSpec("starts"))
+    parts = []
+    for at in rounds(n, chunk * len(mesh.devices)):
+        rows = jax.device_put((images[at], labels[at]), by_lane)
+        parts.append(jax.device_get(_look(model.apply, params, *rows)))
+        if len(parts) == 1:
+            again = jax.device_get(_look(model.apply, params, *rows))[0]
+    logits, slope = (np.concatenate([part[k] for part in parts])[:n] for k in (0, 1))
+    name = model.info.name
+    if logits.shape[1] > 1 and (logits >= 0).all() and np.allclose(logits.sum(1), 1, atol=1e-4):
+        raise InputError(
+            f"the logits of {name} are probabilities (none negative, their sum 1): give it before its softmax"
+        )
+    told = []
+    if not np.allclose(parts[0][0], again, rtol=1e-3, atol=1e-4, equal_nan=True):
+        told.append(
+            f"{name} is random: attack the mean over its randomness, by transform= and samples=, or make it exact"
+        )
+    flat = int((slope == 0).sum())
+    if flat:
+        told.append(
+            f"the gradient of {name} is zero at {flat} of {n} images: try loss='margin', or square, which needs none"
+        )
+    sure = np.partition(logits, -2, -1)[:, -2:]
+    saturated = int((sure[:, 1] - sure[:, 0] > 30).sum())
+    if saturated * 4 > n:
+        told.append(
+            f"the logits of {name} saturate its softmax at {saturated} of {n} images: try loss='dlr' or 'margin'"
+        )
+    for text in told:
+        warnings.warn(text, GradientMaskingWarning, stacklevel=4)
+    return logits, tuple(told)

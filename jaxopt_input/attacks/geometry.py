@@ -1,0 +1,194 @@
+"""Norms, balls, boxes and hyperplanes of a batch: every function takes and returns one row a lane.
+
+A lane is one image under attack, with its own ε. Nothing here reads another lane's row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_input.projections import ball
+
+DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
+NEWTON_STEPS = 24  # at most; of a concave piecewise function, nearly always under ten
+
+
+def rows(values: jax.Array, like: jax.Array) -> jax.Array:
+    """`[L]` as `[L, 1, …]`, to multiply or select the rows of `like`."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def where(mask: jax.Array, new: Any, old: Any) -> Any:
+    """The rows of `new` where the mask holds, of `old` elsewhere; for whole pytrees."""
+    return jax.tree.map(lambda a, b: jnp.where(rows(mask, a), a, b), new, old)
+
+
+def flat(x: jax.Array) -> jax.Array:
+    """`[L, …]` as `[L, n]`."""
+    return x.reshape(x.shape[0], -1)
+
+
+def dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`[L]`: the inner product of each lane's rows."""
+    return jnp.sum(flat(a) * flat(b), -1)
+
+
+def norm(x: jax.Array, p: str) -> jax.Array:
+    """`[L]`: the norm of each row; "l0" counts the numbers that are not zero, "rms" is l2 / √n (Szegedy's distortion).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> x = jnp.array([[[[3.0, 0.0], [-4.0, 0.0]]]])
+        >>> [float(norm(x, p)[0]) for p in ("l0", "l1", "l2", "linf", "rms")]
+        [2.0, 7.0, 5.0, 4.0, 2.5]
+    """
+    x = flat(x)
+    if p == "l0":
+        return jnp.sum(x != 0, -1).astype(jnp.float32)
+    if p == "l1":
+        return jnp.sum(jnp.abs(x), -1)
+    largest = jnp.max(jnp.abs(x), -1)
+    if p == "linf":
+        return largest
+    # Squares of small numbers leave float32's range: divide by the largest first.
+    scale = jnp.where(largest > 0, largest, 1.0)
+    length = largest * jnp.sqrt(jnp.sum(jnp.square(x / scale[:, None]), -1))
+    return length if p == "l2" else length / jnp.sqrt(x.shape[-1])
+
+
+def scaled(gradient: jax.Array) -> jax.Array:
+    """Each row divided by its largest absolute value, zero where it is zero.
+
+    Gradients of a saturated softmax reach 1e-30 and below; their squares and products would be zero in float32.
+    """
+    largest = norm(gradient, "linf")
+    return gradient / rows(jnp.where(largest > 0, largest, 1.0), gradient)
+
+
+def unit(x: jax.Array, p: str) -> jax.Array:
+    """Each row divided by its norm, zero where it is zero.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> unit(jnp.array([[3e-30, 4e-30]]), "l2").round(3).tolist()
+        [[0.6000000238418579, 0.800000011920929]]
+    """
+    x = scaled(x)
+    length = norm(x, p)
+    return x / rows(jnp.where(length > 0, length, 1.0), x)
+
+
+def steepest(gradient: jax.Array, p: str) -> jax.Array:
+    """The direction of norm 1 along which a linear function rises most: sign(g) for L∞, g/‖g‖ for L2.
+
+    For L1 it moves the one number with the largest gradient.
+    """
+    if p == "linf":
+        return jnp.sign(gradient)
+    if p == "l2":
+        return unit(gradient, "l2")
+    x = flat(gradient)
+    largest = jax.nn.one_hot(jnp.argmax(jnp.abs(x), -1), x.shape[-1])
+    return (largest * jnp.sign(x)).reshape(gradient.shape)
+
+
+def clip_to_ball(image: jax.Array, clean: jax.Array, epsilon: jax.Array, p: str) -> jax.Array:
+    """The nearest images within ε of the clean ones, then within [0, 1], which takes none of them out of the ball.
+
+    Args:
+        image, clean: `[L, H, W, C]`.
+        epsilon: `[L]`.
+        p: "linf", "l2" or "l1".
+    """
+    inside = jax.vmap(lambda x, centre, radius: ball(p, radius, centre)(x))(image, clean, epsilon)
+    return jnp.clip(inside, 0.0, 1.0)
+
+
+def random_in_ball(keys: jax.Array, shape: tuple[int, ...], p: str) -> jax.Array:
+    """`[L, *shape]`: uniform in the unit ball of each lane.
+
+    Source:
+        Barthe et al., A probabilistic approach to the geometry of the l_p^n ball (2005), for L1 and L2: n draws of
+        density exp(−|x|^p), divided by the p-th root of the sum of their p-th powers and one exponential draw.
+    """
+
+    def one(key: jax.Array) -> jax.Array:
+        key, other = jax.random.split(key)
+        if p == "linf":
+            return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+        if p == "l2":
+            x = jax.random.normal(key, shape) / jnp.sqrt(2.0)
+            return x / jnp.sqrt(jnp.sum(jnp.square(x)) + jax.random.exponential(other))
+        x = jax.random.laplace(key, shape)
+        return x / (jnp.sum(jnp.abs(x)) + jax.random.exponential(other))
+
+    return jax.vmap(one)(keys)
+
+
+def to_hyperplane(image: jax.Array, normal: jax.Array, rise: jax.Array, p: str) -> jax.Array:
+    """The least change d with ⟨normal, d⟩ = rise that keeps the image within [0, 1].
+
+    Where the box is too small for it, the change that comes nearest: every number that matters at its bound.
+
+    Args:
+        image, normal: `[L, H, W, C]`.
+        rise: `[L]`, of either sign.
+        p: "linf" or "l2".
+
+    Returns:
+        `[L, H, W, C]`.
+
+    Source:
+        Croce & Hein, Minimally distorted adversarial examples with a fast adaptive boundary attack (2020), section
+        3.1, for the problem. Here d_i = ± min(t·a_i, room_i) with a_i = 1 (L∞) or |w_i| (L2), and Newton's method
+        finds t: Σ |w_i| min(t·a_i, room_i) is concave and piecewise linear in t, so that from below it ends at the
+        root after finitely many steps, without sorting.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> x = jnp.array([[[[0.5, 0.9]]]])
+        >>> to_hyperplane(x, jnp.ones_like(x), jnp.array([0.3]), "linf").round(3).tolist()  # 0.9 has room for 0.1
+        [[[[0.20000000298023224, 0.10000000149011612]]]]
+    """
+    x = flat(image)
+    largest = norm(normal, "linf")
+    scale = jnp.where(largest > 0, largest, 1.0)
+    w = flat(normal) / scale[:, None]
+    gap = jnp.abs(rise) / scale
+    way = jnp.sign(w) * jnp.sign(rise)[:, None]  # where each number moves
+    room = jnp.where(way > 0, 1 - x, x)
+    weight = jnp.abs(w)
+    speed = jnp.ones_like(w) if p == "linf" else weight
+
+    def newton(_: int, t: jax.Array) -> jax.Array:
+        free = t[:, None] * speed < room
+        slope = jnp.sum(jnp.where(free, weight * speed, 0.0), -1)
+        reached = jnp.sum(jnp.where(free, 0.0, weight * room), -1)  # what the others give at their bounds
+        return jnp.where(slope > 0, (gap - reached) / jnp.where(slope > 0, slope, 1.0), t)
+
+    t = jax.lax.fori_loop(0, NEWTON_STEPS, newton, jnp.zeros_like(gap))
+    reachable = jnp.sum(weight * room, -1) > gap
+    t = jnp.where(reachable, t, jnp.inf)
+    change = way * jnp.minimum(jnp.where(speed > 0, t[:, None] * speed, 0.0), room)
+    return change.reshape(image.shape)
+
+
+def to_8bit(image: jax.Array, clean: jax.Array, epsilon: jax.Array | None = None, p: str = "linf") -> jax.Array:
+    """Images rounded to 8 bits, as a PNG would hold them.
+
+    Args:
+        image, clean: `[L, H, W, C]`.
+        epsilon: `[L]`: where rounding to the nearest leaves the ball around the clean image, round towards that image
+            instead; the clean image, if it came from 8 bits itself, lies on the way.
+        p: the norm of the ball.
+    """
+    levels = image * 255
+    nearest = jnp.floor(levels + 0.5) / 255
+    if epsilon is None:
+        return nearest
+    inwards = jnp.where(image > clean, jnp.floor(levels + 1e-3), jnp.ceil(levels - 1e-3)) / 255
+    outside = norm(nearest - clean, p) > epsilon * (1 + 1e-6)
+    return where(outside, inwards, nearest)

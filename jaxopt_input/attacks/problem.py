@@ -1,0 +1,177 @@
+"""What a method of attack is given: one image a lane, and the network as functions of a batch of them.
+
+A method is a function `(problem, numbers) -> Found`, traced once and compiled whole. It must treat each lane by itself
+and leave lanes that are done as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_input.attacks import geometry
+from jaxopt_input.attacks.objectives import Objective
+from jaxopt_input.transforms import Transform
+
+
+class Lanes(NamedTuple):
+    """One image under attack a row.
+
+    Attributes:
+        clean: `[L, H, W, C]` in [0, 1].
+        label: `[L]` int32, the true class.
+        target: `[L]` int32, the class that the image is to get; the label where there is none.
+        epsilon: `[L]` float32, the largest distance; infinite for attacks without one.
+        key: `[L]` keys: each a function of the caller's key, the image's content and the restart.
+        logits: `[L, classes]` of the clean image.
+        start: `[L, H, W, C]`, where to begin, or None.
+    """
+
+    clean: jax.Array
+    label: jax.Array
+    target: jax.Array
+    epsilon: jax.Array
+    key: jax.Array
+    logits: jax.Array
+    start: jax.Array | None
+
+
+class Found(NamedTuple):
+    """What a method returns.
+
+    Attributes:
+        image: `[L, H, W, C]`, its best.
+        steps: `[L]` int32, its steps until it was done.
+        gradients: `[L]` int32, how often it differentiated the network (also to one logit).
+        forwards: `[L]` int32, how often it ran the network without differentiating it.
+        history: what it keeps of each step, `[L, …]` by name.
+    """
+
+    image: jax.Array
+    steps: jax.Array
+    gradients: jax.Array
+    forwards: jax.Array
+    history: dict[str, jax.Array] = {}  # noqa: RUF012  (never mutated)
+
+
+Numbers = Mapping[str, jax.Array]
+Method = Callable[["Problem", Numbers], Found]
+Taps = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Lanes, and the network under attack as functions of one image a lane.
+
+    Attributes:
+        lanes: see `Lanes`; its fields are attributes of the problem as well.
+        apply: images, taps → activations.
+        criterion: logits `[classes]`, label, target → success.
+        targeted: whether the lanes have targets.
+        rounded: whether the network sees images rounded to 8 bits. The gradient passes through the rounding.
+        transform: what the network sees of an image, at random; None is the image itself.
+        samples: how many draws of it losses, gradients and logits are the mean of.
+    """
+
+    lanes: Lanes
+    apply: Callable[[jax.Array, tuple[str, ...]], Taps]
+    criterion: Callable[..., jax.Array]
+    targeted: bool
+    rounded: bool
+    transform: Transform | None = None
+    samples: int = 1
+
+    @property
+    def clean(self) -> jax.Array:
+        return self.lanes.clean
+
+    @property
+    def label(self) -> jax.Array:
+        return self.lanes.label
+
+    @property
+    def target(self) -> jax.Array:
+        return self.lanes.target
+
+    @property
+    def epsilon(self) -> jax.Array:
+        return self.lanes.epsilon
+
+    def keys(self, purpose: Any) -> jax.Array:
+        """`[L]` keys for a purpose or step of the method."""
+        return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(self.lanes.key)
+
+    def done(self) -> jax.Array:
+        """`[L]`: whether the clean image is a success already."""
+        return self.success(self.lanes.logits)
+
+    def success(self, logits: jax.Array) -> jax.Array:
+        """`[L]`: whether these logits `[L, classes]` are a success; never where they are not finite."""
+        met = jax.vmap(self.criterion)(logits, self.label, self.target)
+        return met & jnp.isfinite(logits).all(-1)
+
+    def logits(self, images: jax.Array, draw: Any = 0) -> jax.Array:
+        """`[L, classes]` of images; `draw` tells one step's random transforms from another's."""
+        return self._mean(self._activations(images, ("logits",), draw)["logits"])
+
+    def gradient(
+        self, images: jax.Array, objective: Objective | Callable[..., Any], draw: Any = 0
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The value of each lane's loss, its gradient by the image, and the logits, in one pass.
+
+        Args:
+            images: `[L, H, W, C]`.
+            objective: (label, target) → the loss.
+            draw: as in `logits`.
+
+        Returns:
+            `[L]`, `[L, H, W, C]`, `[L, classes]`.
+        """
+        taps = tuple(dict.fromkeys((*objective(jnp.int32(0), jnp.int32(0)).taps, "logits")))
+
+        def total(images: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            activations = self._activations(images, taps, draw)
+            label, target, image = (jnp.repeat(x, self.samples, 0) for x in (self.label, self.target, images))
+            each = jax.vmap(lambda y, t, x, a: objective(y, t)(a, x))(label, target, image, activations)
+            values = self._mean(each)
+            return values.sum(), (values, self._mean(activations["logits"]))
+
+        (_, (values, logits)), gradient = jax.value_and_grad(total, has_aux=True)(images)
+        return values, gradient, logits
+
+    def jacobian(self, images: jax.Array, weights: jax.Array, draw: Any = 0) -> tuple[jax.Array, jax.Array]:
+        """The logits, and the gradients of some weighted sums of them, one pass back each.
+
+        Args:
+            images: `[L, H, W, C]`.
+            weights: `[K, L, classes]`.
+            draw: as in `logits`.
+
+        Returns:
+            `[L, classes]`, `[K, L, H, W, C]`.
+        """
+        logits, pull = jax.vjp(lambda x: self.logits(x, draw), images)
+        return logits, jax.lax.map(lambda weight: pull(weight)[0], weights)
+
+    def into_ball(self, images: jax.Array, p: str) -> jax.Array:
+        """The nearest images within ε of the clean ones, then within [0, 1]."""
+        return geometry.clip_to_ball(images, self.clean, self.epsilon, p)
+
+    def _activations(self, images: jax.Array, taps: tuple[str, ...], draw: Any) -> Taps:
+        if self.transform is not None:
+            images = jnp.repeat(images, self.samples, 0)
+            drawn = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, draw), self.samples))(self.lanes.key)
+            images = jax.vmap(self.transform)(drawn.reshape(-1), images)
+        if self.rounded:
+            images = images + jax.lax.stop_gradient(geometry.to_8bit(images, images) - images)
+        return {tap: a.astype(jnp.float32) for tap, a in self.apply(images, taps).items()}
+
+    def _mean(self, values: jax.Array) -> jax.Array:
+        """The mean over the draws of each lane."""
+        if self.samples == 1:
+            return values
+        return values.reshape(-1, self.samples, *values.shape[1:]).mean(1)

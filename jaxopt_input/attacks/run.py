@@ -1,0 +1,373 @@
+"""The frame of every attack: its arguments checked, its lanes laid out, its method compiled whole, its finds judged.
+
+    images, labels ─► examine (clean logits, signs of gradient masking) ─► lanes: budgets x restarts x images
+         ─► method(problem, numbers), one compiled program a chunk ─► clip, round ─► judge again ─► best restart
+
+A lane's random numbers derive from the caller's key, the content of its image and its restart alone: its result
+depends neither on the rest of the batch nor on its place in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxopt_input import losses
+from jaxopt_input.attacks import checks, geometry
+from jaxopt_input.attacks.criteria import Criterion, as_criterion
+from jaxopt_input.attacks.examine import examine, rounds
+from jaxopt_input.attacks.objectives import Objective
+from jaxopt_input.attacks.problem import Found, Lanes, Method, Problem
+from jaxopt_input.attacks.result import NORMS, AttackResult
+from jaxopt_input.errors import InputError
+from jaxopt_input.losses.adversarial import best_other
+from jaxopt_input.model import Apply, Model
+from jaxopt_input.transforms import Transform
+
+DEFAULT_CHUNK = 32
+JUDGEMENT = 2**31 - 1  # the draw of random transforms under which a result is judged
+TARGETS = 2**31 - 2  # the purpose of the keys that choose random targets
+
+
+class Options(TypedDict, total=False):
+    """What every attack takes, besides its own arguments.
+
+    Attributes:
+        target: the class each image is to get: an index or name, `[N]` indices, "random" (any other class than the
+            true one) or "least-likely" (of the original); None to leave the true class.
+        criterion: of success, from `attacks.criteria` or a function of one image's (logits, label, target).
+        restarts: random starts of each image, as further lanes; the best is kept.
+        rounded: whether images count as they are once rounded to 8 bits, in the search and in the result.
+        transform: what the network sees of an image, at random; losses and logits are means over it (EOT).
+        samples: draws of it at each step.
+        chunk: lanes that a device runs at once, 32 at most if None; the last chunk is padded.
+        devices: to share the lanes; all local ones if None.
+        on_progress: called as (lanes done, lanes in all).
+    """
+
+    target: Any
+    criterion: Any
+    restarts: int
+    rounded: bool
+    transform: Transform | None
+    samples: int
+    chunk: int | None
+    devices: Sequence[jax.Device] | None
+    on_progress: Callable[[int, int], None] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """All that is static: two calls with equal programs and equal shapes share one compilation."""
+
+    apply: Apply
+    method: Method
+    norm: str
+    targeted: bool
+    rounded: bool
+    stop: bool
+    minimises: bool
+    transform: Transform | None
+    samples: int
+    mesh: Mesh
+
+
+def run(
+    method: Method,
+    key: jax.Array,
+    model: Model,
+    images: Any,
+    labels: Any,
+    *,
+    norm: str = "linf",
+    epsilon: Any = None,
+    numbers: Mapping[str, Any] | None = None,
+    objective: Objective | None = None,
+    start: Any = None,
+    stop: bool = True,
+    target: Any = None,
+    criterion: Criterion | Callable[..., Any] | None = None,
+    restarts: int = 1,
+    rounded: bool = False,
+    transform: Transform | None = None,
+    samples: int = 1,
+    chunk: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> AttackResult:
+    """Run a method of attack on images: the frame of all attacks, and of your own.
+
+    Args:
+        method: `(problem, numbers) -> Found`, see `attacks.problem`; hashable, compiled once an equal one.
+        key: a JAX key, the only source of randomness.
+        model: the network, with logits (not probabilities) at "logits".
+        images: `[N, H, W, C]` in [0, 1].
+        labels: `[N]` true classes, or one.
+        norm: of the budget, or the one that is minimised: "l0", "l1", "l2", "linf".
+        epsilon: the budget: a number, several (lanes of one program, one leading axis more in the result), or
+            `[E, N]`, of each image. None for a method that minimises the norm.
+        numbers: the method's own traced numbers, by name.
+        objective: the loss the method maximises, to be checked against the model.
+        start: `[N, H, W, C]`, images to begin from.
+        stop: whether an image is done once it succeeds.
+        target, criterion, restarts, rounded, transform, samples, chunk, devices, on_progress: see `Options`.
+
+    Returns:
+        An `AttackResult`. Its counts leave out the gradient at the original with which the network is examined.
+
+    Raises:
+        InputError: before the method is compiled, for labels out of range or of another type, images outside [0, 1],
+            budgets that are not positive, targets equal to the label, too few classes, or probabilities as logits.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> from jaxopt_input.attacks import Found, run
+        >>> def one_pixel_value(problem, numbers):  # an attack of one's own: the one number that matters most
+        ...     _, gradient, _ = problem.gradient(problem.clean, lambda label, target: joi.losses.margin(label))
+        ...     image = problem.into_ball(problem.clean + gradient * numbers["reach"], "l1")
+        ...     once = jnp.ones(len(problem.label), jnp.int32)
+        ...     return Found(image, once, once, 0 * once)
+        >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
+        ...                           image_shape=(4, 4, 3), taps=("logits",))
+        >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.51)
+        >>> result = run(one_pixel_value, jax.random.key(0), model, image, [0], norm="l1", epsilon=[0.1, 1.0],
+        ...              numbers={"reach": 1e3})
+        >>> result.success.tolist(), result.distance["l1"].round(3).tolist()
+        ([[False], [True]], [[inf], [1.0]])
+    """
+    images = checks.batch(images, model)
+    n = len(images)
+    shapes = model.layers(images.shape[1:])
+    if "logits" not in shapes or len(shapes["logits"]) != 1:
+        raise InputError(f"{model.info.name} has no layer logits with one number a class: an attack needs one")
+    total = shapes["logits"][0]
+    labels = checks.classes("label", labels, n, model, total)
+    targeted = target is not None
+    criterion = as_criterion(criterion, targeted)
+    minimises = epsilon is None
+    budgets = None if minimises else checks.budgets(epsilon, n)
+    if start is not None:
+        start = checks.batch(start, model, "starts")
+        if start.shape != images.shape:
+            raise InputError(f"starts have shape {start.shape}, the images {images.shape}: one start an image")
+    restarts, samples = checks.count("restarts", restarts), checks.count("samples", samples)
+    if samples > 1 and transform is None:
+        raise InputError("several samples are draws of a random transform: give one, such as transforms.jitter(2)")
+    fixed = _targets(target, labels, model, total) if targeted else labels
+    losses.margin(labels).check(shapes)
+    if objective is not None:
+        objective(labels, labels if fixed is None else fixed).check(shapes)
+    base = checks.typed_key(key)
+    numbers = {name: np.asarray(value, np.float32) for name, value in (numbers or {}).items()}
+
+    devices = list(devices or jax.local_devices())
+    lanes = (1 if minimises or not np.ndim(budgets) else len(budgets)) * restarts * n  # type: ignore[arg-type]
+    share = -(-lanes // len(devices))
+    chunk = -(-share // -(-share // DEFAULT_CHUNK)) if chunk is None else checks.count("chunk", chunk)
+    mesh = Mesh(np.array(devices), ("starts",))
+    program = _Program(
+        model.apply, method, norm, targeted, rounded, stop, minimises, transform, samples if transform else 1, mesh
+    )
+    params, base = jax.device_put((model.params, base), NamedSharding(mesh, PartitionSpec()))
+
+    logits, told = examine(model, params, mesh, images, labels, chunk)
+    content = np.array([zlib.crc32(image.tobytes()) for image in images], np.uint32)
+    if fixed is None and target == "random":
+        drawn = np.asarray(_draw(base, content, np.int32(total - 1)))
+        fixed = drawn + (drawn >= labels)
+    elif fixed is None:
+        fixed = np.where(np.arange(total) == labels[:, None], np.inf, logits).argmin(-1)
+    fixed = np.asarray(fixed, np.int32)
+
+    grid = (lanes // (restarts * n), restarts, n)
+    radius = _radii(budgets, grid)
+    parts = []
+    for at in rounds(lanes, chunk * len(devices)):
+        image, restart = at % n, (at // n % restarts).astype(np.uint32)
+        first = None if start is None else start[image]
+        rows = (images[image], labels[image], fixed[image], radius[at], content[image], restart, logits[image], first)
+        parts.append(jax.device_get(_attack(program, params, base, criterion, numbers, *rows)))
+        if on_progress:
+            on_progress(min(int(at[-1]) + 1, lanes), lanes)
+    found = {}
+    for name in parts[0]:
+        joined = np.concatenate([part[name] for part in parts])[:lanes]
+        found[name] = joined.reshape(*grid, *joined.shape[1:])
+    several = budgets is not None and budgets.ndim > 0
+    return _result(found, several, labels, fixed if targeted else None, logits, program, budgets, told)
+
+
+def _radii(budgets: np.ndarray | None, grid: tuple[int, int, int]) -> np.ndarray:
+    """ε of each lane, infinite without a budget."""
+    if budgets is None:
+        return np.full(np.prod(grid), np.inf, np.float32)
+    each = budgets[:, None] if budgets.ndim == 2 else budgets.reshape(-1, 1, 1)
+    return np.ascontiguousarray(np.broadcast_to(each, grid)).reshape(-1)
+
+
+def _targets(target: Any, labels: np.ndarray, model: Model, total: int) -> np.ndarray | None:
+    """`[N]` target classes; None where they are yet to be chosen."""
+    if isinstance(target, str) and target in ("random", "least-likely"):
+        return None
+    if isinstance(target, str):
+        target = model.info.class_index(target)
+    chosen = checks.classes("target", target, len(labels), model, total)
+    same = np.flatnonzero(chosen == labels)
+    if len(same):
+        raise InputError(f"the target of image {same[0]} is its label, {labels[same[0]]}: give another class")
+    return chosen
+
+
+@jax.jit
+def _draw(base: jax.Array, content: jax.Array, below: jax.Array) -> jax.Array:
+    def one(image: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.fold_in(base, image), TARGETS)
+        return jax.random.randint(key, (), 0, below)
+
+    return jax.vmap(one)(content)
+
+
+# ---- compiled --------------------------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnames="program")
+def _attack(
+    program: _Program,
+    params: Any,
+    base: jax.Array,
+    criterion: Criterion,
+    numbers: dict[str, jax.Array],
+    clean: jax.Array,
+    label: jax.Array,
+    target: jax.Array,
+    epsilon: jax.Array,
+    content: jax.Array,
+    restart: jax.Array,
+    logits: jax.Array,
+    start: jax.Array | None,
+) -> dict[str, jax.Array]:
+    """A chunk of lanes, every device its own without any collective."""
+    everywhere, by_lane = PartitionSpec(), PartitionSpec("starts")
+    return jax.shard_map(
+        functools.partial(_attack_local, program),
+        mesh=program.mesh,
+        in_specs=(*[everywhere] * 4, *[by_lane] * 8),
+        out_specs=by_lane,
+        check_vma=False,
+    )(params, base, criterion, numbers, clean, label, target, epsilon, content, restart, logits, start)
+
+
+def _attack_local(
+    program: _Program, params: Any, base: Any, criterion: Criterion, numbers: Any, *rows: Any
+) -> dict[str, jax.Array]:
+    clean, label, target, epsilon, content, restart, logits, start = rows
+    keys = jax.vmap(lambda c, r: jax.random.fold_in(jax.random.fold_in(base, c), r))(content, restart)
+    problem = Problem(
+        lanes=Lanes(clean, label, target, epsilon, keys, logits, start),
+        apply=functools.partial(program.apply, params),
+        criterion=criterion,
+        targeted=program.targeted,
+        rounded=program.rounded,
+        transform=program.transform,
+        samples=program.samples,
+    )
+    found = program.method(problem, numbers)
+    given = problem.done() & program.stop
+    return _judge(program, problem, _untouched(found, given, clean))
+
+
+def _untouched(found: Found, given: jax.Array, clean: jax.Array) -> Found:
+    """What was found, the original where that was a success already."""
+
+    def count(x: Any) -> jax.Array:
+        return jnp.where(given, 0, jnp.asarray(x, jnp.int32))
+
+    image = geometry.where(given, clean, found.image)
+    return Found(image, count(found.steps), count(found.gradients), count(found.forwards), found.history)
+
+
+def _judge(program: _Program, problem: Problem, found: Found) -> dict[str, jax.Array]:
+    """What was found, clipped and rounded, and what the network says of it now."""
+    clean = problem.clean
+    image = jnp.clip(found.image, 0.0, 1.0)
+    if program.rounded:
+        image = geometry.to_8bit(image, clean, problem.epsilon, program.norm)
+    logits = problem.logits(image, JUDGEMENT)
+    success = problem.success(logits)
+    if not program.minimises:
+        success &= geometry.norm(image - clean, program.norm) <= problem.epsilon * (1 + 1e-5) + 1e-6
+    else:  # a search without an end has nothing to show
+        image = geometry.where(success, image, clean)
+        logits = geometry.where(success, logits, problem.lanes.logits)
+    other = jax.vmap(best_other)
+    picked = jnp.take_along_axis(logits, problem.target[:, None], 1)[:, 0]
+    lead = other(logits, problem.label) - jnp.take_along_axis(logits, problem.label[:, None], 1)[:, 0]
+    if program.targeted:
+        lead = picked - other(logits, problem.target)
+    distances = {p: jnp.where(success, geometry.norm(image - clean, p), jnp.inf) for p in NORMS}
+    return {
+        "image": image,
+        "raw": found.image,
+        "success": success,
+        "prediction": jnp.argmax(logits, -1).astype(jnp.int32),
+        "probability": jax.nn.softmax(logits).max(-1),
+        "steps": found.steps,
+        "gradients": found.gradients,
+        "forwards": found.forwards + 1,
+        "merit": -distances[program.norm] if program.minimises else lead,
+        **{f"distance/{p}": d for p, d in distances.items()},
+        **{f"history/{name}": values for name, values in found.history.items()},
+    }
+
+
+# ---- results ---------------------------------------------------------------------------------------------------------
+
+
+def _result(
+    found: dict[str, np.ndarray],
+    several: bool,
+    labels: np.ndarray,
+    target: np.ndarray | None,
+    logits: np.ndarray,
+    program: _Program,
+    budgets: np.ndarray | None,
+    told: tuple[str, ...],
+) -> AttackResult:
+    """The best restart of each image and budget, from arrays `[E, R, N, …]`."""
+    merit = np.where(np.isfinite(found["merit"]), found["merit"], -np.finfo(np.float32).max)
+    best = np.lexsort((merit, found["success"]), axis=1)[:, -1:]  # success first, then merit
+
+    def pick(values: np.ndarray) -> np.ndarray:
+        index = best.reshape(*best.shape, *[1] * (values.ndim - 3))
+        return squeeze(np.take_along_axis(values, index, 1)[:, 0])
+
+    def squeeze(values: np.ndarray) -> np.ndarray:
+        return values if several else values[0]
+
+    def named(prefix: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix): pick(found[name]) for name in found if name.startswith(prefix)}
+
+    return AttackResult(
+        **{name: pick(found[name]) for name in ("image", "raw", "success", "prediction", "probability", "steps")},
+        label=labels,
+        target=target,
+        clean=logits.argmax(-1).astype(np.int32),
+        logits=logits,
+        distance=named("distance/"),
+        gradients=squeeze(found["gradients"].sum(1)),
+        forwards=squeeze(found["forwards"].sum(1)),
+        success_of_start=squeeze(found["success"]),
+        history=named("history/"),
+        norm=program.norm,
+        minimises=program.minimises,
+        epsilon=budgets,
+        warnings=told,
+    )

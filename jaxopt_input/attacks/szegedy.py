@@ -1,0 +1,193 @@
+"""Szegedy's attack: box-constrained L-BFGS on the distance and the loss, and a search over what weighs them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple, Unpack
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxopt_input.attacks import geometry
+from jaxopt_input.attacks.carlini_wagner import next_factor
+from jaxopt_input.attacks.checks import count, number
+from jaxopt_input.attacks.geometry import dot, rows, where
+from jaxopt_input.attacks.nearest import nothing_yet
+from jaxopt_input.attacks.objectives import Builder, Objective, objective
+from jaxopt_input.attacks.problem import Found, Numbers, Problem
+from jaxopt_input.attacks.result import AttackResult
+from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.optimizers import Bracket, bracket, narrow
+
+MEMORY = 10
+MAX_TRIALS = 12  # of one line search
+
+
+class _Search(NamedTuple):
+    """L-BFGS of each lane at its own pace: every round of the loop is one trial of every lane.
+
+    A lane whose line search has ended takes its next direction while others still try; none waits.
+    """
+
+    x: jax.Array
+    value: jax.Array
+    gradient: jax.Array
+    direction: jax.Array
+    bracket: Bracket
+    kept: tuple[jax.Array, jax.Array, jax.Array]  # the best trial of this line search: image, value, gradient
+    rule: Any
+    trials: jax.Array
+    begun: jax.Array
+    settled: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Szegedy:
+    """A method: see `szegedy`."""
+
+    objective: Objective
+    evaluations: int
+    searches: int
+
+    def __call__(self, problem: Problem, numbers: Numbers) -> Found:
+        n = len(problem.label)
+        given = problem.done()
+
+        def search(_: Any, carry: Any) -> Any:
+            best, c, low, high, gradients, forwards = carry
+            start = self._start(problem, given)
+
+            def unfinished(carry: Any) -> jax.Array:
+                return (carry[0] < self.evaluations) & ~jnp.all(carry[1].settled)
+
+            def advance(carry: Any) -> Any:
+                i, s, best, reached, gradients, forwards = carry
+                trial = jnp.clip(s.x + rows(s.bracket.step, s.x) * s.direction, 0.0, 1.0)
+                value, gradient, success, distance = self._evaluate(problem, trial, c, i)
+                success &= ~s.settled
+                best = best.after(trial, success, distance)
+                gradients = gradients + ~s.settled
+                forwards = forwards + (~s.settled & problem.rounded)
+                after = where(s.settled, s, _advance(s, trial, value, gradient))
+                return i + 1, after, best, reached | success, gradients, forwards
+
+            inner = (jnp.int32(0), start, best, given, gradients, forwards)
+            _, _, best, reached, gradients, forwards = jax.lax.while_loop(unfinished, advance, inner)
+            low, high = jnp.where(reached, low, c), jnp.where(reached, c, high)
+            return best, next_factor(c, low, high), low, high, gradients, forwards
+
+        nothing = jnp.zeros(n, jnp.int32)
+        c = jnp.full(n, numbers["c"])
+        carry = (nothing_yet(problem), c, jnp.zeros(n), jnp.full(n, jnp.inf), nothing, nothing)
+        best, _, _, _, gradients, forwards = jax.lax.fori_loop(0, self.searches, search, carry)
+        return Found(best.image, gradients, gradients, forwards)
+
+    def _start(self, problem: Problem, given: jax.Array) -> _Search:
+        """At the original, before its first evaluation."""
+        x, zero = problem.clean, jnp.zeros(len(given))
+        still = jnp.zeros_like(x)
+        rule = jax.vmap(optax.scale_by_lbfgs(memory_size=MEMORY).init)(x)
+        first = jax.vmap(bracket)(zero, zero, zero)
+        return _Search(x, zero, still, still, first, (x, zero, still), rule, zero.astype(jnp.int32), given, given)
+
+    def _evaluate(self, problem: Problem, x: jax.Array, c: jax.Array, draw: jax.Array) -> tuple[jax.Array, ...]:
+        """‖r‖² + c · loss, its gradient, success, and the distance of what is judged.
+
+        With rounding, success is judged on the rounded image; the line search sees the smooth loss of the image itself.
+        """
+        smooth = dataclasses.replace(problem, rounded=False)
+        gain, gradient, logits = smooth.gradient(x, self.objective, draw)
+        judged = x
+        if problem.rounded:
+            judged = geometry.to_8bit(x, problem.clean)
+            logits = problem.logits(judged, draw)
+        change = x - problem.clean
+        value = dot(change, change) - c * gain
+        return (
+            value,
+            2 * change - rows(c, x) * gradient,
+            problem.success(logits),
+            geometry.norm(judged - problem.clean, "l2"),
+        )
+
+
+def _advance(s: _Search, trial: jax.Array, value: jax.Array, gradient: jax.Array) -> _Search:
+    """The searches after one more trial each; where a line search has ended, the next direction."""
+    step = jnp.where(s.bracket.step > 0, s.bracket.step, 1.0)
+    path = (trial - s.x) / rows(step, trial)
+    b, decreased = jax.vmap(narrow)(s.bracket, (s.value, dot(s.gradient, path)), (value, dot(gradient, path)))
+    kept = where(decreased | ~s.begun, (trial, value, gradient), s.kept)
+    trials = s.trials + 1
+    ended = ~s.begun | b.done | (trials >= MAX_TRIALS)
+    failed = s.begun & ended & (b.low == 0)
+
+    x, value, gradient = kept
+    update = optax.scale_by_lbfgs(memory_size=MEMORY).update
+    direction, rule = jax.vmap(update)(gradient, s.rule, x)
+    direction = _inwards(x, -direction)
+    downhill = _inwards(x, -gradient)
+    descends = dot(direction, gradient) < 0
+    direction = where(descends, direction, geometry.unit(downhill, "l2"))
+    slope = dot(direction, gradient)
+    following = _Search(
+        x, value, gradient, direction, jax.vmap(bracket)(value, slope, jnp.ones_like(value)),
+        kept, rule, jnp.zeros_like(trials), jnp.ones_like(s.begun), s.settled | failed | (slope >= 0),
+    )  # fmt: skip
+    return where(ended, following, s._replace(bracket=b, kept=kept, trials=trials))
+
+
+def _inwards(x: jax.Array, direction: jax.Array) -> jax.Array:
+    """A direction without what would leave the box at once."""
+    return jnp.where(((x <= 0) & (direction < 0)) | ((x >= 1) & (direction > 0)), 0.0, direction)
+
+
+def szegedy(
+    key: jax.Array,
+    model: Any,
+    images: Any,
+    labels: Any,
+    *,
+    evaluations: int = 40,
+    searches: int = 12,
+    c: float = 1e-2,
+    loss: str | Builder = "cross_entropy",
+    **options: Unpack[Options],
+) -> AttackResult:
+    """Szegedy's attack: min ‖r‖² + c · loss(x + r, target) with x + r in [0, 1], for the c with the nearest success.
+
+    L-BFGS with its line search, projected into the box; c is ten times as large until one succeeds, ten times as small
+    until one fails, then bisected. The nearest success among all trials is kept. With `rounded` it is judged, in the
+    search, on the image rounded to 8 bits.
+
+    Args:
+        key, model, images, labels: as `run`.
+        evaluations: gradients for each c, at most.
+        searches: how many c.
+        c: the first.
+        loss: as `fgsm`.
+        options: see `Options`; theirs has a `target`.
+
+    Returns:
+        An `AttackResult`; its distance "rms" is the distortion that they report.
+
+    Raises:
+        InputError: as `run`.
+
+    Source:
+        Szegedy et al., Intriguing properties of neural networks (2014), section 4.1; c is here on the loss, as in
+        later codes, and the distance squared.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3, 2),
+        ...                           image_shape=(4, 4, 3), taps=("logits",))
+        >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.55)
+        >>> found = joi.attacks.szegedy(jax.random.key(0), model, image, [0], target=1)
+        >>> bool(0.1414 < found.distance["l2"][0] < 1.05 * 0.1414)
+        True
+    """
+    aim = objective(loss, options.get("target") is not None)
+    numbers = {"c": number("c", c, open_low=True)}
+    method = Szegedy(aim, count("evaluations", evaluations), count("searches", searches))
+    return run(method, key, model, images, labels, norm="l2", numbers=numbers, objective=aim, **options)

@@ -1,0 +1,133 @@
+"""Transfer: adversarial examples made for each of several networks, fed to all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxopt_input.attacks import checks
+from jaxopt_input.attacks.result import AttackResult
+from jaxopt_input.errors import InputError
+from jaxopt_input.model import Model
+
+CHUNK = 64
+NOISE = 2**31 - 4  # the purpose of the key of the control's noise
+
+Attack = Callable[[jax.Array, Model, np.ndarray, np.ndarray], AttackResult]
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """Error rates of K networks.
+
+    Only images that all of them classify rightly count, so that every error is the change's.
+
+    Attributes:
+        names: of the networks.
+        error: `[K, K]`, made for the row's network, fed to the column's.
+        noise: `[K, K]`, Gaussian noise with the RMS of the row's changes, image by image, fed to the column's.
+        rms: `[K]`, the mean RMS of each row's changes, after clipping.
+        success: `[K]`, the share of counted images that each attack succeeded on, before any amplification.
+        counted: how many images.
+        clean: `[K]`, the error rates on all originals.
+    """
+
+    names: tuple[str, ...]
+    error: np.ndarray
+    noise: np.ndarray
+    rms: np.ndarray
+    success: np.ndarray
+    counted: int
+    clean: np.ndarray
+
+
+def transfer(
+    key: jax.Array, models: Mapping[str, Model], images: Any, labels: Any, attack: Attack, *, rms: float | None = None
+) -> Transfer:
+    """Make adversarial examples of some images for each network, and feed them to all.
+
+    Args:
+        key: a JAX key.
+        models: at least two networks for the same images and classes, by name.
+        images: `[N, H, W, C]` in [0, 1].
+        labels: `[N]` true classes.
+        attack: `(key, model, images, labels) -> AttackResult`, such as
+            `functools.partial(attacks.pgd, epsilon=8 / 255)`.
+        rms: amplify each change to this RMS before it is clipped; None leaves it.
+
+    Raises:
+        InputError: for fewer than two networks, networks that differ in image size or classes, or images that none of
+            them classify rightly together.
+
+    Source:
+        Szegedy et al., Intriguing properties of neural networks (2014), section 4.2, tables 2 to 4.
+
+    Example:
+        >>> import functools, jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> def apply(p, x, taps):
+        ...     return {"logits": x.mean((1, 2)) @ p}
+        >>> models = {name: joi.from_function(apply, s * jnp.eye(3), image_shape=(4, 4, 3), taps=("logits",))
+        ...           for name, s in (("a", 1.0), ("b", 2.0))}
+        >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.55)
+        >>> pgd = functools.partial(joi.attacks.pgd, epsilon=0.1)
+        >>> joi.attacks.transfer(jax.random.key(0), models, image, [0], pgd).error.tolist()
+        [[1.0, 1.0], [1.0, 1.0]]
+    """
+    if len(models) < 2:
+        raise InputError(f"transfer needs at least two networks, not {len(models)}")
+    first = next(iter(models.values()))
+    images = checks.batch(images, first)
+    total = first.layers(images.shape[1:])["logits"]
+    for name, model in models.items():
+        if model.layers(images.shape[1:]).get("logits") != total:
+            raise InputError(f"{name} has other classes than {first.info.name}: transfer needs the same")
+    labels = checks.classes("label", labels, len(images), first, total[0])
+    wrong = np.stack([_predict(model, images) != labels for model in models.values()])
+    right = np.flatnonzero(~wrong.any(0))
+    if not len(right):
+        raise InputError("no image is classified rightly by all networks: there is nothing to compare")
+    images, labels, clean = images[right], labels[right], wrong.mean(1)
+    draw = jax.random.normal(jax.random.fold_in(checks.typed_key(key), NOISE), images.shape)
+    noise = np.asarray(draw) / np.sqrt(np.square(draw).mean((1, 2, 3), keepdims=True))
+
+    error, control, sizes, success = [], [], [], []
+    for model in models.values():
+        result = attack(key, model, images, labels)
+        change = result.image - images
+        size = _rms(change)
+        if rms is not None:
+            change = change * (rms / np.where(size > 0, size, 1.0))[:, None, None, None]
+        made = np.clip(images + change, 0, 1)
+        size = _rms(made - images)
+        noisy = np.clip(images + size[:, None, None, None] * noise, 0, 1)
+        error.append([(_predict(other, made) != labels).mean() for other in models.values()])
+        control.append([(_predict(other, noisy) != labels).mean() for other in models.values()])
+        sizes.append(size.mean())
+        success.append(result.success.mean())
+    return Transfer(
+        names=tuple(models),
+        error=np.array(error),
+        noise=np.array(control),
+        rms=np.array(sizes),
+        success=np.array(success),
+        counted=len(right),
+        clean=clean,
+    )
+
+
+def _rms(change: np.ndarray) -> np.ndarray:
+    return np.asarray(np.sqrt(np.square(change.astype(np.float64)).mean((1, 2, 3))))
+
+
+def _predict(model: Model, images: np.ndarray) -> np.ndarray:
+    """The class of each image, a chunk of one shape at a time."""
+    n, size = len(images), min(CHUNK, len(images))
+    parts = []
+    for begin in range(0, n, size):
+        at = np.minimum(np.arange(begin, begin + size), n - 1)
+        parts.append(np.asarray(model.activations(images[at].astype(np.float32), ["logits"])["logits"].argmax(-1)))
+    return np.concatenate(parts)[:n]

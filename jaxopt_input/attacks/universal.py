@@ -1,0 +1,163 @@
+"""A universal perturbation: one small change that misleads a network on most images."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_input.attacks import checks
+from jaxopt_input.attacks.criteria import misclassified
+from jaxopt_input.attacks.deepfool import DeepFool
+from jaxopt_input.attacks.problem import Lanes, Problem
+from jaxopt_input.errors import InputError
+from jaxopt_input.model import Apply, Model
+from jaxopt_input.projections import NORMS, ball
+
+CHUNK = 32  # images that are judged at once
+
+
+@dataclasses.dataclass(frozen=True)
+class UniversalPerturbation:
+    """What `universal` found.
+
+    Attributes:
+        perturbation: `[H, W, C]`, to be added to an image, which is then clipped to [0, 1].
+        fooled: `[N]` bool: whether an image's class changes with it.
+        clean: `[N]` int32, the classes predicted for the images.
+        prediction: `[N]` int32, those with the perturbation.
+        rate: `[epochs + 1]`, the share that is fooled before and after each pass; NaN after the last that was needed.
+        norm: of its budget.
+    """
+
+    perturbation: np.ndarray
+    fooled: np.ndarray
+    clean: np.ndarray
+    prediction: np.ndarray
+    rate: np.ndarray
+    norm: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """All that is static."""
+
+    apply: Apply
+    norm: str
+    epochs: int
+    deepfool: DeepFool
+
+
+def universal(
+    key: jax.Array,
+    model: Model,
+    images: Any,
+    *,
+    epsilon: float = 10 / 255,
+    norm: str = "linf",
+    rate: float = 0.8,
+    epochs: int = 10,
+    steps: int = 10,
+    overshoot: float = 0.02,
+    candidates: int = 10,
+) -> UniversalPerturbation:
+    """One change within ε that makes a network change its mind on most images.
+
+    Image by image, in random order: where the change so far does not fool the network, what DeepFool adds to it there
+    joins it, and the sum is projected into the ball; pass after pass, until the share `rate` is fooled.
+
+    Args:
+        key: a JAX key: the order of the images.
+        model: the network.
+        images: `[N, H, W, C]` in [0, 1].
+        epsilon: ξ, the budget.
+        norm: "linf", "l2" or "l1".
+        rate: 1 − δ, the share that is enough.
+        epochs: passes over the images, at most.
+        steps: of DeepFool on each image, at most; what has not fooled the network then is left out.
+        overshoot, candidates: as `deepfool`.
+
+    Raises:
+        InputError: for images outside [0, 1] or arguments out of range.
+
+    Source:
+        Moosavi-Dezfooli et al., Universal adversarial perturbations (2017), algorithm 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
+        ...                           image_shape=(4, 4, 3), taps=("logits",))
+        >>> images = jnp.full((3, 4, 4, 3), 0.5).at[..., 0].set(jnp.array([0.51, 0.52, 0.53])[:, None, None])
+        >>> found = joi.attacks.universal(jax.random.key(0), model, images, epsilon=0.05)
+        >>> found.fooled.tolist(), bool(abs(found.perturbation).max() <= 0.05 + 1e-6)
+        ([True, True, True], True)
+    """
+    images = checks.batch(images, model)
+    checks.one_of("norm", norm, NORMS)
+    shapes = model.layers(images.shape[1:])
+    if shapes.get("logits", (1,))[0] < 2:
+        raise InputError(f"{model.info.name} needs logits of at least 2 classes")
+    numbers = {
+        "epsilon": checks.number("epsilon", epsilon, open_low=True),
+        "rate": checks.number("rate", rate, 0, 1, open_low=True),
+        "overshoot": checks.number("overshoot", overshoot),
+    }
+    method = DeepFool("l2", checks.count("steps", steps), checks.count("candidates", candidates))
+    program = _Program(model.apply, norm, checks.count("epochs", epochs), method)
+    found = jax.device_get(_search(program, model.params, checks.typed_key(key), images, numbers))
+    return UniversalPerturbation(**found, norm=norm)
+
+
+@functools.partial(jax.jit, static_argnames="program")
+def _search(
+    program: _Program, params: Any, key: jax.Array, images: jax.Array, numbers: dict[str, jax.Array]
+) -> dict[str, jax.Array]:
+    apply = functools.partial(program.apply, params)
+    n = len(images)
+    zero = jnp.zeros(images.shape[1:])
+
+    def classes(change: jax.Array) -> jax.Array:
+        def one(image: jax.Array) -> jax.Array:
+            return jnp.argmax(logits_of(image, change)).astype(jnp.int32)
+
+        return jax.lax.map(one, images, batch_size=min(CHUNK, n))
+
+    def logits_of(image: jax.Array, change: jax.Array) -> jax.Array:
+        return apply(jnp.clip(image + change, 0.0, 1.0)[None], ("logits",))["logits"][0].astype(jnp.float32)
+
+    clean = classes(zero)
+
+    def visit(change: jax.Array, which: jax.Array) -> tuple[jax.Array, None]:
+        image, label = images[which], clean[which][None]
+        begin = jnp.clip(image + change, 0.0, 1.0)[None]
+        lanes = Lanes(begin, label, label, jnp.full(1, jnp.inf), key[None], logits_of(image, change)[None], None)
+        problem = Problem(lanes, apply, misclassified(), targeted=False, rounded=False)
+        found = program.deepfool(problem, numbers)
+        reached = found.steps[0] < program.deepfool.steps
+        longer = change + jnp.where(reached, found.image[0] - begin[0], 0.0)
+        return ball(program.norm, numbers["epsilon"], zero)(longer), None
+
+    def unfinished(carry: Any) -> jax.Array:
+        epoch, _, rates = carry
+        return (epoch < program.epochs) & (rates[epoch] < numbers["rate"])
+
+    def over(carry: Any) -> Any:
+        epoch, change, rates = carry
+        order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
+        change, _ = jax.lax.scan(visit, change, order)
+        return epoch + 1, change, rates.at[epoch + 1].set(jnp.mean(classes(change) != clean))
+
+    rates = jnp.full(program.epochs + 1, jnp.nan).at[0].set(0.0)
+    _, change, rates = jax.lax.while_loop(unfinished, over, (jnp.int32(0), zero, rates))
+    prediction = classes(change)
+    return {
+        "perturbation": change,
+        "fooled": prediction != clean,
+        "clean": clean,
+        "prediction": prediction,
+        "rate": rates,
+    }

@@ -1,0 +1,113 @@
+"""APGD against a transcription of the authors' loop, from the same start: losses and step sizes for twenty steps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxopt_input import attacks, losses
+from jaxopt_input.attacks.apgd import checkpoints
+
+KEY = jax.random.key(0)
+STEPS = 20
+
+
+def reference(gradient, x0, start, epsilon, norm):
+    """`autopgd_base.APGDAttack.attack_single_run` of AutoAttack, for one image, transcribed."""
+
+    def length(d):
+        return np.sqrt((d**2).sum())
+
+    def unit(d):
+        return d / (length(d) + 1e-12)
+
+    x = start.copy()
+    value, grad = gradient(x)
+    best, best_grad, best_loss = x.copy(), grad.copy(), value
+    step = 2 * epsilon
+    x_old = x.copy()
+    k, least, less = max(int(0.22 * STEPS), 1), max(int(0.06 * STEPS), 1), max(int(0.03 * STEPS), 1)
+    counter, last_check, reduced = 0, best_loss, True
+    steps_loss, seen, sizes = np.zeros(STEPS), [value], [step]
+    for i in range(STEPS):
+        grad2, x_old = x - x_old, x.copy()
+        a = 0.75 if i > 0 else 1.0
+        if norm == "linf":
+
+            def into(y):
+                return np.clip(np.clip(y, x0 - epsilon, x0 + epsilon), 0, 1)
+
+            one = into(x + step * np.sign(grad))
+        else:
+
+            def into(y):
+                return np.clip(x0 + unit(y - x0) * min(epsilon, length(y - x0)), 0, 1)
+
+            one = into(x + step * unit(grad))
+        x = into(x + (one - x) * a + grad2 * (1 - a))
+        value, grad = gradient(x)
+        steps_loss[i] = value
+        if value > best_loss:
+            best, best_grad, best_loss = x.copy(), grad.copy(), value
+        counter += 1
+        if counter == k:
+            rises = sum(steps_loss[i - c] > steps_loss[i - c - 1] for c in range(k))
+            oscillates = rises <= k * 0.75 or (not reduced and last_check >= best_loss)
+            reduced, last_check = oscillates, best_loss
+            if oscillates:
+                step /= 2
+                x, grad = best.copy(), best_grad.copy()
+            k, counter = max(k - less, least), 0
+        seen.append(value)
+        sizes.append(step)
+    return np.array(seen), np.array(sizes)
+
+
+@pytest.mark.parametrize(("norm", "epsilon", "loss"), [("linf", 0.004, "dlr"), ("l2", 2.0, "cross_entropy")])
+def test_follows_the_authors_loop(toy, toy_batch, norm, epsilon, loss):
+    images, labels = toy_batch
+    start = np.clip(images + np.random.default_rng(0).choice([-1, 1], images.shape) * 0.002, 0, 1).astype(np.float32)
+    found = attacks.apgd(
+        KEY, toy, images, labels, epsilon=epsilon, norm=norm, loss=loss, steps=STEPS, start=start, stop=False
+    )
+    build = {"dlr": losses.dlr, "cross_entropy": losses.cross_entropy}[loss]
+
+    @jax.jit
+    def value_and_gradient(x, label):
+        def value(x):
+            z = toy.apply(toy.params, x[None], ("logits",))["logits"][0]
+            return build(label)({"logits": z}, x)
+
+        return jax.value_and_grad(value)(x)
+
+    halved = 0
+    for n in range(3):
+
+        def gradient(x, n=n):
+            value, slope = value_and_gradient(jnp.asarray(x, jnp.float32), labels[n])
+            return float(value), np.asarray(slope, np.float64)
+
+        seen, sizes = reference(gradient, images[n].astype(np.float64), start[n].astype(np.float64), epsilon, norm)
+        np.testing.assert_allclose(found.history["loss"][n], seen, rtol=1e-3, atol=1e-4)
+        # Where the loss has come to rest, float32's rounding decides whether a step raised it.
+        moving = np.cumprod(np.abs(np.diff(seen)) > 1e-6 * np.abs(seen[1:])).sum() + 1
+        np.testing.assert_allclose(found.history["step_size"][n][:moving], sizes[:moving], rtol=1e-6)
+        halved += sizes[moving - 1] < sizes[0]
+    assert halved
+    assert (found.gradients == STEPS + 1).all()
+
+
+def test_checkpoints():
+    assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert checkpoints(1) == [1]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_budget(halfspace, norm):
+    problem = halfspace((4, 5, 3))
+    epsilon = np.array([0.97, 1.03])[:, None] * problem.optimum[norm]
+    found = attacks.apgd(KEY, problem.model, problem.images, problem.labels, epsilon=epsilon, norm=norm, steps=10)
+    assert not found.success[0].any()
+    assert found.success[1].all()
+    size = np.linalg.norm((found.image - problem.images).reshape(2, 8, -1), np.inf if norm == "linf" else 2, -1)
+    assert (size <= epsilon + 1e-6).all()

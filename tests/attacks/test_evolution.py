@@ -1,0 +1,50 @@
+"""MAP-Elites: elites get better, are what was scored, and paint what their genomes say."""
+
+import jax
+import numpy as np
+import pytest
+
+import jaxopt_input as joi
+from jaxopt_input import attacks
+from jaxopt_input.attacks.evolution import CPPN, Direct
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("encoding", ["direct", "cppn"])
+def test_elites(toy, encoding):
+    found = attacks.map_elites(KEY, toy, encoding=encoding, generations=30, population=20)
+    assert found.image.shape == (5, 12, 10, 3)
+    assert found.history.shape == (31, 5)
+    assert (np.diff(found.history, axis=0) >= 0).all()
+    assert (found.history[-1] > found.history[0]).any()
+    assert found.evaluations == 31 * 20
+    np.testing.assert_allclose(found.image * 255, np.rint(found.image * 255), atol=1e-4)
+    logits = np.asarray(toy.activations(found.image, ["logits"])["logits"], np.float64)
+    share = np.exp(logits - np.logaddexp.reduce(logits, -1, keepdims=True))
+    np.testing.assert_allclose(np.diag(share), found.probability, rtol=1e-4)
+
+
+def test_mutation_changes_as_much_as_asked_for():
+    direct, cppn = Direct((8, 8, 3)), CPPN((8, 8, 3))
+    genome = direct.init(KEY)
+    changed = np.asarray(direct.mutate(KEY, genome, 0.1)) != np.asarray(genome)
+    assert 0.03 < changed.mean() < 0.2
+    image = np.asarray(cppn.decode(cppn.init(KEY)))
+    assert image.shape == (8, 8, 3)
+    assert image.min() >= 0
+    assert image.max() <= 1
+    assert image.std() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"encoding": "neat"}, "direct, cppn"),
+        ({"generations": 0}, "generations"),
+        ({"mutation_rate": 2}, "mutation_rate"),
+    ],
+)
+def test_mistakes(toy, change, hint):
+    with pytest.raises(joi.InputError, match=hint):
+        attacks.map_elites(KEY, toy, **change)

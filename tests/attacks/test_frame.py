@@ -1,0 +1,242 @@
+"""The frame of every attack: mistakes, targets, criteria, restarts, rounding, masking, compilations, independence."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxopt_input as joi
+from jaxopt_input import attacks
+from jaxopt_input.attacks import criteria
+
+KEY = jax.random.key(0)
+EPSILON = 0.02
+
+
+def small_pgd(model, images, labels, *, key=KEY, epsilon=EPSILON, **options):
+    return attacks.pgd(key, model, images, labels, epsilon=epsilon, steps=5, **options)
+
+
+def test_another_budget_label_or_key_does_not_recompile(toy, toy_batch, compilations):
+    images, labels = toy_batch
+    small_pgd(toy, images, labels, criterion=criteria.confidence(0.3), chunk=8)
+    with compilations() as seen:
+        small_pgd(toy, images, (labels + 1) % 5, epsilon=0.3, key=jax.random.key(1), step=0.01,
+                  criterion=criteria.confidence(0.9), chunk=8)  # fmt: skip
+    assert seen.count == 0
+
+
+def test_one_result_does_not_depend_on_the_others(toy, toy_batch):
+    images, labels = toy_batch
+    together = small_pgd(toy, images, labels, stop=False, chunk=8)
+    assert together.success.any()
+    order = [5, 2]
+    apart = small_pgd(toy, images[order], labels[order], stop=False, chunk=8)
+    np.testing.assert_allclose(apart.image, together.image[order], atol=1e-6)
+    np.testing.assert_array_equal(apart.success, together.success[order])
+
+
+def test_budgets_are_lanes(toy, toy_batch):
+    images, labels = toy_batch
+    many = small_pgd(toy, images, labels, epsilon=[0.01, 0.02, 0.04], chunk=8)
+    assert many.image.shape == (3, *images.shape)
+    assert many.accuracy["robust"].shape == (3,)
+    one = small_pgd(toy, images, labels, chunk=8)
+    np.testing.assert_allclose(many.image[1], one.image, atol=1e-6)
+    each = np.where(np.arange(8) < 4, 0.01, 0.04)
+    mixed = small_pgd(toy, images, labels, epsilon=each[None], chunk=8)
+    assert mixed.image.shape == (1, *images.shape)
+    np.testing.assert_allclose(mixed.image[0, :4], many.image[0, :4], atol=1e-6)
+    np.testing.assert_allclose(mixed.image[0, 4:], many.image[2, 4:], atol=1e-6)
+    assert (many.success[0] <= many.success[2]).all()
+
+
+def test_restarts_are_lanes_and_the_best_is_kept(toy, toy_batch):
+    images, labels = toy_batch
+    result = small_pgd(toy, images, labels, epsilon=0.012, restarts=4, chunk=8)
+    assert result.success_of_start.shape == (4, 8)
+    np.testing.assert_array_equal(result.success, result.success_of_start.any(0))
+    shares = result.success_by_starts()
+    assert shares.shape == (4,)
+    assert (np.diff(shares) >= 0).all()
+    assert shares[-1] == result.success.mean()
+    one = small_pgd(toy, images, labels, epsilon=0.012, chunk=8)
+    np.testing.assert_array_equal(one.success, result.success_of_start[0])
+    assert (result.forwards == 4).all()  # each restart is judged once
+
+
+def test_what_is_done_is_left_alone(toy, toy_batch):
+    images, labels = toy_batch
+    wrong = labels.copy()
+    wrong[:3] = (labels[:3] + 1) % 5
+    result = small_pgd(toy, images, wrong, chunk=8)
+    assert result.success[:3].all()
+    np.testing.assert_array_equal(result.image[:3], images[:3])
+    assert (result.steps[:3] == 0).all()
+    assert (result.gradients[:3] == 0).all()
+    assert all((d[:3] == 0).all() for d in result.distance.values())
+    assert result.accuracy["clean"] == 5 / 8
+    # An image is done at its first success: more steps change nothing of it.
+    longer = attacks.pgd(KEY, toy, images, labels, epsilon=EPSILON, steps=8, chunk=8)
+    early = small_pgd(toy, images, labels, chunk=8)
+    at_once = early.steps < 5
+    assert at_once.any()
+    np.testing.assert_allclose(longer.image[at_once], early.image[at_once], atol=1e-6)
+    loss = early.history["loss"]
+    assert np.isnan(loss[at_once]).any()
+
+
+def test_failures_have_no_distance(toy, toy_batch):
+    images, labels = toy_batch
+    result = small_pgd(toy, images, labels, epsilon=1e-4, chunk=8)
+    assert not result.success.any()
+    assert all(np.isinf(d).all() for d in result.distance.values())
+    assert 0 < np.abs(result.image - images).max() <= 1e-4 + 1e-6
+    assert result.accuracy["robust"] == 1
+
+
+def test_targets(toy, toy_batch):
+    images, labels = toy_batch
+    reached = small_pgd(toy, images, labels, epsilon=0.3, target=(labels + 2) % 5, chunk=8)
+    assert reached.success.mean() >= 0.5
+    np.testing.assert_array_equal(reached.prediction[reached.success], reached.target[reached.success])
+    random = small_pgd(toy, images, labels, target="random", chunk=8)
+    assert (random.target != labels).all()
+    assert len(set(random.target - labels)) > 1
+    np.testing.assert_array_equal(
+        small_pgd(toy, images[3:5], labels[3:5], target="random", chunk=8).target, random.target[3:5]
+    )
+    least = small_pgd(toy, images, labels, target="least-likely", chunk=8)
+    logits = np.asarray(toy.activations(images, ["logits"])["logits"])
+    np.testing.assert_array_equal(least.target, logits.argmin(-1))
+    named = small_pgd(toy, images[:1], [0], target="polar bear", chunk=8)
+    assert named.target.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("criterion", "holds"),
+    [
+        (criteria.confidence(0.3), lambda z, y: np.exp(z - np.logaddexp.reduce(z)).max() >= 0.3 - 1e-5),
+        (criteria.top_k(2), lambda z, y: (z > z[y]).sum() >= 2),
+        (lambda z, label, target: z[label] < z.max() - 0.1, lambda z, y: z[y] < z.max() - 0.1 + 1e-5),
+    ],
+)
+def test_criteria(toy, toy_batch, criterion, holds):
+    images, labels = toy_batch
+    result = small_pgd(toy, images, labels, epsilon=0.2, criterion=criterion, chunk=8)
+    assert result.success.any()
+    logits = np.asarray(toy.activations(result.image, ["logits"])["logits"], np.float64)
+    for n in np.flatnonzero(result.success):
+        assert holds(logits[n], labels[n])
+
+
+def test_rounded(toy, toy_batch):
+    images, labels = toy_batch
+    images = np.floor(images * 255) / np.float32(255)
+    result = small_pgd(toy, images, labels, epsilon=3.5 / 255, rounded=True, chunk=8)
+    assert result.success.any()
+    np.testing.assert_allclose(result.image * 255, np.rint(result.image * 255), atol=1e-4)
+    assert np.abs(result.image - images).max() <= 3 / 255 + 1e-6  # 3.5 levels hold whole ones
+    assert np.abs(result.raw * 255 - np.rint(result.raw * 255)).max() > 0.1
+    again = np.asarray(toy.activations(result.image, ["logits"])["logits"]).argmax(-1)
+    np.testing.assert_array_equal(again != labels, result.success)
+
+
+def test_expectation_over_transformations(toy, toy_batch):
+    images, labels = toy_batch
+    drawn = joi.transforms.noise(0.05)
+    plain = small_pgd(toy, images, labels, stop=False, chunk=8)
+    result = small_pgd(toy, images, labels, transform=drawn, samples=4, stop=False, chunk=8)
+    assert np.abs(result.image - plain.image).max() > 0
+    assert np.abs(result.image - images).max() <= EPSILON + 1e-6
+    again = small_pgd(toy, images[2:4], labels[2:4], transform=drawn, samples=4, stop=False, chunk=8)
+    np.testing.assert_allclose(again.image, result.image[2:4], atol=1e-6)
+
+
+def softmax_apply(params, image, taps):
+    return {"logits": jax.nn.softmax(image.mean((1, 2)) @ params)}
+
+
+def scaled_apply(params, image, taps):
+    return {"logits": image.mean((1, 2)) @ params}
+
+
+def random_apply(params, image, taps):
+    draw = jax.pure_callback(
+        lambda n: np.random.normal(size=(len(n), 3)).astype(np.float32),  # noqa: NPY002  (a network that is random)
+        jax.ShapeDtypeStruct((image.shape[0], 3), jnp.float32),
+        jax.lax.stop_gradient(image),
+    )
+    return {"logits": image.mean((1, 2)) @ params + draw}
+
+
+def model_of(apply, scale=1.0):
+    return joi.from_function(apply, scale * jnp.eye(3), image_shape=(4, 4, 3), taps=("logits",), name="masked")
+
+
+IMAGE = np.full((2, 4, 4, 3), 0.5, np.float32) + np.float32([0.2, 0.1, 0])
+
+
+def test_signs_of_gradient_masking():
+    with pytest.warns(attacks.GradientMaskingWarning, match="zero at 2 of 2 images"):
+        result = small_pgd(model_of(scaled_apply, 1e4), IMAGE, [0, 0])
+    assert any("saturate" in text for text in result.warnings)
+    with pytest.warns(attacks.GradientMaskingWarning, match="is random"):
+        small_pgd(model_of(random_apply), IMAGE, [0, 0])
+    assert small_pgd(model_of(scaled_apply), IMAGE, [0, 0]).warnings == ()
+
+
+def test_gradients_that_float32_can_hardly_hold_still_point():
+    # exp(-80) is 2e-35: the squares of such a gradient are zero in float32.
+    result = attacks.pgd(KEY, model_of(scaled_apply, 800.0), IMAGE, [0, 0], epsilon=2.0, norm="l2", random_start=False)
+    assert result.success.all()
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"labels": [0, 5]}, "label 5 does not exist"),
+        ({"labels": [0, -1]}, "label -1 does not exist"),
+        ({"labels": [0.0, 1.0]}, "label must be an integer"),
+        ({"labels": [0, 1, 2]}, "2 images need 2 labels, not 3"),
+        ({"images": 2 * IMAGE}, r"\[0, 1\]"),
+        ({"images": (255 * IMAGE).astype(np.uint8)}, "divide 8-bit images by 255"),
+        ({"images": IMAGE[0]}, r"\[N, H, W, 3\]"),
+        ({"images": IMAGE[..., :1]}, r"\[N, H, W, 3\]"),
+        ({"epsilon": 0.0}, "positive"),
+        ({"epsilon": [0.1, -0.1]}, "positive"),
+        ({"epsilon": "8/255"}, "positive number"),
+        ({"epsilon": np.ones((1, 3))}, r"\[E, 2\]"),
+        ({"target": 0}, "the target of image 0 is its label, 0"),
+        ({"target": 3}, "target 3 does not exist"),
+        ({"target": "wolf"}, "no class labels"),
+        ({"target": [1, 2, 0]}, "need 2 targets"),
+        ({"criterion": 3}, "a criterion"),
+        ({"restarts": 0}, "restarts must be at least 1"),
+        ({"samples": 2}, "give one"),
+        ({"norm": "l7"}, "norm is one of"),
+        ({"loss": "dlrr"}, "nearest: dlr"),
+        ({"loss": "dlr", "target": [1, 2], "labels": [0, 0]}, "4 classes"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"step": -0.1}, "step is a number above 0"),
+        ({"start": IMAGE[:1]}, "one start an image"),
+        ({"key": 3}, "key must be a JAX key"),
+        ({"model": model_of(softmax_apply)}, "are probabilities"),
+    ],
+)
+def test_mistakes(change, hint, compilations):
+    given = {"key": KEY, "model": model_of(scaled_apply), "images": IMAGE, "labels": [0, 0], "epsilon": 0.1, **change}
+    with pytest.raises(joi.InputError, match=hint) as raised:
+        attacks.pgd(given.pop("key"), given.pop("model"), given.pop("images"), given.pop("labels"), **given)
+    assert "\n" not in str(raised.value)
+
+
+def test_too_few_classes():
+    model = joi.from_function(
+        lambda p, x, taps: {"logits": x.mean((1, 2, 3))[:, None] * p},
+        jnp.ones(2),
+        image_shape=(4, 4, 3),
+        taps=("logits",),
+    )
+    with pytest.raises(joi.InputError, match="3 classes"):
+        small_pgd(model, IMAGE, [0, 0], loss="dlr")

@@ -1,0 +1,92 @@
+"""Attacks that minimise a norm, against the distance to a hyperplane in closed form; robust accuracy from one run."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxopt_input import attacks
+
+KEY = jax.random.key(0)
+CASES = {
+    "deepfool, l2": ("l2", lambda *args: attacks.deepfool(*args, norm="l2")),
+    "deepfool, linf": ("linf", lambda *args: attacks.deepfool(*args, norm="linf")),
+    "ddn": ("l2", attacks.ddn),
+    "fmn, l1": ("l1", lambda *args: attacks.fmn(*args, norm="l1")),
+    "fmn, l2": ("l2", lambda *args: attacks.fmn(*args, norm="l2")),
+    "fmn, linf": ("linf", lambda *args: attacks.fmn(*args, norm="linf")),
+    "carlini_wagner": ("l2", lambda *args: attacks.carlini_wagner(*args, steps=200, searches=9, c=0.1)),
+    "szegedy": ("l2", attacks.szegedy),
+    "fab, l2": ("l2", lambda *args: attacks.fab(*args, norm="l2", steps=20)),
+    "fab, linf": ("linf", lambda *args: attacks.fab(*args, norm="linf", steps=20)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("shape", "n"), [((4, 5, 3), 1), ((8, 8, 1), 3), ((1, 7, 3), 8)])
+def test_nearest(halfspace, name, shape, n):
+    norm, attack = CASES[name]
+    problem = halfspace(shape, n)
+    found = attack(KEY, problem.model, problem.images, problem.labels)
+    assert found.success.all()
+    ratio = found.distance[norm] / problem.optimum[norm]
+    assert (ratio >= 1 - 1e-3).all(), ratio
+    assert (ratio <= 1.05).all(), ratio
+    assert found.minimises
+    assert found.norm == norm
+    assert (found.gradients > 0).all()
+
+
+def test_fewest_numbers(halfspace):
+    problem = halfspace((4, 5, 3))
+    found = attacks.fmn(KEY, problem.model, problem.images, problem.labels, norm="l0")
+    assert found.success.all()
+    assert (found.distance["l0"] <= 2).all()  # one number would do
+
+
+@pytest.mark.parametrize("attack", [attacks.ddn, attacks.szegedy])
+def test_what_cannot_be_found(toy, toy_batch, attack):
+    """Without success the original comes back, at an infinite distance."""
+    images, labels = toy_batch
+    found = attack(
+        KEY,
+        toy,
+        images,
+        labels,
+        criterion=never,
+        **({"steps": 3} if attack is attacks.ddn else {"searches": 2, "evaluations": 4}),
+    )
+    assert not found.success.any()
+    np.testing.assert_array_equal(found.image, images)
+    assert np.isinf(found.distance["l2"]).all()
+    np.testing.assert_array_equal(found.prediction, found.clean)
+
+
+def never(logits, label, target):
+    return logits[0] != logits[0]
+
+
+def test_robust_accuracy(toy, toy_batch):
+    images, labels = toy_batch
+    labels = np.where(np.arange(8) < 2, (labels + 1) % 5, labels)  # two that are wrong already
+    found = attacks.ddn(KEY, toy, images, labels, steps=30)
+    assert found.success.all()
+    assert (found.distance["l2"][:2] == 0).all()
+    middle = float(np.median(found.distance["l2"][2:]))
+    np.testing.assert_allclose(found.robust_accuracy([0.0, middle, 100.0]), [6 / 8, 3 / 8, 0])
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_szegedy_to_targets(toy, toy_batch, rounded):
+    images, labels = toy_batch
+    images = np.floor(images * 255) / np.float32(255)
+    target = (labels + 1) % 5
+    found = attacks.szegedy(KEY, toy, images, labels, target=target, rounded=rounded)
+    near = attacks.ddn(KEY, toy, images, labels, target=target, steps=100)
+    assert found.success.mean() >= near.success.mean() - 1e-6
+    np.testing.assert_array_equal(found.prediction[found.success], target[found.success])
+    both = found.success & near.success
+    assert both.any()
+    assert np.median(found.distance["rms"][both]) <= (1.5 if rounded else 1.1) * np.median(near.distance["rms"][both])
+    if rounded:
+        np.testing.assert_allclose(found.image * 255, np.rint(found.image * 255), atol=1e-4)
+        assert (found.forwards > 1).all()

@@ -1,0 +1,120 @@
+"""The command `attack`: its files, its numbers and its mistakes."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import jaxopt_input as joi
+from jaxopt_input.cli import main
+
+
+@pytest.fixture
+def folder(toy_nets):
+    """A model, and six pictures in two classes."""
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        (toy_nets / "set" / name).mkdir(parents=True)
+        for n in range(3):
+            joi.data.save_png(toy_nets / "set" / name / f"{n}.png", rng.random((16, 16, 3)))
+    return toy_nets
+
+
+def call(*args):
+    given = ("attack", "--model", "toy_nets:build", "--out", "out", *args)
+    return CliRunner().invoke(main, [str(arg) for arg in given])
+
+
+def read(folder):
+    """What run.json says; it names every file that is there."""
+    info = json.loads((folder / "out" / "run.json").read_text())
+    assert {path.name for path in (folder / "out").iterdir()} == {*info["files"], "run.json"}
+    return info
+
+
+def test_budgets(folder):
+    done = call("--images", "set", "--epsilon", "2/255,16/255", "--steps", 4, "--starts", 2, "--seed", 3, "--rounded")
+    assert done.exit_code == 0, done.output
+    assert "robust" in done.output
+    info = read(folder)
+    assert info["command"] == "attack"
+    assert info["arguments"]["epsilon"] == "2/255,16/255"
+    assert info["norm"] == "linf"
+    results = info["results"]
+    assert len(results) == 12
+    arrays = np.load(folder / "out" / "adversarial.npz")
+    assert arrays["image"].shape == (2, 6, 16, 16, 3)
+    for k, one in enumerate(results):
+        e, n = divmod(k, 6)
+        assert one["source"].endswith(f"{n % 3}.png")
+        assert one["label"] == n // 3
+        assert one["name"] == "ab"[n // 3]
+        assert one["epsilon"] == pytest.approx([2 / 255, 16 / 255][e])
+        assert one["success"] == arrays["success"][e, n]
+        assert set(one["prediction"]) == {"clean", "adversarial"}
+        assert set(one["distance"]) == {"l0", "l1", "l2", "linf", "rms"}
+        if one["success"]:
+            assert one["distance"]["linf"] <= one["epsilon"] + 1e-6
+        else:
+            assert one["distance"]["linf"] is None
+        picture = np.asarray(Image.open(folder / "out" / one["image"])) / 255
+        np.testing.assert_allclose(picture, arrays["image"][e, n], atol=1e-6)  # rounded: the PNG is exact
+    clean = np.mean([one["prediction"]["clean"] == one["label"] for one in results[:6]])
+    assert info["accuracy"]["clean"] == pytest.approx(clean)
+    assert len(info["accuracy"]["robust"]) == 2
+    assert info["curve"]["epsilon"] == pytest.approx([0, 2 / 255, 16 / 255])
+    assert info["starts"]["count"] == 2
+    assert info["evaluations"] == sum(one["gradients"] + one["forwards"] for one in results)
+
+
+def test_nearest_with_curve_and_predicted_labels(folder):
+    file = folder / "set" / "a" / "0.png"
+    done = call("--images", file, "--method", "ddn", "--steps", 30, "--epsilon", "0.01,10")
+    assert done.exit_code == 0, done.output
+    info = read(folder)
+    [one] = info["results"]
+    assert one["success"]
+    assert one["label"] == one["prediction"]["clean"]
+    assert info["labels"] == "predicted"
+    assert info["accuracy"]["robust"] == [1.0, 0.0]
+    curve = info["curve"]
+    assert curve["robust"][0] == 1
+    assert curve["robust"][-1] == 0
+    assert (np.diff(curve["robust"]) <= 0).all()
+
+
+def test_target_and_limit(folder):
+    done = call("--images", "set", "--limit", 2, "--method", "mi-fgsm", "--epsilon", 0.3, "--target", "c", "--steps", 8)
+    assert done.exit_code == 0, done.output
+    info = read(folder)
+    assert [one["label"] for one in info["results"]] == [0, 1]
+    assert all(one["target"] == 2 for one in info["results"])
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "hint"),
+    [
+        (("--images", "set", "--epsilon", "0.1", "--method", "pgdd"), 1, "nearest: pgd"),
+        (("--images", "set"), 1, "needs a budget"),
+        (("--images", "set", "--epsilon", "0"), 1, "positive"),
+        (("--images", "set", "--epsilon", "8:255"), 1, "no budget"),
+        (("--images", "set", "--epsilon", "0.1", "--norm", "l7"), 1, "linf, l2, l1"),
+        (("--images", "set", "--epsilon", "0.1", "--target", "z"), 1, "unknown class"),
+        (("--images", "set", "--epsilon", "0.1", "--target", "a"), 1, "is its label"),
+        (("--images", "set", "--epsilon", "0.1", "--method", "fgsm", "--steps", 3), 1, "single step"),
+        (("--images", "set", "--epsilon", "0.1", "--method", "square", "--loss", "cw"), 1, "unknown loss"),
+        (("--images", "set", "--method", "deepfool", "--loss", "dlr"), 1, "loss of its own"),
+        (("--images", "none", "--epsilon", "0.1"), 1, "none"),
+        (("--images", "set", "--epsilon", "0.1", "--starts", 0), 2, "starts"),
+        (("--epsilon", "0.1"), 2, "--images"),
+    ],
+)
+def test_mistakes_leave_nothing(folder, args, status, hint):
+    done = call(*args)
+    assert done.exit_code == status, done.output
+    assert hint in done.stderr
+    assert not (folder / "out").exists()
+    if status == 1:
+        assert done.stderr.strip().count("\n") == 0
