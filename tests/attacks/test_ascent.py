@@ -111,7 +111,7 @@ def test_pgd_costs_its_gradients():
 
     attack()
     ratios = []
-    for _ in range(3):  # the machine has other work: the best of three
+    for _ in range(8):  # the machine has other work: the best of eight
         begin = time.perf_counter()
         for _ in range(40):
             jax.block_until_ready(gradient(images))
