@@ -78,7 +78,8 @@ def write_stylized(
                 "dead": bool(np.asarray(solution.dead)[start]),
             }
         )
-    save_png(folder / "sheet.png", contact_sheet([_side_by_side([*shown, *done.image])], [run["command"]], columns=4))
+    row = _side_by_side([*shown, *done.image])
+    save_png(folder / "sheet.png", contact_sheet([row], [run["command"]], columns=min(4, len(row))))
     curves = [scale.loss[start] for scale in done.scales for start in range(len(done.image))]
     names = [f"{scale.shape[1]}x{scale.shape[0]}" for scale in done.scales for _ in range(len(done.image))]
     longest = max(map(len, curves))
