@@ -294,9 +294,11 @@ def _run(
     """All scales, from coarse to fine, each from the one before with the optimizer's state."""
     model, s, key = job.model, job.settings, _typed_key(jax.random.key(0) if key is None else key)
     channels = model.info.image_shape[2]
-    style, content = default_layers(model, (*shape, channels))
-    content = tuple(s.content_layers or content) if s.content_weight else ()
-    s = dataclasses.replace(s, style_layers=tuple(s.style_layers or style), content_layers=content)
+    style, content = s.style_layers, s.content_layers if s.content_weight else ()
+    if not style or content is None:  # layers that are named may be all that such an image has
+        defaults = default_layers(model, (*shape, channels))
+        style, content = style or defaults[0], defaults[1] if content is None else content
+    s = dataclasses.replace(s, style_layers=tuple(style), content_layers=tuple(content))
     job = dataclasses.replace(job, settings=s)
     _check(job, shape)
     shapes = _scales(shape, s.smallest)

@@ -260,6 +260,14 @@ def test_mistakes_are_named(toy, changes, message):
         stylize(toy, picture(), picture(seed=1), **{"size": None, "steps": 3, **SMALL, **changes})
 
 
+def test_a_small_image_has_the_layers_that_it_has():
+    """tin100 halves four times: of 8 pixels block5 would see nothing."""
+    tin100 = joi.load("tin100")
+    assert texture(tin100, picture(16, 16), size=8, steps=2, style_layers=("conv1",)).image.shape == (1, 8, 8, 3)
+    with pytest.raises(joi.InputError, match="layer block5 would be empty"):
+        texture(tin100, picture(64, 64), size=8, steps=2, style_layers=("conv1", "block5"))
+
+
 def test_a_style_needs_at_least_an_image(toy):
     with pytest.raises(joi.InputError, match="no style image"):
         texture(toy, [], steps=3)
