@@ -5,7 +5,7 @@
 DIR is `JAXOPT_INPUT_DATA` if left out. Each loss on the default layers of the network, in relative units, from noise in
 the style's mean colour and contrast, 300 evaluations at 256 pixels, with the total variation that `texture` has by
 default; the figures are of the style's part alone. Pair losses are the biased estimates on their fixed sample. Writes
-`benchmarks/results/texture.json`, and the style and all textures side by side into `texture.jpg`.
+one entry a loss into `benchmarks/results/texture.json`, and with `--sheet` the style and the textures side by side.
 """
 
 from __future__ import annotations
@@ -32,34 +32,37 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--evaluations", type=int, default=300)
     parser.add_argument("--losses", nargs="+", default=list(STATISTICS))
+    parser.add_argument("--sheet", type=Path)
     parser.add_argument("--out", type=Path, default=RESULTS / "texture.json")
     args = parser.parse_args()
     model = joi.load(args.model)
     whole = joi.data.read_image(Path(args.data) / "images" / f"{args.image}.jpg")
     style = whole[: 2 * args.size, : 2 * args.size]
-    found, pictures = {}, [resize(style, (args.size, args.size))]
+    pictures, names = [resize(style, (args.size, args.size))], ["style"]
     for loss in args.losses:
         options = {"size": args.size, "losses": (loss,), "key": jax.random.key(0)}
-        began = time.perf_counter()
+        began, processor = time.perf_counter(), time.process_time()
         first = float(joi.texture(model, style, tv_weight=0.0, steps=2, **options).scales[0].loss[0, 0])
         made = joi.texture(model, style, steps=args.evaluations, **options)
         scale = made.scales[0]
         last = float(scale.terms["style"][0])
-        found[loss] = {
+        arguments = {"model": args.model, "image": args.image, "size": args.size, "evaluations": args.evaluations}
+        result = {
+            "arguments": arguments,
+            "loss": loss,
             "first": round(first, 6),
             "last": round(last, 8),
             "times_lower": round(first / last, 1),
             "evaluations": int(scale.evaluations[0]),
             "restarts": int(scale.restarts[0]),
             "seconds": round(time.perf_counter() - began, 1),
+            "processor_seconds": round(time.process_time() - processor, 1),
         }
+        keep(args.out, {**result, **ground()}, ("arguments", "loss"))
         pictures.append(made.image[0])
-        print(loss, found[loss], flush=True)
-    names = ["style", *found]
-    sheet = contact_sheet([picture[None] for picture in pictures], names)
-    sheet.save(args.out.with_suffix(".jpg"), quality=92)
-    arguments = {"model": args.model, "image": args.image, "size": args.size, "evaluations": args.evaluations}
-    keep(args.out, {"arguments": arguments, "losses": found, **ground()})
+        names.append(loss)
+        if args.sheet:  # anew after each loss, so that a run that is cut short leaves one
+            joi.data.save_png(args.sheet, contact_sheet([picture[None] for picture in pictures], names))
 
 
 if __name__ == "__main__":
