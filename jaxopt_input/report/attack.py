@@ -162,6 +162,6 @@ def _sheet(
         seen = 0.5 + 0.5 * change / (largest if largest > 0 else 1)
         rows.append(to_uint8(np.stack([images[i], found[i], seen])))
         names = [model.info.label(int(c)) or f"class {c}" for c in (result.label[i], prediction[i])]
-        fate = f"{names[1]}, {result.norm} {distance[i]:.4g}" if success[i] else "resists"
-        captions.append(f"{names[0]} → {fate}")
+        fate = f"taken for {names[1]}, {result.norm} {distance[i]:.4g}" if success[i] else "resists"
+        captions.append(f"{names[0]}: {fate}")
     return contact_sheet(rows, captions)

@@ -69,14 +69,14 @@ def sheet(found: Inversion, pictures: np.ndarray) -> Any:
 
 
 def caption(rung: Rung) -> str:
-    """A rung's name and the error of its best start in each layer, such as "fire4 2.1 %".
+    """A rung's name and the error of its best start in each layer, such as "fire4, 2.1 %".
 
     Example:
         >>> from types import SimpleNamespace
         >>> caption(SimpleNamespace(name="a+b", best=0, error={"a": np.array([0.0213]), "b": np.array([0.3])}))
-        'a+b 2.13 %, 30 %'
+        'a+b, 2.13 %, 30 %'
     """
-    return f"{rung.name} " + ", ".join(f"{100 * error[rung.best]:.3g} %" for error in rung.error.values())
+    return f"{rung.name}, " + ", ".join(f"{100 * error[rung.best]:.3g} %" for error in rung.error.values())
 
 
 def _entries(rung: Rung) -> list[dict[str, Any]]:
