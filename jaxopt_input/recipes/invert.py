@@ -117,8 +117,8 @@ def invert(
             both, "0.5*A+B" weighs them, "all" stands for every tap.
         preset: a published method by name, see `recipes.invert_presets.preset`.
         starts: random starts of each rung.
-        steps: updates of each image, with L-BFGS the evaluations of its line searches at most; presets of several
-            stages share them out in the same proportion.
+        steps: updates of each image; presets of several stages share them out in the same proportion. If None, as many
+            as the preset has, and with L-BFGS as many evaluations of its line searches at most.
         channels: (first, past the last), a group of channels to match alone.
         region: (y0, x0, y1, x1), a rectangle of the image in pixels, the last two past its end: the positions alone are
             matched whose receptive field has its centre there. So one region suits all layers of a ladder.
@@ -176,6 +176,7 @@ def invert(
             restricted(model, loss.taps),
             chosen[name],
             counts[name],
+            bounded=steps is None,
             rule=rule if learning_rate is None else _at_rate(rule, learning_rate),
             snapshots=snapshots,
             report=on_progress and functools.partial(_report, on_progress, done, total),
@@ -337,6 +338,7 @@ def _staged(
     steps: int,
     *,
     rule: Any,
+    bounded: bool,
     snapshots: Sequence[int],
     report: Any,
     initial: Any = None,
@@ -349,7 +351,7 @@ def _staged(
     before = 0
     for stage, count in chosen.parts(steps):
         last = before + count == steps
-        if is_line_search(rule):
+        if bounded and is_line_search(rule):
             options["max_evaluations"] = count + 1
         slower = isinstance(rule, Optimizer) and stage.factor != 1 and "learning_rate" in rule.hyperparameters
         found.append(
