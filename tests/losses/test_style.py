@@ -150,15 +150,17 @@ def test_gradients_are_finite_at_dead_channels():
         assert np.isfinite(gradient).all(), name
 
 
-def test_thinned_pairs_are_an_evenly_spread_sample():
-    a, b = features(0, (8, 8, 4)), features(1, (8, 8, 4)) + 0.3
-    sample = losses.style._sample(64, 16)
-    assert len(set(sample)) == 16
-    assert max(np.bincount(sample % 8)) < 5  # no column is favoured, as by every fourth position
-    assert list(np.bincount(sample // 8)) == [2] * 8  # each row as often
-    thin = [f.reshape(64, 4)[sample].reshape(4, 4, 4) for f in (a, b)]
-    full = value(losses.mmd("a", thin[1]), thin[0])
-    np.testing.assert_allclose(value(losses.mmd("a", b, samples=16), a), full, rtol=1e-5)
+def test_pairs_of_a_large_map_are_taken_block_by_block():
+    a, b = features(0, (8, 8, 4)), features(1, (6, 11, 4)) + 0.3  # 64 and 66 positions: 4 blocks of 16
+    loss = losses.mmd("a", b, "polynomial", degree=3, samples=16)
+    (x, y) = (f.reshape(-1, 4)[losses.style._dealt(f.size // 4, 4)].reshape(4, 1, 16, 4) for f in (a, b))
+    each = [value(losses.mmd("a", y[k], "polynomial", degree=3), x[k]) for k in range(4)]
+    np.testing.assert_allclose(value(loss, a), np.mean(each), rtol=1e-5)
+    assert abs(value(loss, b)) < 1e-5 * value(loss, a)  # an image and itself are dealt alike
+    gradient = jax.grad(lambda x: losses.mmd("a", b, samples=16)({"a": x}, None))(jnp.asarray(a))
+    assert (np.abs(gradient).max(-1) > 0).all()  # every position takes part
+    few = losses.mmd("a", b[:1, :2], "gaussian", samples=16)  # fewer positions than blocks
+    assert np.isfinite(value(few, a))
 
 
 @pytest.mark.parametrize("name", BUILDERS)

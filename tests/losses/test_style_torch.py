@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxopt_input import losses
-from jaxopt_input.losses.style import _sample
+from jaxopt_input.losses.style import _dealt
 from jaxopt_input.networks.squeezenet import SqueezeNet, read_deep_compression
 from jaxopt_input.networks.vgg import VGG
 
@@ -33,7 +33,7 @@ CASES = [
     for net, layers in LAYERS.items()
     for layer in layers
 ]
-SAMPLES = 100  # positions of each image for kernels that need pairs: fewer than the shallow layers have
+SAMPLES = 100  # positions in a block for kernels that need pairs: fewer than the shallow layers have
 KEY = jax.random.key(0)
 IMAGE, OTHER, STYLE = (
     np.random.default_rng(k).random((1, *size, 3)) for k, size in enumerate([(64, 64), (64, 64), (48, 64)])
@@ -143,8 +143,6 @@ def torch_style(name, x, y, directions):
     if name in ("sliced", "histogram"):
         x, y = (x @ directions, y @ directions) if name == "sliced" else (x, y)
         return functional.mse_loss(x.sort(0).values, quantiles(y, len(x)))
-    if name in ("mmd cubic", "mmd gaussian"):
-        x, y = (f[torch.from_numpy(_sample(len(f), SAMPLES))] if len(f) > SAMPLES else f for f in (x, y))
 
     def distances(u, v):
         return (u[:, None] - v[None]).square().sum(-1)
@@ -156,7 +154,10 @@ def torch_style(name, x, y, directions):
         "mmd cubic": lambda u, v: (u @ v.T + 0.5) ** 3,
         "mmd gaussian": lambda u, v: torch.exp(-distances(u, v) / (2 * sigma)),
     }[name]
-    return kernel(x, x).mean() + kernel(y, y).mean() - 2 * kernel(x, y).mean()
+    count = -(-len(x) // SAMPLES) if name in ("mmd cubic", "mmd gaussian") else 1
+    x, y = (f[torch.from_numpy(_dealt(len(f), count))].chunk(count) for f in (x, y))
+    pairs = zip(x, y, strict=True)
+    return sum(kernel(u, u).mean() + kernel(v, v).mean() - 2 * kernel(u, v).mean() for u, v in pairs) / count
 
 
 def torch_losses(net, layer, dtype, directions):
