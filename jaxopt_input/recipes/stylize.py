@@ -38,7 +38,7 @@ from jaxopt_input.tiling import tiled
 
 COLOURS = ("style", "match", "luminance")
 GREY = 1e-3  # of the nearly grey one
-MOST = 4 << 30  # bytes of main memory that a run takes unless told otherwise
+MOST = 13 << 28  # bytes of main memory that a run is to take unless told otherwise, 3.25 GiB
 LEAST_HISTORY = 5  # pairs of L-BFGS
 
 
@@ -124,7 +124,7 @@ def stylize(
         starts: how many results, from noise of their own; from an image all would be the same.
         key: a JAX key, the only source of randomness; `jax.random.key(0)` if None.
         dtype: of the network's activations, float32 or bfloat16.
-        memory: bytes to stay within; if None half of what is free, and at most 4 GiB of main memory. Where the image is
+        memory: bytes to stay within; if None half of what is free, and at most 3.25 GiB of main memory. Where the image is
             too large for them, the network runs on tiles, with the same result to rounding.
         frames: from the number of steps of a scale to those whose images are kept; None keeps none.
         devices: to run on; all local ones if None.
