@@ -47,7 +47,7 @@ OPTIONS = (
     click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers."),
     click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the activations."),
     click.option("--memory", metavar="AMOUNT", help=(
-        "What it may take, such as 4GiB.  [default: half of the free, at most 3.25GiB of a CPU's]"
+        "What it may take, such as 4GiB.  [default: half of the free, at most 4GiB of a CPU's]"
     )),
     click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help="What to run on."),
     click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder."),

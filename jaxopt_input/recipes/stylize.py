@@ -38,7 +38,8 @@ from jaxopt_input.tiling import tiled
 
 COLOURS = ("style", "match", "luminance")
 GREY = 1e-3  # of the nearly grey one
-MOST = 13 << 28  # bytes of main memory that a run is to take unless told otherwise, 3.25 GiB
+MOST = 4 << 30  # bytes of main memory that a run takes unless told otherwise
+SEARCH = 20  # images that a line search holds besides its history: measured at 2048x1536
 LEAST_HISTORY = 5  # pairs of L-BFGS
 
 
@@ -124,7 +125,7 @@ def stylize(
         starts: how many results, from noise of their own; from an image all would be the same.
         key: a JAX key, the only source of randomness; `jax.random.key(0)` if None.
         dtype: of the network's activations, float32 or bfloat16.
-        memory: bytes to stay within; if None half of what is free, and at most 3.25 GiB of main memory. Where the image is
+        memory: bytes to stay within; if None half of what is free, and at most 4 GiB of main memory. Where the image is
             too large for them, the network runs on tiles, with the same result to rounding.
         frames: from the number of steps of a scale to those whose images are kept; None keeps none.
         devices: to run on; all local ones if None.
@@ -448,9 +449,9 @@ def _within(
     for history in (s.history, s.history // 2, s.history // 4):
         if history >= LEAST_HISTORY:
             with contextlib.suppress(InputError):
-                return history, *tile_within(model, taps, shape, memory, 2 * history)
+                return history, *tile_within(model, taps, shape, memory, 2 * history + SEARCH)
     history = min(s.history, LEAST_HISTORY)
-    return history, *tile_within(model, taps, shape, memory, 2 * history)
+    return history, *tile_within(model, taps, shape, memory, 2 * history + SEARCH)
 
 
 def _on_tiles(model: Model, taps: tuple[str, ...], shape: tuple[int, int, int], tile: int | None) -> Model:
