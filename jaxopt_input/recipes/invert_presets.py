@@ -107,16 +107,18 @@ def _mahendran2015(shape: Shape, depth: float, stride: float) -> Preset:
 
 
 CONTRAST_2016, BOUND_2016 = 80.0, 160.0  # their x0_sigma and x0_max: norms of a pixel, in levels
+OBJECTIVE_2016 = 100.0  # their C, of 1, 20, 100 and 300, which weighs the features: here it divides the penalties
 
 
 def _mahendran2016(shape: Shape, depth: float, stride: float) -> Preset:
     pixels = shape[0] * shape[1]
     penalty = (LEVELS / CONTRAST_2016) ** 6 / pixels * losses.pixel_norm(6.0)
     penalty += (6.5 * LEVELS / CONTRAST_2016) ** 2 / pixels * losses.total_variation(2.0)
+    penalty /= OBJECTIVE_2016
     shifts = max(1, int(stride / 4 + 0.5))  # how many there are along each axis
     return Preset(
         images.pixels(sd=CONTRAST_2016 / 0.9 / 3 / LEVELS),
-        optimizers.mahendran(0.05 * CONTRAST_2016**2 / 6 * pixels),
+        optimizers.mahendran(0.05 * CONTRAST_2016**2 / 6 * pixels * OBJECTIVE_2016),
         350,
         penalty,
         projections.pixel_ball(BOUND_2016 / LEVELS),
@@ -142,8 +144,9 @@ def preset(name: str, image_shape: Shape, depth: float, stride: float) -> Preset
       200 and a hundredth for 100, the momentum reset at each change; from noise of norm σ. λ_V is .5, 5 and 50 in the
       first 6, the next 6 and the last 8 of their 20 layers, and here in the same parts of a network's taps.
     - "mahendran2016": the norm of a pixel's colours takes the place of the colours in the α-norm, and is at most 160;
-      weights 80⁻⁶ and (6.5/80)², both by the number of pixels; `optimizers.mahendran`; 300 steps under a random shift
-      by up to a quarter of the layer's stride, then 50 without at a tenth of the rate; from faint noise.
+      weights 80⁻⁶ and (6.5/80)², both by the number of pixels, against 100 times the distance (of their C = 1, 20, 100
+      and 300); `optimizers.mahendran`; 300 steps under a random shift by up to a quarter of the layer's stride, then 50
+      without at a tenth of the rate; from faint noise.
 
     Where these deviate from the authors' code: images are clipped to [0, 1] after each step (theirs were not bounded,
     or by pixel norm alone); pixels are centred at grey instead of the mean of ImageNet; a shift repeats the edge

@@ -222,7 +222,7 @@ def transcribed_2016(x, matrix, target, counts):
         for _ in range(count):
             n = (x**2).sum(-1, keepdims=True)
             g = (
-                data_gradient(x, matrix, target)
+                100 * data_gradient(x, matrix, target)
                 + (6.5 / 80) ** 2 * tv_gradient(x) / pixels
                 + 80.0**-6 * 6 * x * n**2 / pixels
             )
