@@ -309,7 +309,7 @@ class MMD(_Style):
             kernel = _gaussian(jax.lax.stop_gradient(spread))
             x, y = x - y.mean(0), y - y.mean(0)  # changes no distance, and keeps the digits of small ones
         blocks = -(-x.shape[0] // self.samples)
-        x, y = _blocks(x, blocks), _blocks(y, blocks)
+        x, y = _blocks(x, blocks, self.samples), _blocks(y, blocks, self.samples)
         return jnp.mean(
             jax.vmap(lambda x, y: kernel(x, x).mean() + kernel(y, y).mean() - 2 * kernel(x, y).mean())(x, y)
         )
@@ -337,7 +337,8 @@ def mmd(
     is 4N² times the Gram loss. "gaussian": k = exp(−‖x − y‖² / (2σ²)), σ² the mean of ‖x − y‖², which is not
     differentiated. The estimate is the biased one, which is never negative. Kernels that need all pairs (gaussian, and
     polynomials of another degree) take those within blocks of at most `samples` positions, dealt at random but the same
-    each time, and average over blocks: exact for maps of no more positions, and linear in their number beyond.
+    each time, and average over blocks: exact for maps of no more positions, and linear in their number beyond. Of a
+    style with many more positions than the image, as many take part.
 
     Args:
         layer, activation, positions: see `gram`.
@@ -370,17 +371,17 @@ def mmd(
     return MMD(layer, kernel, int(degree), int(samples), shift, f, places)
 
 
-def _blocks(features: jax.Array, count: int) -> jax.Array:
-    """`[M, N]` as `[count, M // count, N]`; where there are fewer rows than blocks, all of them in each."""
+def _blocks(features: jax.Array, count: int, size: int) -> jax.Array:
+    """`[M, N]` as `[count, m, N]`, blocks of at most `size` rows; of fewer rows than blocks, all in each."""
     rows, channels = features.shape
-    if count == 1 or rows < count:
+    if rows < count or (count == 1 and rows <= size):
         return jnp.broadcast_to(features, (count, rows, channels))
-    return features[_dealt(rows, count)].reshape(count, -1, channels)
+    return features[_dealt(rows, count, size)].reshape(count, -1, channels)
 
 
-def _dealt(rows: int, count: int) -> np.ndarray:
-    """An order in which rows fall into blocks as if by chance, the same each time; up to `count` − 1 are left out."""
-    return np.random.default_rng(0).permutation(rows)[: rows // count * count]
+def _dealt(rows: int, count: int, size: int) -> np.ndarray:
+    """The rows of each block one after another, as if dealt by chance but the same each time; a few are left over."""
+    return np.random.default_rng(0).permutation(rows)[: min(rows // count, size) * count]
 
 
 def _polynomial(degree: int, offset: jax.Array) -> Any:

@@ -153,12 +153,16 @@ def test_gradients_are_finite_at_dead_channels():
 def test_pairs_of_a_large_map_are_taken_block_by_block():
     a, b = features(0, (8, 8, 4)), features(1, (6, 11, 4)) + 0.3  # 64 and 66 positions: 4 blocks of 16
     loss = losses.mmd("a", b, "polynomial", degree=3, samples=16)
-    (x, y) = (f.reshape(-1, 4)[losses.style._dealt(f.size // 4, 4)].reshape(4, 1, 16, 4) for f in (a, b))
+    (x, y) = (f.reshape(-1, 4)[losses.style._dealt(f.size // 4, 4, 16)].reshape(4, 1, 16, 4) for f in (a, b))
     each = [value(losses.mmd("a", y[k], "polynomial", degree=3), x[k]) for k in range(4)]
     np.testing.assert_allclose(value(loss, a), np.mean(each), rtol=1e-5)
     assert abs(value(loss, b)) < 1e-5 * value(loss, a)  # an image and itself are dealt alike
     gradient = jax.grad(lambda x: losses.mmd("a", b, samples=16)({"a": x}, None))(jnp.asarray(a))
     assert (np.abs(gradient).max(-1) > 0).all()  # every position takes part
+    many = losses.mmd("a", features(2, (90, 70, 4)), samples=16)  # as many of the style's positions as of the image's
+    assert many.target.shape == (6300, 4)
+    blocks = jax.make_jaxpr(lambda x: many({"a": x}, None))(jnp.asarray(a))
+    assert max(v.aval.size for e in blocks.jaxpr.eqns for v in e.outvars) <= 6300 * 4
     few = losses.mmd("a", b[:1, :2], "gaussian", samples=16)  # fewer positions than blocks
     assert np.isfinite(value(few, a))
 

@@ -155,7 +155,7 @@ def torch_style(name, x, y, directions):
         "mmd gaussian": lambda u, v: torch.exp(-distances(u, v) / (2 * sigma)),
     }[name]
     count = -(-len(x) // SAMPLES) if name in ("mmd cubic", "mmd gaussian") else 1
-    x, y = (f[torch.from_numpy(_dealt(len(f), count))].chunk(count) for f in (x, y))
+    x, y = (f[torch.from_numpy(_dealt(len(f), count, SAMPLES if count > 1 else len(f)))].chunk(count) for f in (x, y))
     pairs = zip(x, y, strict=True)
     return sum(kernel(u, u).mean() + kernel(v, v).mean() - 2 * kernel(u, v).mean() for u, v in pairs) / count
 
