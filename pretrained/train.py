@@ -44,14 +44,13 @@ from jaxopt_input.networks.small import SmallNet
 class Phase(NamedTuple):
     """Some epochs on crops of at least `min_area` of a photograph, resampled to `size` x `size` pixels.
 
-    A phase with a `rate` begins the schedule anew, with this peak: a warm restart. A `plain` one leaves the colours.
+    Before that it is moved by up to `shift` pixels, its edges mirrored. With `min_area` 1 nothing is cropped.
     """
 
     epochs: int
     size: int
     min_area: float
-    rate: float | None = None
-    plain: bool = False
+    shift: int = 0
 
 
 class Attack(NamedTuple):
@@ -94,15 +93,6 @@ class Config:
     def epochs(self) -> int:
         return sum(phase.epochs for phase in self.phases)
 
-    def schedules(self) -> list[tuple[float, int]]:
-        """(peak, epochs) of each schedule: one, and one more for each warm restart."""
-        found = [(self.learning_rate, 0)]
-        for phase in self.phases:
-            if phase.rate is not None:
-                found.append((phase.rate, 0))
-            found[-1] = (found[-1][0], found[-1][1] + phase.epochs)
-        return found
-
     def phase(self, epoch: int) -> Phase:
         """The phase of a 0-based epoch."""
         return [phase for phase in self.phases for _ in range(phase.epochs)][epoch]
@@ -118,7 +108,7 @@ TIN100 = {
 CIFAR10 = {
     "patch": 1,
     "stem": 32,
-    "stages": ((32, 0), (64, 1), (128, 1), (256, 1)),
+    "stages": ((32, 0), (64, 1), (192, 1), (384, 1)),
     "classes": 10,
     "mean": (0.49, 0.48, 0.45),
     "std": (0.25, 0.24, 0.26),
@@ -155,16 +145,16 @@ CONFIGS = {
     "cifar10": Config(
         dataset="cifar10",
         network=CIFAR10,
-        phases=(Phase(11, 32, 0.75), Phase(4, 32, 0.85, rate=0.1), Phase(4, 32, 0.95, plain=True)),
+        phases=(Phase(12, 32, 1.0, shift=4),),
         evaluation=pgd50("linf", 8 / 255),
-        note="Except these: the second schedule was added when the first had ended at 85.54 %, and its last epochs "
-        "were made plain on seeing its first at about 85 %.",
+        colour=0.0,
     ),
     "cifar10-robust": Config(
         dataset="cifar10",
         network=CIFAR10,
-        phases=(Phase(6, 32, 0.9),),
+        phases=(Phase(3, 32, 1.0, shift=4),),
         evaluation=pgd50("linf", 8 / 255),
+        colour=0.0,
         adversary=Attack("linf", 8 / 255, 10 / 255, 1),
         begin="cifar10",
         learning_rate=0.1,
@@ -346,16 +336,21 @@ DATASETS = {"tiny-imagenet-100": tiny_imagenet_100, "cifar10": cifar10, "mnist":
 
 
 def augment(key: jax.Array, images: jax.Array, phase: Phase, colour: float, mirror: bool) -> jax.Array:
-    """A random crop of each image, perhaps mirrored half the time, resampled, with a little contrast and brightness.
+    """Each image moved, cropped, perhaps mirrored half the time, resampled, with a little contrast and brightness.
 
     Bilinear and antialiased; separable, hence two small matrix products an image instead of a gather.
     """
     count, height, width, _ = images.shape
+    if phase.shift:
+        start = jax.random.randint(jax.random.fold_in(key, 7), (count, 2), 0, 2 * phase.shift + 1)
+        border = ((0, 0), *((phase.shift, phase.shift),) * 2, (0, 0))
+        padded = jnp.pad(images, border, mode="reflect")
+        images = jax.vmap(lambda x, at: jax.lax.dynamic_slice(x, (*at, 0), images.shape[1:]))(padded, start)
     keys = jax.random.split(key, 7)
     uniform = [jax.random.uniform(k, (count,)) for k in keys]
     size = phase.size
     area = phase.min_area + (1 - phase.min_area) * uniform[0]
-    aspect = jnp.exp((uniform[1] - 0.5) * 2 * jnp.log(4 / 3))
+    aspect = jnp.exp((uniform[1] - 0.5) * 2 * jnp.log(4 / 3)) if phase.min_area < 1 else jnp.ones(count)
 
     def weights(extent: jax.Array, length: int, place: jax.Array, mirrored: jax.Array) -> jax.Array:
         extent = jnp.minimum(extent, 1.0) * length
@@ -418,11 +413,8 @@ def ascend(
 
 
 def optimizer(config: Config, steps: int) -> optax.GradientTransformation:
-    """Nesterov momentum with weight decay on the kernels; warm-up and cosine over `steps`, or over each schedule's."""
-    parts = [(peak, steps * epochs // config.epochs) for peak, epochs in config.schedules()]
-    cosines = [optax.warmup_cosine_decay_schedule(0.0, peak, int(config.warmup * n), n) for peak, n in parts]
-    ends = [sum(n for _, n in parts[: k + 1]) for k in range(len(parts) - 1)]
-    rate = optax.join_schedules(cosines, ends)
+    """Nesterov momentum with weight decay on the kernels; warm-up and cosine over `steps`."""
+    rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, int(config.warmup * steps), steps)
     return optax.chain(
         optax.add_decayed_weights(config.weight_decay, lambda params: jax.tree.map(lambda p: p.ndim > 1, params)),
         optax.sgd(rate, config.momentum, nesterov=True),
@@ -437,7 +429,7 @@ def train_step(
     settings = config.value
     network = SmallNet(**settings.network, norm=True)
     key = jax.random.fold_in(jax.random.key(settings.seed), state["step"])
-    images = augment(key, images, phase, 0.0 if phase.plain else settings.colour, settings.mirror)
+    images = augment(key, images, phase, settings.colour, settings.mirror)
     if attack := settings.adversary:
         clean, start = images, random_start(jax.random.fold_in(key, 1), attack, images)
         folded = fold(state["variables"])  # with the running statistics: half the time of batch statistics
@@ -687,12 +679,13 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
     taps: dict[str, jax.Array] = {}  # filled while tracing: a returned dict would come back sorted
     jax.eval_shape(lambda x: taps.update(network.apply({"params": params}, x)), image)
     phases = "; ".join(
-        f"{p.epochs} at {p.size}x{p.size} (crops of {p.min_area:.0%} and more)"
-        + f", the schedule begun anew with peak rate {p.rate}" * (p.rate is not None)
-        + ", colours unchanged" * p.plain
+        f"{p.epochs} at {p.size}x{p.size}"
+        + f" (crops of {p.min_area:.0%} and more)" * (p.min_area < 1)
+        + f" (moved by up to {p.shift} pixels)" * bool(p.shift)
         for p in config.phases
     )
-    colour = f", contrast and brightness (±{config.colour:.0%})" if config.colour else ""
+    changes = ["mirror"] * config.mirror + ["crop"] * any(p.min_area < 1 for p in config.phases)
+    changes += [f"contrast and brightness (±{config.colour:.0%})"] * bool(config.colour)
     beginning = f"Begins with the weights of `{config.begin}`. " if config.begin else ""
     adversary = f"Trained on the images that {described(config.adversary)} makes. " if config.adversary else ""
     device = jax.devices()[0]
@@ -732,9 +725,8 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
             "## Recipe",
             "",
             f"{config.epochs} epochs: {phases}. {beginning}{adversary}"
-            f"Batch {config.batch}; {'mirror, ' * config.mirror}"
-            f"crop{colour}; Nesterov momentum {config.momentum}, peak rate "
-            f"{config.learning_rate} after {config.warmup:.0%} linear warm-up, cosine to zero; weight decay "
+            f"Batch {config.batch}; {', '.join(changes)}; Nesterov momentum {config.momentum}, "
+            f"peak rate {config.learning_rate} after {config.warmup:.0%} linear warm-up, cosine to zero; weight decay "
             f"{config.weight_decay} on kernels; label smoothing {config.label_smoothing}; exponential moving average "
             f"{config.ema}; seed {config.seed}.",
             "",

@@ -230,3 +230,20 @@ def test_registering_keeps_the_other_networks(tmp_path, monkeypatch):
     assert list(written) == ["toy", "alexnet"]
     assert written["toy"]["sha256"] == train.hashlib.sha256(b"weights").hexdigest()
     assert written["toy"]["image_shape"] == [16, 16, 3]
+
+
+def test_a_shift_moves_the_image_over_its_mirrored_edges():
+    images = np.random.default_rng(0).integers(0, 255, (40, 8, 8, 3), np.uint8)
+    moved = train.augment(jax.random.key(3), jnp.asarray(images), train.Phase(1, 8, 1.0, shift=2), 0.0, False)
+    bordered = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect") / 255
+    places = set()
+    for k, image in enumerate(np.asarray(moved)):
+        found = [
+            (i, j)
+            for i in range(5)
+            for j in range(5)
+            if np.allclose(image, bordered[k, i : i + 8, j : j + 8], atol=1e-6)  # one rounding of float32
+        ]
+        assert len(found) == 1
+        places |= set(found)
+    assert len(places) > 15  # of 25
