@@ -152,7 +152,7 @@ CONFIGS = {
     "cifar10-robust": Config(
         dataset="cifar10",
         network=CIFAR10,
-        phases=(Phase(3, 32, 1.0, shift=4),),
+        phases=(Phase(2, 32, 1.0, shift=4),),
         evaluation=pgd50("linf", 8 / 255),
         colour=0.0,
         adversary=Attack("linf", 8 / 255, 10 / 255, 1),
