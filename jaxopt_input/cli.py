@@ -9,9 +9,11 @@ import click
 from jaxopt_input.commands.attack import attack
 from jaxopt_input.commands.directions import directions
 from jaxopt_input.commands.dream import dream
+from jaxopt_input.commands.fool import fool
 from jaxopt_input.commands.invert import invert
 from jaxopt_input.commands.models import models
 from jaxopt_input.commands.stylize import stylize, texture
+from jaxopt_input.commands.transfer import transfer
 from jaxopt_input.commands.visualize import visualize
 from jaxopt_input.errors import InputError
 
@@ -33,7 +35,7 @@ def main() -> None:
     """Optimise the input of a trained network: pictures of what it has learned."""
 
 
-for command in (visualize, directions, dream, invert, stylize, texture, attack, models):
+for command in (visualize, directions, dream, invert, stylize, texture, attack, fool, transfer, models):
     main.add_command(command)
 
 

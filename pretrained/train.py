@@ -4,7 +4,9 @@ Trains with the `Config` of that name on all local devices, and writes `NAME.saf
 and its model card `NAME.md` beside this file, and both into the package's registry. `--data` holds archives of images
 (see `SHA256`) or, where those are absent, the sets that tensorflow-datasets has prepared as array_record: `cifar10`,
 `mnist`, and for tin100 `imagenet_resized/64x64`. It resumes from the last finished epoch in `--work`; one seed gives
-one result. The package must be importable (`pip install -e .`).
+one result. With `--half 0` or `--half 1` it trains on every other image, and leaves `NAME-half0.safetensors` in
+`--work`: two networks that share no training image, for `jaxopt-input transfer`. The package must be importable
+(`pip install -e .`).
 """
 
 import argparse
@@ -332,6 +334,13 @@ def mnist(data: Path, work: Path) -> Data:
         title="MNIST: 60,000 training and 10,000 test images, 28x28, grey",
         licence="Apache-2.0; trained on MNIST (LeCun, Cortes and Burges), which is under CC BY-SA 3.0",
     )
+
+
+def halved(data: Data, half: int) -> Data:
+    """Every other training image, from number `half`: of a set in order of class, half of each class."""
+    images, labels = data.train
+    title = f"{data.title}; of the training images every other, from number {half}"
+    return dataclasses.replace(data, train=(images[half::2], labels[half::2]), title=title)
 
 
 DATASETS = {"tiny-imagenet-100": tiny_imagenet_100, "cifar10": cifar10, "mnist": mnist}
@@ -690,6 +699,7 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
     changes += [f"contrast and brightness (±{config.colour:.0%})"] * bool(config.colour)
     beginning = f"Begins with the weights of `{config.begin}`. " if config.begin else ""
     adversary = f"Trained on the images that {described(config.adversary)} makes. " if config.adversary else ""
+    command = name.replace("-half", " --half ")
     device = jax.devices()[0]
     where = f"{jax.device_count()} x {device.device_kind}" + (f", {os.cpu_count()} cores" * (device.platform == "cpu"))
     rows = {
@@ -709,7 +719,7 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
         [
             f"# {name}",
             "",
-            f"A `SmallNet` trained by `python pretrained/train.py {name}`, which wrote this page.",
+            f"A `SmallNet` trained by `python pretrained/train.py {command}`, which wrote this page.",
             "",
             "| | |",
             "|---|---|",
@@ -765,19 +775,25 @@ def main() -> None:
     folder = os.environ.get("JAXOPT_INPUT_DATA")
     parser.add_argument("--data", type=Path, default=folder, help="folder of archives or prepared sets")
     parser.add_argument("--work", type=Path, required=True, help="folder for decoded images and checkpoints")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder for weights and card")
+    parser.add_argument("--half", type=int, choices=(0, 1), help="train on every other image, and bundle nothing")
+    parser.add_argument("--out", type=Path, help="folder for weights and card; this file's, or for a half WORK")
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("give --data or set JAXOPT_INPUT_DATA")
-    arguments.work.mkdir(parents=True, exist_ok=True)
     name, config = arguments.name, CONFIGS[arguments.name]
-    data = DATASETS[config.dataset](arguments.data, arguments.work)
+    if arguments.half is not None and config.begin:
+        parser.error(f"{name} begins with the weights of {config.begin}, which has seen both halves")
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    data, out = DATASETS[config.dataset](arguments.data, arguments.work), arguments.out or WEIGHTS
+    if arguments.half is not None:
+        name, data = f"{name}-half{arguments.half}", halved(data, arguments.half)
+        out = arguments.out or arguments.work
     params, seconds = train(name, config, data, arguments.work)
-    path = arguments.out / f"{name}.safetensors"
+    path = out / f"{name}.safetensors"
     export(path, name, config, data, params)
     card = model_card(name, config, data, path, seconds)
-    (arguments.out / f"{name}.md").write_text(card)
-    if path.parent.resolve() == WEIGHTS.resolve():
+    (out / f"{name}.md").write_text(card)
+    if arguments.half is None and out.resolve() == WEIGHTS.resolve():
         register(path, name, data)
     print(card)
 

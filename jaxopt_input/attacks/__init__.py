@@ -17,6 +17,7 @@ from jaxopt_input.attacks.evolution import map_elites
 from jaxopt_input.attacks.fab import fab
 from jaxopt_input.attacks.fgsm import fgsm
 from jaxopt_input.attacks.fmn import fmn
+from jaxopt_input.attacks.fooling import Fooling, fool
 from jaxopt_input.attacks.hopskipjump import hop_skip_jump
 from jaxopt_input.attacks.mifgsm import mi_fgsm
 from jaxopt_input.attacks.pgd import pgd
@@ -30,6 +31,7 @@ from jaxopt_input.attacks.universal import universal
 
 __all__ = [
     "AttackResult",
+    "Fooling",
     "Found",
     "GradientMaskingWarning",
     "Lanes",
@@ -47,6 +49,7 @@ __all__ = [
     "fab",
     "fgsm",
     "fmn",
+    "fool",
     "hop_skip_jump",
     "map_elites",
     "mi_fgsm",

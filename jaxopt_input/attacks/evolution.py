@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.attacks import checks
-from jaxopt_input.errors import InputError
+from jaxopt_input.attacks.fooling import Fooling, classes_of, some_classes
+from jaxopt_input.attacks.geometry import where
 from jaxopt_input.model import Apply, Model
+from jaxopt_input.optimize import Progress
 
 STRENGTH = 15.0  # η of the polynomial mutation
 HIDDEN = 20  # nodes that a CPPN may use besides its outputs
 REWIRED = 0.02  # the chance that a connection comes or goes, and that a node takes another function
 WEIGHT = 0.5  # standard deviation of a weight's change
+FUNCTIONS = (jnp.sin, jax.nn.sigmoid, lambda t: jnp.exp(-jnp.square(t)), lambda t: t)
+REPORTS = 20  # of progress
 
 
 class Encoding(Protocol):
@@ -73,14 +77,14 @@ class CPPN:
         return {
             "weight": jax.random.normal(weights, (nodes, 4 + nodes)),
             "connected": jnp.broadcast_to(to_inputs, (nodes, 4 + nodes)),
-            "function": jax.random.randint(functions, (nodes,), 0, 4),
+            "function": jax.random.randint(functions, (nodes,), 0, len(FUNCTIONS)),
         }
 
     def mutate(self, key: jax.Array, genome: dict[str, jax.Array], rate: jax.Array) -> dict[str, jax.Array]:
         chosen, change, wire, which, function = jax.random.split(key, 5)
         shape = genome["weight"].shape
         moved = WEIGHT * jax.random.normal(change, shape) * jax.random.bernoulli(chosen, rate, shape)
-        other = jax.random.randint(function, shape[:1], 0, 4)
+        other = jax.random.randint(function, shape[:1], 0, len(FUNCTIONS))
         return {
             "weight": genome["weight"] + moved,
             "connected": genome["connected"] ^ jax.random.bernoulli(wire, REWIRED, shape),
@@ -90,67 +94,52 @@ class CPPN:
     def decode(self, genome: dict[str, jax.Array]) -> jax.Array:
         height, width, colours = self.shape
         y, x = jnp.meshgrid(jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width), indexing="ij")
-        inputs = jnp.stack([x, y, jnp.hypot(x, y), jnp.ones_like(x)], -1).reshape(-1, 4)
+        inputs = jnp.stack([x, y, jnp.hypot(x, y), jnp.ones_like(x)]).reshape(4, -1)
         nodes = HIDDEN + colours
-        values = jnp.concatenate([3 * inputs, jnp.zeros((len(inputs), nodes))], -1)
         # Nodes after the one computed are still zero: their connections count for nothing.
+        values = jnp.concatenate([3 * inputs, jnp.zeros((nodes, height * width))])
         weights = genome["weight"] * genome["connected"]
 
         def node(k: jax.Array, values: jax.Array) -> jax.Array:
-            total = values @ weights[k]
-            options = jnp.stack([jnp.sin(total), jax.nn.sigmoid(total), jnp.exp(-jnp.square(total)), total])
-            return values.at[:, 4 + k].set(options[genome["function"][k]])
+            return values.at[4 + k].set(jax.lax.switch(genome["function"][k], FUNCTIONS, weights[k] @ values))
 
         values = jax.lax.fori_loop(0, nodes, node, values)
-        return jax.nn.sigmoid(2 * values[:, -colours:]).reshape(self.shape)
+        return jax.nn.sigmoid(2 * values[-colours:]).T.reshape(self.shape)
 
 
 ENCODINGS: dict[str, Any] = {"direct": Direct, "cppn": CPPN}
 
 
-@dataclasses.dataclass(frozen=True)
-class Elites:
-    """What `map_elites` found.
-
-    Attributes:
-        image: `[classes, H, W, C]`, each class's elite, rounded to 8 bits as it was scored.
-        probability: `[classes]`, that of its class.
-        history: `[generations + 1, classes]`, the probabilities of the elites.
-        evaluations: runs of the network on one image.
-    """
-
-    image: np.ndarray
-    probability: np.ndarray
-    history: np.ndarray
-    evaluations: int
-
-
 def map_elites(
     key: jax.Array,
     model: Model,
+    classes: Any = None,
     *,
     encoding: str = "direct",
     generations: int = 200,
     population: int = 400,
     mutation_rate: float = 0.1,
     halve_every: int = 1000,
-) -> Elites:
+    on_progress: Progress | None = None,
+) -> Fooling:
     """Evolve, for every class at once, an image that a network is sure is of this class.
 
     Each generation mutates elites that are drawn at random, and scores the children, rounded to 8 bits, for all
-    classes: a child takes the place of every elite whose class it has more of.
+    classes: a child takes the place of every elite whose class it has more of. Runs on one device.
 
     Args:
         key: a JAX key.
         model: the network.
+        classes: one index, or several; all classes if None.
         encoding: "direct", pixels with polynomial mutation, or "cppn".
         generations: how many.
         population: children a generation, scored as one batch.
         mutation_rate: the chance of each number to change, above 0 and at most 1.
         halve_every: so many generations until that chance is halved.
+        on_progress: called as (generations done, generations in all, 1 − mean probability) about 20 times.
 
     Raises:
-        InputError: for arguments out of range.
+        InputError: for classes that do not exist, or arguments out of range.
 
     Source:
         Nguyen, Yosinski & Clune, Deep Neural Networks are Easily Fooled (2015), section 2.3; Mouret & Clune (2015) for
@@ -160,67 +149,93 @@ def map_elites(
         >>> import jax, jax.numpy as jnp, jaxopt_input as joi
         >>> model = joi.from_function(lambda p, x, taps: {"logits": 40 * x.mean((1, 2)) @ p}, jnp.eye(3),
         ...                           image_shape=(2, 2, 3), taps=("logits",))
-        >>> elites = joi.attacks.map_elites(jax.random.key(0), model, generations=20, population=16)
-        >>> elites.image.shape, bool((elites.probability > 0.9).all())
+        >>> found = joi.attacks.map_elites(jax.random.key(0), model, generations=20, population=16)
+        >>> found.image.shape, bool((found.probability > 0.9).all())
         ((3, 2, 2, 3), True)
     """
-    shape = model.info.image_shape
-    logits = model.layers().get("logits")
-    if logits is None or len(logits) != 1:
-        raise InputError(f"{model.info.name} has no layer logits with one number a class")
+    label = some_classes(classes, model, classes_of(model))
     kind = ENCODINGS[checks.one_of("encoding", encoding, tuple(ENCODINGS))]
     generations, population = checks.count("generations", generations), checks.count("population", population)
     numbers = {
         "rate": checks.number("mutation_rate", mutation_rate, 0, 1, open_low=True),
         "halve_every": np.float32(checks.count("halve_every", halve_every)),
     }
-    run = _Run(model.apply, kind(shape), generations, population, logits[0])
-    image, history = jax.device_get(_evolve(run, model.params, checks.typed_key(key), numbers))
-    return Elites(image, history[-1], history, population * (generations + 1))
+    program = _Program(model.apply, kind(model.info.image_shape), generations, population)
+    state = _begin(program, model.params, checks.typed_key(key), label)
+    at, parts = 0, REPORTS if on_progress else 1
+    for stop in sorted({generations * (k + 1) // parts for k in range(parts)} - {0}):
+        span = np.array([at, stop], np.int32)
+        state, at = _advance(program, model.params, checks.typed_key(key), label, numbers, state, span), stop
+        if on_progress:
+            on_progress(stop, generations, 1 - float(state.history[stop].mean()))
+    image, history = jax.device_get((_seen(program, state.elites), state.history))
+    return Fooling(image, label, history[-1], history, population * (generations + 1))
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
+class _Program:
     """All that is static."""
 
     apply: Apply
     encoding: Encoding
     generations: int
     population: int
-    classes: int
 
 
-@functools.partial(jax.jit, static_argnames="run")
-def _evolve(run: _Run, params: Any, key: jax.Array, numbers: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    encoding, size = run.encoding, run.population
+class _State(NamedTuple):
+    elites: Any  # a genome a class
+    history: jax.Array  # [generations + 1, classes], the elites' probabilities
 
-    def seen(genomes: Any) -> jax.Array:
-        return jnp.floor(jax.vmap(encoding.decode)(genomes) * 255 + 0.5) / 255
 
-    def challenge(elites: Any, best: jax.Array, genomes: Any) -> tuple[Any, jax.Array]:
-        """The elites after a batch of challengers."""
-        score = jax.nn.softmax(run.apply(params, seen(genomes), ("logits",))["logits"].astype(jnp.float32))
-        winner, mark = jnp.argmax(score, 0), jnp.max(score, 0)
-        better = mark > best
+@functools.partial(jax.jit, static_argnames="program")
+def _begin(program: _Program, params: Any, key: jax.Array, label: jax.Array) -> _State:
+    """The best of a random population."""
+    genomes = jax.vmap(program.encoding.init)(jax.random.split(jax.random.fold_in(key, 0), program.population))
+    elites = jax.tree.map(lambda x: jnp.repeat(x[:1], len(label), 0), genomes)
+    elites, best = _challenge(program, params, label, elites, jnp.full(len(label), -1.0), genomes)
+    return _State(elites, jnp.zeros((program.generations + 1, len(label))).at[0].set(best))
 
-        def choose(old: jax.Array, new: jax.Array) -> jax.Array:
-            return jnp.where(better.reshape(-1, *[1] * (old.ndim - 1)), new[winner], old)
 
-        return jax.tree.map(choose, elites, genomes), jnp.where(better, mark, best)
+@functools.partial(jax.jit, static_argnames="program")
+def _advance(
+    program: _Program,
+    params: Any,
+    key: jax.Array,
+    label: jax.Array,
+    numbers: dict[str, jax.Array],
+    state: _State,
+    span: jax.Array,
+) -> _State:
+    """The generations after number span[0], up to number span[1]."""
+    size = program.population
 
-    first = jax.vmap(encoding.init)(jax.random.split(jax.random.fold_in(key, 0), size))
-    elites = jax.tree.map(lambda x: jnp.repeat(x[:1], run.classes, 0), first)
-    elites, best = challenge(elites, jnp.full(run.classes, -1.0), first)
-
-    def generation(carry: tuple[Any, jax.Array], i: jax.Array) -> tuple[tuple[Any, jax.Array], jax.Array]:
-        elites, best = carry
+    def generation(i: jax.Array, state: _State) -> _State:
+        elites, best = state.elites, state.history[i - 1]
         drawn, mutated = jax.random.split(jax.random.fold_in(key, i))
-        parents = jax.random.randint(drawn, (size,), 0, run.classes)
+        parents = jax.random.randint(drawn, (size,), 0, len(label))
         rate = numbers["rate"] * 0.5 ** jnp.floor((i - 1) / numbers["halve_every"])
         genomes = jax.tree.map(lambda x: x[parents], elites)
-        children = jax.vmap(lambda k, g: encoding.mutate(k, g, rate))(jax.random.split(mutated, size), genomes)
-        elites, best = challenge(elites, best, children)
-        return (elites, best), best
+        mutate = jax.vmap(lambda k, genome: program.encoding.mutate(k, genome, rate))
+        children = mutate(jax.random.split(mutated, size), genomes)
+        elites, best = _challenge(program, params, label, elites, best, children)
+        return _State(elites, state.history.at[i].set(best))
 
-    (elites, _), history = jax.lax.scan(generation, (elites, best), jnp.arange(1, run.generations + 1))
-    return seen(elites), jnp.concatenate([best[None], history])
+    return jax.lax.fori_loop(span[0] + 1, span[1] + 1, generation, state)
+
+
+def _challenge(
+    program: _Program, params: Any, label: jax.Array, elites: Any, best: jax.Array, genomes: Any
+) -> tuple[Any, jax.Array]:
+    """The elites, and their probabilities, after a batch of challengers."""
+    logits = program.apply(params, _seen(program, genomes), ("logits",))["logits"].astype(jnp.float32)
+    score = jax.nn.softmax(logits)[:, label]
+    winner, mark = jnp.argmax(score, 0), jnp.max(score, 0)
+    better = mark > best
+    winners = jax.tree.map(lambda x: x[winner], genomes)
+    return where(better, winners, elites), jnp.where(better, mark, best)
+
+
+@functools.partial(jax.jit, static_argnames="program")
+def _seen(program: _Program, genomes: Any) -> jax.Array:
+    """The images of a batch of genomes, rounded to 8 bits; one after another, for what one needs stays in the cache."""
+    return jnp.floor(jax.lax.map(program.encoding.decode, genomes) * 255 + 0.5) / 255

@@ -1,4 +1,4 @@
-"""What is learned of a network before it is attacked: its logits at the originals, and signs of gradient masking."""
+"""What is learned of a network: its logits, and, before it is attacked, signs of gradient masking."""
 
 from __future__ import annotations
 
@@ -18,11 +18,20 @@ from jaxopt_input.attacks.result import GradientMaskingWarning
 from jaxopt_input.errors import InputError
 from jaxopt_input.model import Apply, Model
 
+CHUNK = 64  # images that are judged at once
+
 
 def rounds(lanes: int, size: int) -> Iterator[np.ndarray]:
     """The lanes of each round, the last padded with the last lane."""
     for begin in range(0, lanes, size):
         yield np.minimum(np.arange(begin, begin + size), lanes - 1)
+
+
+def logits_of(model: Model, images: np.ndarray) -> np.ndarray:
+    """The logits `[N, classes]` of images `[N, H, W, C]`, a chunk of one shape at a time."""
+    n = len(images)
+    parts = [model.activations(images[at], ["logits"])["logits"] for at in rounds(n, min(CHUNK, n))]
+    return np.concatenate([np.asarray(part, np.float32) for part in parts])[:n]
 
 
 @functools.partial(jax.jit, static_argnames="apply")

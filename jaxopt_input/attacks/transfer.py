@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 from jaxopt_input.attacks import checks
+from jaxopt_input.attacks.examine import logits_of
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.errors import InputError
 from jaxopt_input.model import Model
 
-CHUNK = 64
 NOISE = 2**31 - 4  # the purpose of the key of the control's noise
 
 Attack = Callable[[jax.Array, Model, np.ndarray, np.ndarray], AttackResult]
@@ -34,6 +34,7 @@ class Transfer:
         success: `[K]`, the share of counted images that each attack succeeded on, before any amplification.
         counted: how many images.
         clean: `[K]`, the error rates on all originals.
+        evaluations: runs of a network on one image, gradients or not, to attack and to judge.
     """
 
     names: tuple[str, ...]
@@ -43,6 +44,7 @@ class Transfer:
     success: np.ndarray
     counted: int
     clean: np.ndarray
+    evaluations: int
 
 
 def transfer(
@@ -60,8 +62,8 @@ def transfer(
         rms: amplify each change to this RMS before it is clipped; None leaves it.
 
     Raises:
-        InputError: for fewer than two networks, networks that differ in image size or classes, or images that none of
-            them classify rightly together.
+        InputError: for fewer than two networks, networks that differ in image size or classes, an RMS that is not
+            positive, or where no image is classified rightly by all.
 
     Source:
         Szegedy et al., Intriguing properties of neural networks (2014), section 4.2, tables 2 to 4.
@@ -83,9 +85,13 @@ def transfer(
     images = checks.batch(images, first)
     total = first.layers(images.shape[1:])["logits"]
     for name, model in models.items():
+        if model.info.image_shape != images.shape[1:]:
+            sizes = ["x".join(map(str, shape)) for shape in (model.info.image_shape, images.shape[1:])]
+            raise InputError(f"{name} takes images of {sizes[0]}, not {sizes[1]}: transfer needs networks of one size")
         if model.layers(images.shape[1:]).get("logits") != total:
             raise InputError(f"{name} has other classes than {first.info.name}: transfer needs the same")
     labels = checks.classes("label", labels, len(images), first, total[0])
+    wanted = None if rms is None else checks.number("rms", rms, open_low=True)
     wrong = np.stack([_predict(model, images) != labels for model in models.values()])
     right = np.flatnonzero(~wrong.any(0))
     if not len(right):
@@ -95,12 +101,13 @@ def transfer(
     noise = np.asarray(draw) / np.sqrt(np.square(draw).mean((1, 2, 3), keepdims=True))
 
     error, control, sizes, success = [], [], [], []
+    evaluations = wrong.size + 2 * len(models) ** 2 * len(right)
     for model in models.values():
         result = attack(key, model, images, labels)
         change = result.image - images
         size = _rms(change)
-        if rms is not None:
-            change = change * (rms / np.where(size > 0, size, 1.0))[:, None, None, None]
+        if wanted is not None:
+            change = change * (wanted / np.where(size > 0, size, 1.0))[:, None, None, None]
         made = np.clip(images + change, 0, 1)
         size = _rms(made - images)
         noisy = np.clip(images + size[:, None, None, None] * noise, 0, 1)
@@ -108,6 +115,7 @@ def transfer(
         control.append([(_predict(other, noisy) != labels).mean() for other in models.values()])
         sizes.append(size.mean())
         success.append(result.success.mean())
+        evaluations += int(np.sum(result.gradients) + np.sum(result.forwards))
     return Transfer(
         names=tuple(models),
         error=np.array(error),
@@ -116,6 +124,7 @@ def transfer(
         success=np.array(success),
         counted=len(right),
         clean=clean,
+        evaluations=evaluations,
     )
 
 
@@ -124,10 +133,4 @@ def _rms(change: np.ndarray) -> np.ndarray:
 
 
 def _predict(model: Model, images: np.ndarray) -> np.ndarray:
-    """The class of each image, a chunk of one shape at a time."""
-    n, size = len(images), min(CHUNK, len(images))
-    parts = []
-    for begin in range(0, n, size):
-        at = np.minimum(np.arange(begin, begin + size), n - 1)
-        parts.append(np.asarray(model.activations(images[at].astype(np.float32), ["logits"])["logits"].argmax(-1)))
-    return np.concatenate(parts)[:n]
+    return logits_of(model, images.astype(np.float32)).argmax(-1)

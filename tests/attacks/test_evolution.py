@@ -25,6 +25,23 @@ def test_elites(toy, encoding):
     np.testing.assert_allclose(np.diag(share), found.probability, rtol=1e-4)
 
 
+def test_progress_changes_nothing_and_some_classes_suffice(toy, compilations):
+    """The loop is the same in one call and in many; neither another key nor other classes of that number compile."""
+    told = []
+    whole = attacks.map_elites(KEY, toy, [3, 1], generations=30, population=10)
+    with compilations() as seen:
+        parts = attacks.map_elites(
+            KEY, toy, [3, 1], generations=30, population=10, on_progress=lambda *args: told.append(args)
+        )
+        attacks.map_elites(jax.random.key(1), toy, [0, 2], generations=30, population=10, mutation_rate=0.3)
+    assert seen.count <= 1  # the mean that progress tells
+    np.testing.assert_array_equal(whole.image, parts.image)
+    np.testing.assert_array_equal(whole.history, parts.history)
+    assert whole.label.tolist() == [3, 1]
+    assert len(told) == 20
+    assert told[-1] == (30, 30, pytest.approx(1 - whole.probability.mean()))
+
+
 def test_mutation_changes_as_much_as_asked_for():
     direct, cppn = Direct((8, 8, 3)), CPPN((8, 8, 3))
     genome = direct.init(KEY)
@@ -43,6 +60,7 @@ def test_mutation_changes_as_much_as_asked_for():
         ({"encoding": "neat"}, "direct, cppn"),
         ({"generations": 0}, "generations"),
         ({"mutation_rate": 2}, "mutation_rate"),
+        ({"classes": 5}, "class 5 does not exist"),
     ],
 )
 def test_mistakes(toy, change, hint):

@@ -30,5 +30,10 @@ def test_matrix(toy, toy_batch):
     assert (np.abs(larger.rms - 0.1) < 0.02).all()  # what is clipped is lost
     with pytest.raises(joi.InputError, match="nothing to compare"):
         attacks.transfer(KEY, {"toy": toy, "far": far}, images, labels, pgd)
+    with pytest.raises(joi.InputError, match="rms"):
+        attacks.transfer(KEY, {"toy": toy, "near": near}, images, labels, pgd, rms=0.0)
+    larger_images = dataclasses.replace(near, info=dataclasses.replace(near.info, image_shape=(16, 16, 3)))
+    with pytest.raises(joi.InputError, match="larger takes images of 16x16x3, not 12x10x3"):
+        attacks.transfer(KEY, {"toy": toy, "larger": larger_images}, images, labels, pgd)
     with pytest.raises(joi.InputError, match="at least two"):
         attacks.transfer(KEY, {"toy": toy}, images, labels, pgd)

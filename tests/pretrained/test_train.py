@@ -247,3 +247,32 @@ def test_a_shift_moves_the_image_over_its_mirrored_edges():
         assert len(found) == 1
         places |= set(found)
     assert len(places) > 15  # of 25
+
+
+def test_halves_share_no_image_and_bundle_nothing(tmp_path, monkeypatch):
+    """Of a set in order of class, each half has half of each class; the weights stay in the working folder."""
+    data = toy_data()
+    order = np.argsort(data.train[1], kind="stable")
+    data = dataclasses.replace(data, train=(data.train[0][order], data.train[1][order]))
+    seen = []
+
+    def trained(name, config, half, work):
+        seen.append(half.train)
+        network = train.SmallNet(**NETWORK)
+        return network.init(jax.random.key(1), jnp.zeros((1, 16, 16, 3)))["params"], {"wall": 1.0, "cpu": 1.0}
+
+    monkeypatch.setattr(train, "train", trained)
+    monkeypatch.setitem(train.CONFIGS, "toy", toy_config(evaluation=train.Attack("linf", 2 / 255, 1 / 255, 1)))
+    monkeypatch.setitem(train.DATASETS, "toy", lambda *_: data)
+    monkeypatch.setattr(train, "register", lambda *_: pytest.fail("a half is not bundled"))
+    for half in "01":
+        monkeypatch.setattr(sys, "argv", ["train.py", "toy", "--data", ".", "--work", str(tmp_path), "--half", half])
+        train.main()
+        assert joi.load(tmp_path / f"toy-half{half}.safetensors").info.labels == ("r", "g", "b")
+        assert f"train.py toy --half {half}`" in (tmp_path / f"toy-half{half}.md").read_text()
+    assert all(np.bincount(labels).tolist() == [8, 8, 8] for _, labels in seen)
+    both = np.stack([images for images, _ in seen], 1).reshape(data.train[0].shape)
+    np.testing.assert_array_equal(both, data.train[0])  # interleaved, they are the whole: no image is in both
+    monkeypatch.setattr(sys, "argv", ["train.py", "tin100-robust", "--data", ".", "--work", ".", "--half", "0"])
+    with pytest.raises(SystemExit):
+        train.main()

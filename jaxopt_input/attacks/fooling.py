@@ -1,0 +1,141 @@
+"""Fooling images: what a network is sure of and people see nothing in, by gradient ascent; see `evolution` as well."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxopt_input import losses, optimizers
+from jaxopt_input.attacks import checks
+from jaxopt_input.attacks.examine import logits_of
+from jaxopt_input.data import to_uint8
+from jaxopt_input.errors import InputError
+from jaxopt_input.images import pixels
+from jaxopt_input.model import Model
+from jaxopt_input.optimize import Progress, minimize
+
+# Of the first image's pixels around grey; a level of it, for at even grey a network may have no gradient.
+DEVIATION = {"noise": 0.25, "grey": 1 / 255}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fooling:
+    """Images made for N classes.
+
+    Attributes:
+        image: `[N, H, W, C]` float32 in [0, 1], rounded to 8 bits.
+        label: `[N]` int32, the class that each was made for.
+        probability: `[N]`, that of this class, after rounding.
+        history: `[steps + 1, N]`, the probability of this class before each step, or generation, and after the last:
+            of the iterates, not rounded, for gradient ascent; of the elites, rounded, for evolution.
+        evaluations: runs of the network on one image, gradients or not.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    probability: np.ndarray
+    history: np.ndarray
+    evaluations: int
+
+
+def fool(
+    key: jax.Array,
+    model: Model,
+    classes: Any = None,
+    *,
+    init: str = "grey",
+    steps: int = 200,
+    learning_rate: float = 3e4,
+    decay: float = 1e-3,
+    chunk: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    on_progress: Progress | None = None,
+) -> Fooling:
+    """Raise the probability of each class from noise or grey, by gradient ascent with L2 decay.
+
+    Ascends log p, whose gradient is that of p divided by p: the same direction, and not lost where p is tiny. Nothing
+    asks for a natural image, and small steps find changes that people do not see. The iterate with the highest
+    probability is kept, rounded to 8 bits and judged again.
+
+    Args:
+        key: a JAX key.
+        model: the network.
+        classes: one index, or several; all classes if None.
+        init: "grey", with noise of one level in 255, or "noise", normal around grey with σ = 1/4.
+        steps: how many.
+        learning_rate: of pixels from 0 to 255.
+        decay: the share of its distance from grey that each pixel loses at each step, from 0 to 1.
+        chunk: images that a device runs at once (at most 32, if None).
+        devices: to share the images; all local ones if None.
+        on_progress: called as (steps done, steps in all, mean of −log p).
+
+    Raises:
+        InputError: for classes that do not exist, or arguments out of range.
+
+    Source:
+        Nguyen, Yosinski & Clune, Deep Neural Networks are Easily Fooled (2015), section 3.4, with the update of
+        `optimizers.yosinski`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> model = joi.from_function(lambda p, x, taps: {"logits": 40 * x.mean((1, 2)) @ p}, jnp.eye(3),
+        ...                           image_shape=(2, 2, 3), taps=("logits",))
+        >>> found = joi.attacks.fool(jax.random.key(0), model, [0, 2], steps=20)
+        >>> found.image.shape, bool((found.probability > 0.99).all())
+        ((2, 2, 2, 3), True)
+    """
+    total = classes_of(model)
+    label = some_classes(classes, model, total)
+    sd = DEVIATION[checks.one_of("init", init, tuple(DEVIATION))]
+    solution = minimize(
+        -losses.class_log_probability(label),
+        model,
+        image=pixels(sd=sd),
+        optimizer=optimizers.yosinski(learning_rate, decay=decay),
+        steps=checks.count("steps", steps),
+        key=key,
+        chunk=chunk,
+        devices=devices,
+        on_progress=on_progress,
+    )
+    image = to_uint8(solution.best_image) / np.float32(255)
+    logits = logits_of(model, image)
+    return Fooling(
+        image,
+        label,
+        np.asarray(jax.nn.softmax(logits))[np.arange(len(label)), label],
+        np.exp(-np.asarray(solution.loss)).T,
+        int(np.sum(solution.evaluations)) + len(label),
+    )
+
+
+def classes_of(model: Model) -> int:
+    """How many classes a network tells apart, or an `InputError` where it has none."""
+    logits = model.layers().get("logits")
+    if logits is None or len(logits) != 1:
+        raise InputError(f"{model.info.name} has no layer logits with one number a class")
+    return logits[0]
+
+
+def some_classes(classes: Any, model: Model, total: int) -> np.ndarray:
+    """`[N]` indices: those given, none twice, or all."""
+    chosen = np.arange(total, dtype=np.int32) if classes is None else np.atleast_1d(classes)
+    label = checks.classes("class", chosen, len(chosen), model, total)
+    if len(np.unique(label)) < len(label):
+        raise InputError(f"each class is made once: some of {label.tolist()} are there twice")
+    return label
+
+
+def check_judge(judge: Model, model: Model) -> None:
+    """Raise an `InputError` unless a network judges the images of another one, and knows as many classes."""
+    shapes = [one.info.image_shape for one in (judge, model)]
+    if shapes[0] != shapes[1]:
+        sizes = ["x".join(map(str, shape)) for shape in shapes]
+        raise InputError(f"{judge.info.name} takes images of {sizes[0]}, not of {sizes[1]}: it cannot judge them")
+    totals = classes_of(judge), classes_of(model)
+    if totals[0] != totals[1]:
+        raise InputError(f"{judge.info.name} knows {totals[0]} classes, {model.info.name} {totals[1]}: give another")

@@ -1,0 +1,83 @@
+"""Fooling images: sure of their class once rounded, the same whichever others are asked for."""
+
+import jax
+import numpy as np
+import pytest
+
+import jaxopt_input as joi
+from jaxopt_input import attacks
+from jaxopt_input.attacks.fooling import check_judge
+
+KEY = jax.random.key(0)
+
+
+def share(model, images):
+    logits = np.asarray(model.activations(images, ["logits"])["logits"], np.float64)
+    return np.exp(logits - np.logaddexp.reduce(logits, -1, keepdims=True))
+
+
+@pytest.mark.parametrize("init", ["grey", "noise"])
+def test_classes_are_reached(toy, init):
+    found = attacks.fool(KEY, toy, [3, 0], init=init, steps=25, learning_rate=3e5)
+    assert found.label.tolist() == [3, 0]
+    assert found.image.shape == (2, 12, 10, 3)
+    assert found.history.shape == (26, 2)
+    assert found.evaluations == 2 * 27  # 25 gradients, the last value and the judgement
+    np.testing.assert_allclose(found.image * 255, np.rint(found.image * 255), atol=1e-4)
+    # float64 against float32 softmax
+    np.testing.assert_allclose(share(toy, found.image)[[0, 1], [3, 0]], found.probability, rtol=1e-4)
+    assert (found.probability > found.history[0] + 0.1).all()
+    # rounding to 8 bits moves each pixel by at most 1/510
+    np.testing.assert_allclose(found.probability, found.history.max(0), atol=0.02)
+
+
+def test_begins_with_grey_or_noise_of_the_class_alone(toy):
+    """The image does not depend on the other classes; the first probability is that of grey."""
+    one = attacks.fool(KEY, toy, 2, init="noise", steps=3)
+    some = attacks.fool(KEY, toy, init="noise", steps=3, chunk=1)
+    np.testing.assert_allclose(one.image[0], some.image[2], atol=1.01 / 255)  # chunks agree to rounding: a level
+    assert some.label.tolist() == [0, 1, 2, 3, 4]
+    grey = attacks.fool(KEY, toy, steps=1)
+    expected = share(toy, np.full((1, 12, 10, 3), 0.5, np.float32))[0]
+    np.testing.assert_allclose(grey.history[0], expected, atol=0.01)  # the noise of one level
+
+
+def test_first_step_is_a_gradient_step(linear):
+    """log p of softmax(mean colours): a step moves each colour by rate/255² (δ − p) / pixels, and decays to grey."""
+    found = attacks.fool(KEY, linear, 1, steps=1, learning_rate=255**2, decay=0.5)
+    moved = (np.array([-1, 2, -1]) / 3 / 36) * 0.5  # -0.0046, 0.0093, -0.0046
+    # the noise of one level, halved, in the mean of 36 pixels: σ = 3e-4; rounding averages out as well
+    np.testing.assert_allclose(found.image[0].mean((0, 1)), 0.5 + moved, atol=1.5e-3)
+
+
+def test_other_numbers_do_not_recompile(toy, compilations):
+    attacks.fool(KEY, toy, [0, 1], steps=2)
+    with compilations() as seen:
+        attacks.fool(jax.random.key(1), toy, [4, 2], steps=2, learning_rate=1e3, decay=0.1)
+    assert seen.count == 0
+
+
+@pytest.mark.parametrize(
+    ("classes", "change", "hint"),
+    [
+        ([0, 0], {}, "twice"),
+        (5, {}, "class 5 does not exist"),
+        ("ant", {}, "integer"),
+        (0, {"init": "black"}, "noise, grey"),
+        (0, {"steps": 0}, "steps"),
+        (0, {"decay": 2.0}, "decay"),
+    ],
+)
+def test_mistakes(toy, classes, change, hint):
+    with pytest.raises(joi.InputError, match=hint):
+        attacks.fool(KEY, toy, classes, **change)
+
+
+def test_a_judge_must_know_the_same_classes(toy, linear):
+    with pytest.raises(joi.InputError, match="images of 6x6x3, not of 12x10x3"):
+        check_judge(linear, toy)
+    fewer = joi.from_function(
+        lambda p, x, taps: {"logits": x.mean((1, 2))}, 0.0, image_shape=(12, 10, 3), taps=("logits",)
+    )
+    with pytest.raises(joi.InputError, match="knows 3 classes, toy 5"):
+        check_judge(fewer, toy)
