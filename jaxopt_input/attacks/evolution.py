@@ -21,8 +21,10 @@ from jaxopt_input.optimize import Progress
 
 STRENGTH = 15.0  # η of the polynomial mutation
 HIDDEN = 20  # nodes that a CPPN may use besides its outputs
-REWIRED = 0.02  # the chance that a connection comes or goes, and that a node takes another function
+CONNECTED = 0.3  # of all connections, the share that a random one has
+REWIRED = 0.2  # how often a connection comes or goes, or a node takes another function, for a weight that changes
 WEIGHT = 0.5  # standard deviation of a weight's change
+IDLE = 0.1  # an elite of probability p is a parent as often as 1 + IDLE − p says
 FUNCTIONS = (jnp.sin, jax.nn.sigmoid, lambda t: jnp.exp(-jnp.square(t)), lambda t: t)
 REPORTS = 20  # of progress
 
@@ -71,12 +73,11 @@ class CPPN:
     shape: tuple[int, int, int]
 
     def init(self, key: jax.Array) -> dict[str, jax.Array]:
-        weights, functions = jax.random.split(key)
+        weights, functions, wires = jax.random.split(key, 3)
         nodes = HIDDEN + self.shape[2]
-        to_inputs = jnp.arange(4 + nodes) < 4
         return {
             "weight": jax.random.normal(weights, (nodes, 4 + nodes)),
-            "connected": jnp.broadcast_to(to_inputs, (nodes, 4 + nodes)),
+            "connected": jax.random.bernoulli(wires, CONNECTED, (nodes, 4 + nodes)),
             "function": jax.random.randint(functions, (nodes,), 0, len(FUNCTIONS)),
         }
 
@@ -85,10 +86,11 @@ class CPPN:
         shape = genome["weight"].shape
         moved = WEIGHT * jax.random.normal(change, shape) * jax.random.bernoulli(chosen, rate, shape)
         other = jax.random.randint(function, shape[:1], 0, len(FUNCTIONS))
+        rewired = REWIRED * rate
         return {
             "weight": genome["weight"] + moved,
-            "connected": genome["connected"] ^ jax.random.bernoulli(wire, REWIRED, shape),
-            "function": jnp.where(jax.random.bernoulli(which, REWIRED, shape[:1]), other, genome["function"]),
+            "connected": genome["connected"] ^ jax.random.bernoulli(wire, rewired, shape),
+            "function": jnp.where(jax.random.bernoulli(which, rewired, shape[:1]), other, genome["function"]),
         }
 
     def decode(self, genome: dict[str, jax.Array]) -> jax.Array:
@@ -124,8 +126,9 @@ def map_elites(
 ) -> Fooling:
     """Evolve, for every class at once, an image that a network is sure is of this class.
 
-    Each generation mutates elites that are drawn at random, and scores the children, rounded to 8 bits, for all
-    classes: a child takes the place of every elite whose class it has more of. Runs on one device.
+    Each generation mutates elites that are drawn at random, the more often the less sure the network is of them, and
+    scores the children, rounded to 8 bits, for all classes: a child takes the place of every elite whose class it has
+    more of. Runs on one device.
 
     Args:
         key: a JAX key.
@@ -143,7 +146,8 @@ def map_elites(
 
     Source:
         Nguyen, Yosinski & Clune, Deep Neural Networks are Easily Fooled (2015), section 2.3; Mouret & Clune (2015) for
-        MAP-Elites. Their CPPNs grow without bound (NEAT); here connections come and go among a fixed number of nodes.
+        MAP-Elites. They draw parents evenly, and their CPPNs grow without bound (NEAT); here connections come and go
+        among a fixed number of nodes.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxopt_input as joi
@@ -212,7 +216,7 @@ def _advance(
     def generation(i: jax.Array, state: _State) -> _State:
         elites, best = state.elites, state.history[i - 1]
         drawn, mutated = jax.random.split(jax.random.fold_in(key, i))
-        parents = jax.random.randint(drawn, (size,), 0, len(label))
+        parents = jax.random.categorical(drawn, jnp.log(1 + IDLE - best), shape=(size,))
         rate = numbers["rate"] * 0.5 ** jnp.floor((i - 1) / numbers["halve_every"])
         genomes = jax.tree.map(lambda x: x[parents], elites)
         mutate = jax.vmap(lambda k, genome: program.encoding.mutate(k, genome, rate))

@@ -48,8 +48,9 @@ def fool(
     classes: Any = None,
     *,
     init: str = "grey",
-    steps: int = 200,
-    learning_rate: float = 3e4,
+    steps: int = 100,
+    learning_rate: float = 1e5,
+    progress: float = 1.0,
     decay: float = 1e-3,
     chunk: int | None = None,
     devices: Sequence[jax.Device] | None = None,
@@ -67,7 +68,8 @@ def fool(
         classes: one index, or several; all classes if None.
         init: "grey", with noise of one level in 255, or "noise", normal around grey with σ = 1/4.
         steps: how many.
-        learning_rate: of pixels from 0 to 255.
+        learning_rate: of pixels from 0 to 255, at most.
+        progress: a step is no longer than raises log p by about this.
         decay: the share of its distance from grey that each pixel loses at each step, from 0 to 1.
         chunk: images that a device runs at once (at most 32, if None).
         devices: to share the images; all local ones if None.
@@ -95,7 +97,7 @@ def fool(
         -losses.class_log_probability(label),
         model,
         image=pixels(sd=sd),
-        optimizer=optimizers.yosinski(learning_rate, decay=decay),
+        optimizer=optimizers.yosinski(learning_rate, desired_progress=progress, decay=decay),
         steps=checks.count("steps", steps),
         key=key,
         chunk=chunk,

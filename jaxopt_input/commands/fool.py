@@ -25,7 +25,7 @@ OF_GRADIENT = {"init", "steps", "chunk"}
     "Another network of the same classes: what it takes the images for."
 ))  # fmt: skip
 @click.option("--init", type=click.Choice(["grey", "noise"]), default="grey", help="What gradient ascent begins with.")
-@click.option("--steps", type=click.IntRange(min=1), default=200, help="Of gradient ascent.")
+@click.option("--steps", type=click.IntRange(min=1), default=100, help="Of gradient ascent.")
 @click.option("--encoding", type=click.Choice(["direct", "cppn"]), default="direct", help=(
     "What evolves: pixels, or a network from a pixel's place to its colour, which paints patterns."
 ))  # fmt: skip
