@@ -171,7 +171,7 @@ def map_elites(
         span = np.array([at, stop], np.int32)
         state, at = _advance(program, model.params, checks.typed_key(key), label, numbers, state, span), stop
         if on_progress:
-            on_progress(stop, generations, 1 - float(state.history[stop].mean()))
+            on_progress(stop, generations, 1 - float(np.asarray(state.history)[stop].mean()))
     image, history = jax.device_get((_seen(program, state.elites), state.history))
     return Fooling(image, label, history[-1], history, population * (generations + 1))
 
