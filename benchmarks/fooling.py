@@ -97,7 +97,7 @@ def main() -> None:
             "fooled": int((sure & (seen != found.label)).sum()),  # sure of the class, which the judge does not see
         }
     if args.sheet:
-        names = [f"{model.info.label(int(c))} {p:.2f}" for c, p in zip(found.label, probability, strict=True)]
+        names = [f"{p:.2f} {model.info.label(int(c))}" for c, p in zip(found.label, probability, strict=True)]
         save_png(args.sheet, grid_sheet(pictures, names))
     keep(args.out or RESULTS / f"fooling-{args.model}.json", {**result, **ground()})
 

@@ -67,7 +67,7 @@ def write_fooling(
         text = {"class": str(label), "probability": f"{probability:.6f}", "Software": software}
         save_png(folder / one["image"], found.image[n], text | {"model": model.info.name, "seed": str(seed)})
         results.append(one)
-    captions = [f"{one['name'] or one['class']} {one['probability']:.3f}" for one in results]
+    captions = [f"{one['probability']:.3f} {one['name'] or one['class']}" for one in results]
     save_png(folder / "sheet.png", grid_sheet(found.image, captions))
     with atomic(folder / "probability.png") as part:
         _figure(part, found.history, step)
