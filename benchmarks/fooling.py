@@ -1,8 +1,8 @@
 """Fooling images: how sure a network is of them after 8-bit rounding, and what another network says.
 
     python benchmarks/fooling.py tin100 --judge tin100-robust
-    python benchmarks/fooling.py mnist --method direct
-    python benchmarks/fooling.py tin100 --method cppn --generations 5000 --population 100
+    python benchmarks/fooling.py mnist --method direct --population 1200
+    python benchmarks/fooling.py tin100 --method cppn --generations 5000 --population 90
 
 All classes, by gradient ascent from grey or noise, or by MAP-Elites with one of two encodings. The probabilities are
 those of the PNG files, read again. Adds to `benchmarks/results/fooling-MODEL.json`, and keeps the sheet of the images
