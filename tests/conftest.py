@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # of the user whose tests they are; also in processes started here
+
 import jax
 import jax.numpy as jnp
 import pytest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -77,10 +78,32 @@ def report_failures(
 
 
 def devices_of(device: str) -> Sequence[jax.Device]:
-    """The local devices of a platform, or an `InputError` where there is none."""
+    """The local devices of a platform, or an `InputError` where there is none.
+
+    From here on, what is compiled is kept for the next run, unless `--no-cache` was given.
+    """
     import jax
 
+    _keep_compiled()
     try:
         return jax.local_devices(backend=None if device == "auto" else device)
     except RuntimeError as error:
         raise InputError(f"no {device} to run on: {str(error).splitlines()[0]}") from error
+
+
+def _keep_compiled() -> None:
+    """Do as `--cache` and `--verbose` say; a folder that cannot be written or read costs time, not the run."""
+    from jaxopt_input.cache import compilation_cache
+
+    context = click.get_current_context(silent=True)
+    given = context.find_root().params if context else {}
+    told = "compiled programs are not kept"
+    if given.get("cache"):
+        try:
+            told = f"compiled programs are kept in {compilation_cache()}"
+        except InputError as error:
+            told = str(error).replace("choose another folder", "this run does without")
+    if given.get("verbose"):
+        click.echo(f"jaxopt-input: {told}", err=True)
+    else:
+        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")

@@ -125,7 +125,7 @@ def visualize(
     optimizer = optimizers.optimizer(optimizer_name) if optimizer_name else None
     transform = transforms.by_name(transform_name) if transform_name else ...
     penalties = [presets.regularizer(text) for text in regularizers]
-    key, devices = jax.random.key(seed), devices_of(device)
+    devices, key = devices_of(device), jax.random.key(seed)
     begin = time.perf_counter()
     with compile_seconds() as compiling, tqdm(total=1, unit="step", leave=False, disable=None) as bar:
 
@@ -253,7 +253,7 @@ def _look(context: click.Context) -> None:
     from jaxopt_input.report.run import check_folder, compile_seconds, write
 
     given = context.params
-    out, layers, key = given["out"], given["layers"], jax.random.key(given["seed"])
+    out, layers = given["out"], given["layers"]
     if (given["feature_maps"] and not layers) or (given["activation_grid"] and len(layers) != 1):
         raise click.UsageError("name the layer of the image's maps by --layer; the activation grid takes one")
     if given["filters"] and len(layers) > 1:
@@ -265,7 +265,7 @@ def _look(context: click.Context) -> None:
         taken |= {"parameterization", "transform_name", "dtype", "chunk"}
     refuse(context, f"--{what.replace('_', '-')}", set(given) - taken)
     check_folder(out, given["overwrite"])
-    devices = devices_of(given["device"])
+    devices, key = devices_of(given["device"]), jax.random.key(given["seed"])
     run = {"command": "visualize", "arguments": given_arguments(context), "seed": given["seed"], "devices": devices}
     run |= {"overwrite": given["overwrite"]}
     begin = time.perf_counter()
