@@ -25,13 +25,17 @@ def python(code, **variables):
 
 def imported(code):
     """What of `HEAVY` a fresh process has imported after running code, and the processor time it took."""
-    done = python(f"import sys, time\n{code}\nprint('\\n', [m for m in sys.modules if m in {HEAVY}], time.process_time())")
+    done = python(
+        f"import sys, time\n{code}\nprint('\\n', [m for m in sys.modules if m in {HEAVY}], time.process_time())"
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     modules, _, seconds = done.stdout.splitlines()[-1].rpartition(" ")
     return set(eval(modules)), float(seconds)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["visualize", "--help"], ["models", "import", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["visualize", "--help"], ["models", "import", "--help"], ["--version"]]
+)
 def test_help_imports_nothing_heavy(arguments):
     code = f"from jaxopt_input.cli import main\nmain({arguments}, standalone_mode=False)"
     modules, seconds = imported(code)
@@ -51,7 +55,7 @@ for name in main.commands:
 
 
 def test_the_library_imports_neither_tensorflow_nor_torch():
-    modules, _ = imported(f"import jaxopt_input as joi\n[getattr(joi, name) for name in joi.__all__]")
+    modules, _ = imported("import jaxopt_input as joi\n[getattr(joi, name) for name in joi.__all__]")
     assert "jax" in modules
     assert not modules & {"tensorflow", "torch", "matplotlib", "sklearn"}
 
@@ -89,7 +93,8 @@ print("hits", sum(e == "/jax/compilation_cache/cache_hits" for e in seconds),
 
 def run(out, cache_folder, *options, group=("--verbose",)):
     command = ["visualize", "--model", "toy_nets:build", "--target", "first:1", "--steps", "2", "--out", str(out)]
-    arguments = [*group, *command, *options]
+    plain = ["--parameterization", "pixels", "--transform", "none"]
+    arguments = [*group, *command, *plain, *options]
     variables = {cache.CACHE_VARIABLE: str(cache_folder), "JAX_ENABLE_COMPILATION_CACHE": "1"}
     done = python(RUN.format(arguments=arguments), **variables)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -101,11 +106,10 @@ def test_programs_are_kept_for_the_next_process(toy_nets):
     kept = toy_nets / "cache"
     told, hits, misses = run("a", kept)
     assert f"kept in {kept / 'compiled'}" in told
-    assert hits == 0
-    assert misses > 2
+    assert misses > max(hits, 2)  # two programs of a process may be the same
     told, again, missed = run("b", kept, group=())
     assert told == ""  # no warnings of the loader of machine code
-    assert again == misses
+    assert again == misses + hits
     assert missed == 0
     told, hits, misses = run("c", kept, "--precision", "float32")  # another precision is another program
     assert misses > 0
@@ -130,7 +134,7 @@ def test_a_broken_cache_breaks_no_run(toy_nets):
         file.write_bytes(file.read_bytes()[:100])  # as a full disk leaves it
     told, hits, _ = run("d", kept, group=())
     assert told == ""
-    assert hits == 0
+    assert hits <= 1
     first, *others = ((toy_nets / out / "first-1-start0.png").read_bytes() for out in "abcd")
     assert others == [first] * 3
 

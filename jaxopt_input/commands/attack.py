@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jaxopt_input.commands.common import devices_of, given_arguments, progress_bar
+from jaxopt_input.commands.common import devices_of, given_arguments, precision_option, progress_bar
 from jaxopt_input.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many images, evenly spread.  [default: all]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers.")
 @click.option("--chunk", type=click.IntRange(min=1), help="Images that a device runs at once.  [default: at most 32]")
+@precision_option
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help="What to run on.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
 def attack(
@@ -59,6 +60,7 @@ def attack(
     limit: int | None,
     seed: int,
     chunk: int | None,
+    precision: str | None,
     device: str,
     overwrite: bool,
 ) -> None:
@@ -74,6 +76,7 @@ def attack(
     from jaxopt_input import data, networks
     from jaxopt_input.attacks import GradientMaskingWarning
     from jaxopt_input.attacks.methods import arguments
+    from jaxopt_input.model import in_dtype
     from jaxopt_input.report.attack import write_attack
     from jaxopt_input.report.run import check_folder, compile_seconds
 
@@ -88,6 +91,8 @@ def attack(
     begin = time.perf_counter()
     with compile_seconds() as compiling, progress_bar("image") as on_progress:
         model = networks.load(model_name)
+        if precision == "bfloat16":
+            model = in_dtype(model, precision)
         if target is not None:
             options["target"] = target if target in ("random", "least-likely") else class_of(target, model)
         images, labels, sources = read(data.load(images_name, model), limit)

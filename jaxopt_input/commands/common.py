@@ -16,6 +16,28 @@ if TYPE_CHECKING:
     import jax
 
 
+PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": None}
+"""What `--precision` takes, as JAX names it; bfloat16 is that of the activations."""
+
+
+def precision_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--precision`, under which all that the command does is traced and compiled, to a command."""
+
+    def chosen(context: click.Context, _: click.Parameter, precision: str | None) -> str | None:
+        if precision == "bfloat16":
+            context.default_map = {**(context.default_map or {}), "dtype": "bfloat16"}
+        elif precision:
+            import jax
+
+            context.with_resource(jax.default_matmul_precision(PRECISIONS[precision]))
+        return precision
+
+    return click.option("--precision", type=click.Choice(list(PRECISIONS)), is_eager=True, callback=chosen, help=(
+        "Of products and convolutions; bfloat16: of the activations as well.  [default: JAX's: float32 on a CPU, tf32 "
+        "on a GPU]"
+    ))(command)  # fmt: skip
+
+
 def refuse(context: click.Context, what: str, names: Collection[str]) -> None:
     """Raise a usage error if one of these options was given: they do not go with what was asked for."""
     for parameter in context.command.params:

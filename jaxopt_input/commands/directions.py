@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from jaxopt_input.commands.common import devices_of, given_arguments, progress_bar, report_failures
+from jaxopt_input.commands.common import devices_of, given_arguments, precision_option, progress_bar, report_failures
 
 
 @click.command()
@@ -26,6 +26,7 @@ from jaxopt_input.commands.common import devices_of, given_arguments, progress_b
 @click.option("--steps", type=click.IntRange(min=1), default=256, help="Updates of each image made.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers.")
 @click.option("--chunk", type=click.IntRange(min=1), help="Images that a device runs at once.")
+@precision_option
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help="What to run on.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
 def directions(
@@ -44,6 +45,7 @@ def directions(
     steps: int,
     seed: int,
     chunk: int | None,
+    precision: str | None,
     device: str,
     overwrite: bool,
 ) -> None:
@@ -51,6 +53,7 @@ def directions(
     import jax
 
     from jaxopt_input import data, networks
+    from jaxopt_input.model import in_dtype
     from jaxopt_input.recipes.directions import compare_directions, synthesize
     from jaxopt_input.report.exemplars import write_comparison
     from jaxopt_input.report.run import check_folder, compile_seconds
@@ -61,6 +64,8 @@ def directions(
     begin = time.perf_counter()
     with compile_seconds() as compiling:
         model = networks.load(model_name)
+        if precision == "bfloat16":
+            model = in_dtype(model, precision)
         dataset = data.load(dataset_name, model)
         with progress_bar("image") as on_progress:
             found = compare_directions(

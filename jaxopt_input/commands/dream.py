@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from jaxopt_input.commands.common import devices_of, given_arguments, progress_bar, report_failures
+from jaxopt_input.commands.common import devices_of, given_arguments, precision_option, progress_bar, report_failures
 
 
 @click.command()
@@ -37,6 +37,7 @@ from jaxopt_input.commands.common import devices_of, given_arguments, progress_b
 @click.option("--fps", type=click.FloatRange(1, 50), default=12.0, help="Frames a second of the animation.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the activations.")
+@precision_option
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help="What to run on.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
 def dream(
@@ -54,6 +55,7 @@ def dream(
     fps: float,
     seed: int,
     dtype: str,
+    precision: str | None,
     device: str,
     overwrite: bool,
     **changes: Any,

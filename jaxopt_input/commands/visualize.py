@@ -10,7 +10,14 @@ from typing import Any
 
 import click
 
-from jaxopt_input.commands.common import devices_of, given_arguments, progress_bar, refuse, report_failures
+from jaxopt_input.commands.common import (
+    devices_of,
+    given_arguments,
+    precision_option,
+    progress_bar,
+    refuse,
+    report_failures,
+)
 
 
 @click.command()
@@ -45,6 +52,7 @@ from jaxopt_input.commands.common import devices_of, given_arguments, progress_b
 @click.option("--redirect-relu", is_flag=True, help="Let gradients through dead ReLUs in the first 16 steps.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the activations.")
+@precision_option
 @click.option("--chunk", type=click.IntRange(min=1), help="Images that a device runs at once.")
 @click.option("--memory", metavar="AMOUNT", help="What the run may take, such as 4GiB.  [default: half of the free]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help="What to run on.")
@@ -81,6 +89,7 @@ def visualize(
     redirect_relu: bool,
     seed: int,
     dtype: str,
+    precision: str | None,
     chunk: int | None,
     memory: str | None,
     device: str,
@@ -259,7 +268,7 @@ def _look(context: click.Context) -> None:
     if given["filters"] and len(layers) > 1:
         raise click.UsageError("--filters takes one --layer")
     what = next(name for name in ("filters", "feature_maps", "activation_grid") if given[name])
-    taken = {what, "layers", "out", "model_name", "seed", "device", "overwrite"}
+    taken = {what, "layers", "out", "model_name", "seed", "device", "precision", "overwrite"}
     if what == "activation_grid":
         taken |= {"cells", "groups", "starts", "preset_name", "steps", "size", "optimizer_name", "learning_rate"}
         taken |= {"parameterization", "transform_name", "dtype", "chunk"}
