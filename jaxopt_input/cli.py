@@ -37,7 +37,10 @@ class _Commands(click.Group):
 ))  # fmt: skip
 @click.option("--verbose", is_flag=True, help="Tell where compiled programs are kept.")
 def main(cache: bool, verbose: bool) -> None:
-    """Optimise the input of a trained network: pictures of what it has learned."""
+    """Optimise the input of a trained network: pictures of what it has learned.
+
+    The options here go before COMMAND.
+    """
 
 
 for command in (visualize, directions, dream, invert, stylize, texture, attack, models):
