@@ -71,9 +71,9 @@ def compilation_cache(folder: str | os.PathLike[str] | None = None) -> Path:
 
 def _make_room(folder: Path) -> None:
     """Remove the oldest programs beyond `MOST_BYTES`."""
-    files = [(entry.stat().st_mtime, entry.stat().st_size, Path(entry)) for entry in os.scandir(folder)]
+    files = [(file.stat(), file) for file in folder.iterdir() if file.is_file()]
     room = MOST_BYTES
-    for _, size, file in sorted(files, reverse=True):
-        room -= size
+    for found, file in sorted(files, key=lambda pair: pair[0].st_mtime, reverse=True):
+        room -= found.st_size
         if room < 0:
             file.unlink(missing_ok=True)

@@ -131,7 +131,11 @@ def test_a_folder_that_cannot_be_written_breaks_no_run(toy_nets, monkeypatch):
     monkeypatch.delenv(cache.JAX_VARIABLE, raising=False)
     (toy_nets / "compiled").write_text("a file where the folder should be")
     folder = jax.config.jax_compilation_cache_dir
-    done = CliRunner().invoke(main, ["--verbose", *COMMAND, "--out", "out"])
+    jax.config.update("jax_enable_compilation_cache", True)
+    try:
+        done = CliRunner().invoke(main, ["--verbose", *COMMAND, "--out", "out"])
+    finally:
+        jax.config.update("jax_enable_compilation_cache", False)
     assert done.exit_code == 0, done.output
     assert f"cannot keep compiled programs in {toy_nets / 'compiled'}: File exists" in done.stderr
     assert jax.config.jax_compilation_cache_dir == folder

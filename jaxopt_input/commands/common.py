@@ -114,13 +114,18 @@ def devices_of(device: str) -> Sequence[jax.Device]:
 
 
 def _keep_compiled() -> None:
-    """Do as `--cache` and `--verbose` say; a folder that cannot be written or read costs time, not the run."""
+    """Do as `--cache` and `--verbose` say; a folder that cannot be written or read costs time, not the run.
+
+    JAX's own switch, JAX_ENABLE_COMPILATION_CACHE, goes before.
+    """
+    import jax
+
     from jaxopt_input.cache import compilation_cache
 
     context = click.get_current_context(silent=True)
     given = context.find_root().params if context else {}
     told = "compiled programs are not kept"
-    if given.get("cache"):
+    if given.get("cache") and jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         try:
             told = f"compiled programs are kept in {compilation_cache()}"
         except InputError as error:
