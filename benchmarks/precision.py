@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "precision.json")
     args = parser.parse_args()
     model = joi.load(args.model)
-    dataset = joi.data.load(args.images, model)
+    dataset = joi.data.load(args.images, image_shape=model.info.image_shape)  # labels are what the network predicts
     chosen = dataset.select([k * len(dataset) // args.count for k in range(args.count)])
     images = np.concatenate([batch.images for batch in chosen.batches(args.count)])
     result = {
