@@ -7,13 +7,14 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # of the user whose tests they are; also in processes started here
-
 import jax
 import jax.numpy as jnp
 import pytest
 
 import jaxopt_input as joi
+
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # the cache is the user's; in processes that are started here
+jax.config.update("jax_enable_compilation_cache", False)  # and in this one
 
 TAPS = ("first", "second", "logits")
 
