@@ -1,18 +1,28 @@
-"""Optimise the input of a trained network: see the README for a tour."""
+"""Optimise the input of a trained network: see the README for a tour.
 
-from jaxopt_input import attacks, data, images, losses, networks, optimizers, projections, transforms
-from jaxopt_input.adapters import from_equinox, from_haiku, from_nnx, load_checkpoint
+What is named here is imported when it is first used: the command line tells its help without importing JAX.
+"""
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
 from jaxopt_input.errors import InputError
-from jaxopt_input.model import Model, ModelInfo, from_function, from_linen
-from jaxopt_input.networks import load
-from jaxopt_input.optimize import Solution, minimize
-from jaxopt_input.receptive import ReceptiveField, receptive_field
-from jaxopt_input.recipes.dream import dream
-from jaxopt_input.recipes.invert import invert
-from jaxopt_input.recipes.stylize import stylize, texture
-from jaxopt_input.recipes.units import visualize_units
-from jaxopt_input.recipes.visualize import visualize
-from jaxopt_input.redirect import redirect_relu
+
+if TYPE_CHECKING:
+    from jaxopt_input import attacks, data, images, losses, networks, optimizers, projections, transforms
+    from jaxopt_input.adapters import from_equinox, from_haiku, from_nnx, load_checkpoint
+    from jaxopt_input.cache import compilation_cache
+    from jaxopt_input.model import Model, ModelInfo, from_function, from_linen
+    from jaxopt_input.networks import load
+    from jaxopt_input.optimize import Solution, minimize
+    from jaxopt_input.receptive import ReceptiveField, receptive_field
+    from jaxopt_input.recipes.dream import dream
+    from jaxopt_input.recipes.invert import invert
+    from jaxopt_input.recipes.stylize import stylize, texture
+    from jaxopt_input.recipes.units import visualize_units
+    from jaxopt_input.recipes.visualize import visualize
+    from jaxopt_input.redirect import redirect_relu
 
 __version__ = "0.1.0"
 
@@ -23,6 +33,7 @@ __all__ = [
     "ReceptiveField",
     "Solution",
     "attacks",
+    "compilation_cache",
     "data",
     "dream",
     "from_equinox",
@@ -47,3 +58,34 @@ __all__ = [
     "visualize",
     "visualize_units",
 ]
+
+_HOMES = {
+    "adapters": ("from_equinox", "from_haiku", "from_nnx", "load_checkpoint"),
+    "cache": ("compilation_cache",),
+    "model": ("Model", "ModelInfo", "from_function", "from_linen"),
+    "networks": ("load",),
+    "optimize": ("Solution", "minimize"),
+    "receptive": ("ReceptiveField", "receptive_field"),
+    "recipes.dream": ("dream",),
+    "recipes.invert": ("invert",),
+    "recipes.stylize": ("stylize", "texture"),
+    "recipes.units": ("visualize_units",),
+    "recipes.visualize": ("visualize",),
+    "redirect": ("redirect_relu",),
+}  # the module of each name of `__all__` that is not a module itself
+
+
+def __getattr__(name: str) -> Any:
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is not None:
+        value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    elif name.startswith("_") or importlib.util.find_spec(f"{__name__}.{name}") is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    else:
+        value = importlib.import_module(f"{__name__}.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,7 @@
-"""The command line: one sub-command a recipe; see `jaxopt_input.commands`."""
+"""The command line: one sub-command a recipe; see `jaxopt_input.commands`.
+
+Nothing here imports JAX, nor does a command before it runs: help comes at once.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,15 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="jaxopt-input")
-def main() -> None:
-    """Optimise the input of a trained network: pictures of what it has learned."""
+@click.option("--cache/--no-cache", default=True, help=(
+    "Keep compiled programs in the user's cache folder, for the next run."
+))  # fmt: skip
+@click.option("--verbose", is_flag=True, help="Tell where compiled programs are kept.")
+def main(cache: bool, verbose: bool) -> None:
+    """Optimise the input of a trained network: pictures of what it has learned.
+
+    The options here go before COMMAND.
+    """
 
 
 for command in (visualize, directions, dream, invert, stylize, texture, attack, fool, transfer, models):

@@ -315,3 +315,37 @@ def from_linen(
 def cast(params: Any, dtype: Any) -> Any:
     """The floating-point leaves of a pytree in another dtype, all other leaves as they are."""
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x, params)
+
+
+@dataclasses.dataclass(frozen=True)
+class _InDtype:
+    """Applies a network to parameters and images in a dtype; what it returns is float32."""
+
+    apply: Apply
+    dtype: str
+
+    def __call__(self, params: Any, image: jax.Array, taps: tuple[str, ...]) -> dict[str, jax.Array]:
+        activations = self.apply(cast(params, self.dtype), image.astype(self.dtype), taps)
+        return {tap: a.astype(jnp.float32) for tap, a in activations.items()}
+
+
+def in_dtype(model: Model, dtype: Any) -> Model:
+    """A model whose parameters and activations are of another dtype, for what has no argument `dtype` of its own.
+
+    Args:
+        model: the network.
+        dtype: "float32" or "bfloat16".
+
+    Raises:
+        InputError: for another dtype.
+
+    Example:
+        >>> model = from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) * p}, jnp.ones(3),
+        ...                       image_shape=(8, 8, 3), taps=("logits",))
+        >>> coarse = in_dtype(model, "bfloat16").activations(jnp.full((1, 8, 8, 3), 0.3), ["logits"])["logits"]
+        >>> coarse.dtype, float(coarse[0, 0])
+        (dtype('float32'), 0.30078125)
+    """
+    if str(jnp.dtype(dtype)) not in ("float32", "bfloat16"):
+        raise InputError(f"activations are float32 or bfloat16, not {jnp.dtype(dtype)}")
+    return dataclasses.replace(model, apply=_InDtype(model.apply, str(jnp.dtype(dtype))))

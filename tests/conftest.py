@@ -13,6 +13,9 @@ import pytest
 
 import jaxopt_input as joi
 
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # the cache is the user's; in processes that are started here
+jax.config.update("jax_enable_compilation_cache", False)  # and in this one
+
 TAPS = ("first", "second", "logits")
 
 

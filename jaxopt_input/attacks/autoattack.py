@@ -16,7 +16,7 @@ from jaxopt_input.attacks.criteria import misclassified
 from jaxopt_input.attacks.examine import rounds
 from jaxopt_input.attacks.fab import fab
 from jaxopt_input.attacks.result import NORMS, AttackResult
-from jaxopt_input.attacks.run import DEFAULT_CHUNK, Options
+from jaxopt_input.attacks.run import Options, chunk_within
 from jaxopt_input.attacks.square import square
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.model import Model
@@ -88,7 +88,8 @@ def autoattack(
     budgets = checks.budgets(epsilon, n)
     steps, queries = checks.count("steps", steps), checks.count("queries", queries)
     targets = min(checks.count("targets", targets), total - 1)
-    options = Options(**{**options, "chunk": options.get("chunk") or min(n, DEFAULT_CHUNK)})  # one shape for all stages
+    most = options.get("chunk") or chunk_within(options.get("memory"), model, images.shape[1:])
+    options = Options(**{**options, "chunk": min(n, most)})  # one shape for all stages
 
     each = budgets if budgets.ndim == 2 else np.broadcast_to(budgets.reshape(-1, 1), (budgets.size, n))
     plan = [part for name in stages for part in _stages(name, model, norm, steps, targets, queries, options)]

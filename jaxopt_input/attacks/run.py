@@ -29,6 +29,7 @@ from jaxopt_input.attacks.problem import Found, Lanes, Method, Problem
 from jaxopt_input.attacks.result import NORMS, AttackResult
 from jaxopt_input.errors import InputError
 from jaxopt_input.losses.adversarial import best_other
+from jaxopt_input.memory import image_bytes, images_within
 from jaxopt_input.model import Apply, Model
 from jaxopt_input.transforms import Transform
 
@@ -49,6 +50,7 @@ class Options(TypedDict, total=False):
         transform: what the network sees of an image, at random; losses and logits are means over it (EOT).
         samples: draws of it at each step.
         chunk: lanes that a device runs at once, 32 at most if None; the last chunk is padded.
+        memory: bytes of a device that the work may take; with `chunk` None, no more lanes than fit run at once.
         devices: to share the lanes; all local ones if None.
         on_progress: called as (lanes done, lanes in all).
     """
@@ -60,6 +62,7 @@ class Options(TypedDict, total=False):
     transform: Transform | None
     samples: int
     chunk: int | None
+    memory: int | None
     devices: Sequence[jax.Device] | None
     on_progress: Callable[[int, int], None] | None
 
@@ -100,6 +103,7 @@ def run(
     transform: Transform | None = None,
     samples: int = 1,
     chunk: int | None = None,
+    memory: int | None = None,
     devices: Sequence[jax.Device] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> AttackResult:
@@ -118,7 +122,8 @@ def run(
         objective: the loss the method maximises, to be checked against the model.
         start: `[N, H, W, C]`, images to begin from.
         stop: whether an image is done once it succeeds.
-        target, criterion, restarts, rounded, transform, samples, chunk, devices, on_progress: see `Options`.
+        target, criterion, restarts, rounded, transform, samples, chunk, memory, devices, on_progress: see
+            `Options`.
 
     Returns:
         An `AttackResult`. Its counts leave out the gradient at the original with which the network is examined.
@@ -171,7 +176,9 @@ def run(
     devices = list(devices or jax.local_devices())
     lanes = (1 if minimises or not np.ndim(budgets) else len(budgets)) * restarts * n  # type: ignore[arg-type]
     share = -(-lanes // len(devices))
-    chunk = -(-share // -(-share // DEFAULT_CHUNK)) if chunk is None else checks.count("chunk", chunk)
+    if chunk is None:
+        chunk = -(-share // -(-share // chunk_within(memory, model, images.shape[1:], samples)))
+    chunk = checks.count("chunk", chunk)
     mesh = Mesh(np.array(devices), ("starts",))
     program = _Program(
         model.apply, method, norm, targeted, rounded, stop, minimises, transform, samples if transform else 1, mesh
@@ -203,6 +210,23 @@ def run(
         found[name] = joined.reshape(*grid, *joined.shape[1:])
     several = budgets is not None and budgets.ndim > 0
     return _result(found, several, labels, fixed if targeted else None, logits, program, budgets, told)
+
+
+def chunk_within(memory: int | None, model: Model, shape: tuple[int, int, int], samples: int = 1) -> int:
+    """Lanes that a device runs at once: as many as fit a memory, where there is one, and at most `DEFAULT_CHUNK`.
+
+    Raises:
+        InputError: if not even one fits.
+
+    Example:
+        >>> import jaxopt_input as joi
+        >>> [chunk_within(memory, joi.load("tin100"), (64, 64, 3)) for memory in (None, 820 << 20)]
+        [32, 10]
+    """
+    if memory is None:
+        return DEFAULT_CHUNK
+    each = samples * image_bytes(model, ("logits",), shape, shape)
+    return min(DEFAULT_CHUNK, images_within(memory, each, model))
 
 
 def _radii(budgets: np.ndarray | None, grid: tuple[int, int, int]) -> np.ndarray:

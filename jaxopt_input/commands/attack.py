@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jaxopt_input.commands.common import devices_of, given_arguments, progress_bar
+from jaxopt_input.commands.common import devices_of, given_arguments, precision_option, progress_bar
 from jaxopt_input.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +40,11 @@ if TYPE_CHECKING:
 @click.option("--rounded", is_flag=True, help="Judge images as they are once rounded to 8 bits, in the search as well.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many images, evenly spread.  [default: all]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers.")
-@click.option("--chunk", type=click.IntRange(min=1), help="Images that a device runs at once.  [default: at most 32]")
+@click.option(
+    "--chunk", type=click.IntRange(min=1), help="Images a device runs at once.  [default: by memory, at most 32]"
+)
+@click.option("--memory", metavar="AMOUNT", help="What the run may take, such as 4GiB.  [default: half of the free]")
+@precision_option
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help="What to run on.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
 def attack(
@@ -59,6 +63,8 @@ def attack(
     limit: int | None,
     seed: int,
     chunk: int | None,
+    memory: str | None,
+    precision: str | None,
     device: str,
     overwrite: bool,
 ) -> None:
@@ -74,6 +80,8 @@ def attack(
     from jaxopt_input import data, networks
     from jaxopt_input.attacks import GradientMaskingWarning
     from jaxopt_input.attacks.methods import arguments
+    from jaxopt_input.memory import free_bytes, parse_bytes
+    from jaxopt_input.model import in_dtype
     from jaxopt_input.report.attack import write_attack
     from jaxopt_input.report.run import check_folder, compile_seconds
 
@@ -82,12 +90,16 @@ def attack(
     epsilons = None if epsilon is None else parse_epsilons(epsilon)
     budget = None if epsilons is None else epsilons[0] if len(epsilons) == 1 else epsilons
     known, given = arguments(method, norm=norm, epsilon=budget, steps=steps, loss=loss)
-    options: dict[str, Any] = {"rounded": rounded, "chunk": chunk, "devices": devices_of(device)}
+    devices = devices_of(device)
+    options: dict[str, Any] = {"rounded": rounded, "chunk": chunk, "devices": devices}
+    options["memory"] = parse_bytes(memory) if memory else free_bytes(devices) // 2
     if restarts is not None:
         options["restarts"] = restarts
     begin = time.perf_counter()
     with compile_seconds() as compiling, progress_bar("image") as on_progress:
         model = networks.load(model_name)
+        if precision == "bfloat16":
+            model = in_dtype(model, precision)
         if target is not None:
             options["target"] = target if target in ("random", "least-likely") else class_of(target, model)
         images, labels, sources = read(data.load(images_name, model), limit)
@@ -109,7 +121,7 @@ def attack(
         sources,
         epsilons,
         model,
-        devices=options["devices"],
+        devices=devices,
         command="attack",
         arguments=told,
         seed=seed,

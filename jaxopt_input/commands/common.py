@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,28 @@ from jaxopt_input.errors import InputError
 
 if TYPE_CHECKING:
     import jax
+
+
+PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": None}
+"""What `--precision` takes, as JAX names it; bfloat16 is that of the activations."""
+
+
+def precision_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--precision`, under which all that the command does is traced and compiled, to a command."""
+
+    def chosen(context: click.Context, _: click.Parameter, precision: str | None) -> str | None:
+        if precision == "bfloat16":
+            context.default_map = {**(context.default_map or {}), "dtype": "bfloat16"}
+        elif precision:
+            import jax
+
+            context.with_resource(jax.default_matmul_precision(PRECISIONS[precision]))
+        return precision
+
+    return click.option("--precision", type=click.Choice(list(PRECISIONS)), is_eager=True, callback=chosen, help=(
+        "Of products and convolutions; bfloat16: of the activations as well.  [default: JAX's: float32 on a CPU, tf32 "
+        "on a GPU]"
+    ))(command)  # fmt: skip
 
 
 def refuse(context: click.Context, what: str, names: Collection[str]) -> None:
@@ -77,10 +100,37 @@ def report_failures(
 
 
 def devices_of(device: str) -> Sequence[jax.Device]:
-    """The local devices of a platform, or an `InputError` where there is none."""
+    """The local devices of a platform, or an `InputError` where there is none.
+
+    From here on, what is compiled is kept for the next run, unless `--no-cache` was given.
+    """
     import jax
 
+    _keep_compiled()
     try:
         return jax.local_devices(backend=None if device == "auto" else device)
     except RuntimeError as error:
         raise InputError(f"no {device} to run on: {str(error).splitlines()[0]}") from error
+
+
+def _keep_compiled() -> None:
+    """Do as `--cache` and `--verbose` say; a folder that cannot be written or read costs time, not the run.
+
+    JAX's own switch, JAX_ENABLE_COMPILATION_CACHE, goes before.
+    """
+    import jax
+
+    from jaxopt_input.cache import compilation_cache
+
+    context = click.get_current_context(silent=True)
+    given = context.find_root().params if context else {}
+    told = "compiled programs are not kept"
+    if given.get("cache") and jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
+        try:
+            told = f"compiled programs are kept in {compilation_cache()}"
+        except InputError as error:
+            told = str(error).replace("choose another folder", "this run does without")
+    if given.get("verbose"):
+        click.echo(f"jaxopt-input: {told}", err=True)
+    else:
+        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")

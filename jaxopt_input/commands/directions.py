@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from jaxopt_input.commands.common import devices_of, given_arguments, progress_bar, report_failures
+from jaxopt_input.commands.common import devices_of, given_arguments, precision_option, progress_bar, report_failures
 
 
 @click.command()
@@ -25,7 +25,9 @@ from jaxopt_input.commands.common import devices_of, given_arguments, progress_b
 @click.option("--starts", type=click.IntRange(min=1), default=2, help="Random starts of each image made.")
 @click.option("--steps", type=click.IntRange(min=1), default=256, help="Updates of each image made.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers.")
-@click.option("--chunk", type=click.IntRange(min=1), help="Images that a device runs at once.")
+@click.option("--chunk", type=click.IntRange(min=1), help="Images that a device runs at once.  [default: by memory]")
+@click.option("--memory", metavar="AMOUNT", help="What the run may take, such as 4GiB.  [default: half of the free]")
+@precision_option
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help="What to run on.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
 def directions(
@@ -44,6 +46,8 @@ def directions(
     steps: int,
     seed: int,
     chunk: int | None,
+    memory: str | None,
+    precision: str | None,
     device: str,
     overwrite: bool,
 ) -> None:
@@ -51,6 +55,8 @@ def directions(
     import jax
 
     from jaxopt_input import data, networks
+    from jaxopt_input.memory import free_bytes, parse_bytes
+    from jaxopt_input.model import in_dtype
     from jaxopt_input.recipes.directions import compare_directions, synthesize
     from jaxopt_input.report.exemplars import write_comparison
     from jaxopt_input.report.run import check_folder, compile_seconds
@@ -58,9 +64,12 @@ def directions(
     arguments = given_arguments(click.get_current_context())
     check_folder(out, overwrite)
     devices = devices_of(device)
+    budget = parse_bytes(memory) if memory else free_bytes(devices) // 2
     begin = time.perf_counter()
     with compile_seconds() as compiling:
         model = networks.load(model_name)
+        if precision == "bfloat16":
+            model = in_dtype(model, precision)
         dataset = data.load(dataset_name, model)
         with progress_bar("image") as on_progress:
             found = compare_directions(
@@ -74,6 +83,7 @@ def directions(
                 embedding=embedding,
                 key=jax.random.key(seed),
                 batch=chunk,
+                memory=budget,
                 device=devices[0],
                 on_progress=on_progress,
             )
@@ -87,6 +97,7 @@ def directions(
                     starts=starts,
                     steps=steps,
                     chunk=chunk,
+                    memory=budget,
                     key=jax.random.key(seed),
                     devices=devices,
                     on_progress=on_progress,

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from jaxopt_input.commands.common import devices_of, given_arguments, progress_bar, report_failures
+from jaxopt_input.commands.common import devices_of, given_arguments, precision_option, progress_bar, report_failures
 
 
 @click.command()
@@ -29,7 +29,9 @@ from jaxopt_input.commands.common import devices_of, given_arguments, progress_b
 @click.option("--step", type=float, help="Of one iteration, images being in [0, 1].  [default: the preset's]")
 @click.option("--jitter", type=click.IntRange(min=0), help="Largest random shift in pixels.  [default: the preset's]")
 @click.option("--normalise", help="Of the gradient: mean-abs, std, laplacian.  [default: the preset's]")
-@click.option("--tile", type=click.IntRange(min=1), help="Largest side in pixels to run at once.  [default: 512]")
+@click.option("--tile", type=click.IntRange(min=1), help=(
+    "Largest side in pixels to run at once.  [default: 512, or less by memory]"
+))  # fmt: skip
 @click.option("--overlap", type=click.IntRange(min=0), help="Margin of a tile on each side in pixels.  [default: 64]")
 @click.option("--animate", metavar="gif|webp|mp4", help="Write an animation of the steps, or of the frames.")
 @click.option("--frames", type=click.IntRange(min=1), default=1, help="So many dreams, each on the last one enlarged.")
@@ -37,6 +39,8 @@ from jaxopt_input.commands.common import devices_of, given_arguments, progress_b
 @click.option("--fps", type=click.FloatRange(1, 50), default=12.0, help="Frames a second of the animation.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the activations.")
+@precision_option
+@click.option("--memory", metavar="AMOUNT", help="What the run may take, such as 4GiB.  [default: half of the free]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help="What to run on.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
 def dream(
@@ -54,6 +58,8 @@ def dream(
     fps: float,
     seed: int,
     dtype: str,
+    precision: str | None,
+    memory: str | None,
     device: str,
     overwrite: bool,
     **changes: Any,
@@ -65,6 +71,7 @@ def dream(
     import jax
 
     from jaxopt_input import networks
+    from jaxopt_input.memory import free_bytes, parse_bytes
     from jaxopt_input.recipes.dream import starting_image, zoom
     from jaxopt_input.recipes.dream_settings import settle
     from jaxopt_input.report.animation import check_format
@@ -77,6 +84,7 @@ def dream(
         check_format(animate)
     settings = settle(preset, {name: value for name, value in changes.items() if value is not None})
     devices = devices_of(device)[:1]
+    budget = parse_bytes(memory) if memory else None if changes["tile"] else free_bytes(devices) // 2
     key = jax.random.key(seed)
     begin = time.perf_counter()
     with compile_seconds() as compiling, progress_bar("step") as on_progress:
@@ -93,6 +101,7 @@ def dream(
             preset=settings,
             guide=None if guide is None else starting_image(guide, model, guide_size, key),
             dtype=dtype,
+            memory=budget,
             device=devices[0],
             snapshot_every=max(1, steps // 60) if animate and frames == 1 else 0,
             on_progress=on_progress,

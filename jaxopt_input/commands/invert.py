@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from jaxopt_input.commands.common import devices_of, given_arguments, progress_bar, report_failures
+from jaxopt_input.commands.common import devices_of, given_arguments, precision_option, progress_bar, report_failures
 
 
 @click.command()
@@ -40,6 +40,7 @@ from jaxopt_input.commands.common import devices_of, given_arguments, progress_b
 @click.option("--animate", metavar="gif|webp|mp4", help="Write an animation of the optimisation.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the activations.")
+@precision_option
 @click.option("--chunk", type=click.IntRange(min=1), help="Images that a device runs at once.")
 @click.option("--memory", metavar="AMOUNT", help="What the run may take, such as 4GiB.  [default: half of the free]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help="What to run on.")
@@ -62,6 +63,7 @@ def invert(
     animate: str | None,
     seed: int,
     dtype: str,
+    precision: str | None,
     chunk: int | None,
     memory: str | None,
     device: str,

@@ -33,6 +33,7 @@ def models_info(name: str, size: int | None) -> None:
     import numpy as np
 
     from jaxopt_input import networks
+    from jaxopt_input.cache import compiled_folder
 
     model = networks.load(name)
     entry = networks.entries().get(name)
@@ -41,6 +42,7 @@ def models_info(name: str, size: int | None) -> None:
             click.echo(f"{field:<14} {getattr(entry, field)}")
         click.echo(f"{'weights':<14} {entry.path()}")
     click.echo(f"{'sha256':<14} {model.info.sha256}")
+    click.echo(f"{'compiled':<14} kept in {compiled_folder()}")
     parameters = sum(int(np.prod(np.shape(leaf))) for leaf in jax.tree.leaves(model.params))
     click.echo(f"{'parameters':<14} {parameters:,}")
     shape = model.info.image_shape if size is None else (size, size, model.info.image_shape[2])

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jaxopt_input.commands.common import devices_of, given_arguments, progress_bar, report_failures
+from jaxopt_input.commands.common import devices_of, given_arguments, precision_option, progress_bar, report_failures
 
 LOSSES = "gram, mean, covariance, wasserstein, batch-norm, mmd-linear, mmd-polynomial, mmd-gaussian, histogram, "
 PRESETS = "default, gatys2015-texture, gatys2016, gatys2016-code, johnson, li2017-linear, -poly, -gaussian, -bn, "
@@ -46,6 +46,7 @@ OPTIONS = (
     click.option("--starts", type=click.IntRange(min=1), default=1, help="Results, each from noise of its own."),
     click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers."),
     click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the activations."),
+    precision_option,
     click.option("--memory", metavar="AMOUNT", help=(
         "What it may take, such as 4GiB.  [default: half of the free, at most 4GiB of a CPU's]"
     )),
@@ -146,6 +147,7 @@ def _synthesize(
     arguments = given_arguments(click.get_current_context())
     out, animate, seed, memory = (options.pop(name) for name in ("out", "animate", "seed", "memory"))
     overwrite, name, device = (options.pop(name) for name in ("overwrite", "model_name", "device"))
+    del options["precision"]  # in force already
     check_folder(out, overwrite)
     if animate:
         check_format(animate)

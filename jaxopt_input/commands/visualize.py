@@ -10,7 +10,14 @@ from typing import Any
 
 import click
 
-from jaxopt_input.commands.common import devices_of, given_arguments, progress_bar, refuse, report_failures
+from jaxopt_input.commands.common import (
+    devices_of,
+    given_arguments,
+    precision_option,
+    progress_bar,
+    refuse,
+    report_failures,
+)
 
 
 @click.command()
@@ -45,6 +52,7 @@ from jaxopt_input.commands.common import devices_of, given_arguments, progress_b
 @click.option("--redirect-relu", is_flag=True, help="Let gradients through dead ReLUs in the first 16 steps.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the activations.")
+@precision_option
 @click.option("--chunk", type=click.IntRange(min=1), help="Images that a device runs at once.")
 @click.option("--memory", metavar="AMOUNT", help="What the run may take, such as 4GiB.  [default: half of the free]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help="What to run on.")
@@ -81,6 +89,7 @@ def visualize(
     redirect_relu: bool,
     seed: int,
     dtype: str,
+    precision: str | None,
     chunk: int | None,
     memory: str | None,
     device: str,
@@ -125,7 +134,7 @@ def visualize(
     optimizer = optimizers.optimizer(optimizer_name) if optimizer_name else None
     transform = transforms.by_name(transform_name) if transform_name else ...
     penalties = [presets.regularizer(text) for text in regularizers]
-    key, devices = jax.random.key(seed), devices_of(device)
+    devices, key = devices_of(device), jax.random.key(seed)
     begin = time.perf_counter()
     with compile_seconds() as compiling, tqdm(total=1, unit="step", leave=False, disable=None) as bar:
 
@@ -253,19 +262,19 @@ def _look(context: click.Context) -> None:
     from jaxopt_input.report.run import check_folder, compile_seconds, write
 
     given = context.params
-    out, layers, key = given["out"], given["layers"], jax.random.key(given["seed"])
+    out, layers = given["out"], given["layers"]
     if (given["feature_maps"] and not layers) or (given["activation_grid"] and len(layers) != 1):
         raise click.UsageError("name the layer of the image's maps by --layer; the activation grid takes one")
     if given["filters"] and len(layers) > 1:
         raise click.UsageError("--filters takes one --layer")
     what = next(name for name in ("filters", "feature_maps", "activation_grid") if given[name])
-    taken = {what, "layers", "out", "model_name", "seed", "device", "overwrite"}
+    taken = {what, "layers", "out", "model_name", "seed", "device", "precision", "overwrite"}
     if what == "activation_grid":
         taken |= {"cells", "groups", "starts", "preset_name", "steps", "size", "optimizer_name", "learning_rate"}
         taken |= {"parameterization", "transform_name", "dtype", "chunk"}
     refuse(context, f"--{what.replace('_', '-')}", set(given) - taken)
     check_folder(out, given["overwrite"])
-    devices = devices_of(given["device"])
+    devices, key = devices_of(given["device"]), jax.random.key(given["seed"])
     run = {"command": "visualize", "arguments": given_arguments(context), "seed": given["seed"], "devices": devices}
     run |= {"overwrite": given["overwrite"]}
     begin = time.perf_counter()

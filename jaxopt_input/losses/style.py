@@ -66,6 +66,27 @@ def _moments(features: Any) -> tuple[Any, Any]:
     return mean, centred.swapaxes(-1, -2) @ centred / features.shape[-2]
 
 
+@jax.custom_jvp
+def _products(features: jax.Array) -> jax.Array:
+    """FᵀF of F `[M, N]`, `[N, N]`.
+
+    Its derivative is a matrix and its transpose, so that the gradient is one product, F (Ḡ + Ḡᵀ): JAX's own takes two,
+    and holds one more array of F's size at once.
+    """
+    return _over_positions(features, features)
+
+
+@_products.defjvp
+def _products_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (features,), (tangent,) = primals, tangents
+    half = _over_positions(tangent, features)
+    return _products(features), half + half.T
+
+
+def _over_positions(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jax.lax.dot_general(a, b, (((0,), (0,)), ((), ())))
+
+
 @traced
 class Gram(_Style):
     """See `gram`."""
@@ -77,7 +98,7 @@ class Gram(_Style):
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
         f = self.features(activations)
-        return jnp.sum(jnp.square(f.T @ f / f.shape[0] - self.target)) / (4 * f.shape[1] ** 2)
+        return jnp.sum(jnp.square(_products(f) / f.shape[0] - self.target)) / (4 * f.shape[1] ** 2)
 
     def channels(self) -> int:
         return int(np.shape(self.target)[-1])
@@ -119,13 +140,12 @@ class Moments(_Style):
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
         f = self.features(activations)
-        mean, covariance = _moments(f)
-        channels = f.shape[1]
+        mean, channels = f.mean(0), f.shape[1]
         difference = jnp.sum(jnp.square(mean - self.target_mean)) / channels
         if self.statistic == "mean":
             return difference
         if self.statistic == "covariance":
-            return jnp.sum(jnp.square(covariance - self.target)) / channels**2
+            return jnp.sum(jnp.square(_products(f - mean) / f.shape[0] - self.target)) / channels**2
         root = jnp.sqrt(f.var(0) + EPSILON) - jnp.sqrt(jnp.diagonal(self.target) + EPSILON)
         return difference + jnp.sum(jnp.square(root)) / channels
 
@@ -279,7 +299,7 @@ class MomentMMD(_Style):
         first = jnp.sum(jnp.square(x.mean(0) - self.target_mean))
         if self.kernel == "linear":
             return first
-        return jnp.sum(jnp.square(x.T @ x / x.shape[0] - self.target)) + 2 * self.offset * first
+        return jnp.sum(jnp.square(_products(x) / x.shape[0] - self.target)) + 2 * self.offset * first
 
     def channels(self) -> int:
         return int(np.shape(self.target_mean)[-1])

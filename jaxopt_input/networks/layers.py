@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -28,8 +29,17 @@ class Weights(nn.Module):
     @nn.compact
     def __call__(self, channels: int) -> tuple[jax.Array, jax.Array]:
         shape = (*(self.size,) * 2 * bool(self.size), channels, self.features)
-        kernel = self.param("kernel", nn.initializers.he_uniform(), shape)
-        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel = self._given("kernel", shape, nn.initializers.he_uniform())
+        return kernel, self._given("bias", (self.features,), nn.initializers.zeros)
+
+    def _given(self, name: str, shape: tuple[int, ...], initial: Any) -> jax.Array:
+        """The parameter: `Module.param` would trace its initializer each time, a third of a network's tracing."""
+        if not self.has_variable("params", name):
+            return self.param(name, initial, shape)
+        value: jax.Array = self.get_variable("params", name)
+        if value.shape != shape:
+            raise ValueError(f"{name} of {'/'.join(self.path)} has shape {value.shape}, not {shape}")
+        return value
 
 
 def conv(name: str, x: jax.Array, features: int, size: int, stride: int = 1, padding: int | None = None) -> jax.Array:

@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 
+from jaxopt_input.cache import user_folder
 from jaxopt_input.data import Dataset, atomic
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.model import Model, from_linen
 from jaxopt_input.networks.formats import content_hash, file_digest, flatten, read_safetensors, read_state, unflatten
-
-CACHE_VARIABLE = "JAXOPT_INPUT_CACHE"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +70,8 @@ def entry(name: str) -> Entry:
 
 
 def cache_folder() -> Path:
-    """Where imported weights are kept: $JAXOPT_INPUT_CACHE, or the user's cache folder of this system."""
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("jaxopt-input")) / "weights"
+    """Where imported weights are kept: in the user's cache."""
+    return user_folder() / "weights"
 
 
 def _bundled_folder() -> Path:

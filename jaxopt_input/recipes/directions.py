@@ -75,6 +75,7 @@ def compare_directions(
     embedding: str | None = None,
     key: jax.Array,
     batch: int | None = None,
+    memory: int | None = None,
     device: jax.Device | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
@@ -96,7 +97,7 @@ def compare_directions(
         pool: see `exemplars.rank`; Szegedy et al. have no positions, so both choices are ours.
         embedding: the layer that the similarity is measured in; the last before the logits if None.
         key: a JAX key, of the directions, the random sets and the bootstrap.
-        batch, device, on_progress: see `exemplars.rank`.
+        batch, memory, device, on_progress: see `exemplars.rank`.
 
     Returns:
         A `Comparison`.
@@ -135,7 +136,8 @@ def compare_directions(
     unit_vectors, drawn = basis(channels, chosen), random_directions(of_directions, directions, channels)
     vectors = np.concatenate([unit_vectors, drawn])
     names = (*losses.names(losses.channel(layer, chosen)), *losses.names(losses.direction(layer, drawn)))
-    options: dict[str, Any] = {"k": k, "pool": pool, "batch": batch, "device": device, "on_progress": on_progress}
+    options: dict[str, Any] = {"k": k, "pool": pool, "batch": batch, "memory": memory, "device": device}
+    options["on_progress"] = on_progress
     ranking = rank(model, dataset, {layer: vectors}, **options)[layer]
 
     loud = ranking.largest.value[:, -1] > ranking.smallest.value[:, 0]

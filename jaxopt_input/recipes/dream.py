@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from jaxopt_input import losses
 from jaxopt_input.data import read_image, to_uint8
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.losses import Loss
+from jaxopt_input.memory import estimate
 from jaxopt_input.model import Apply, Model, cast
 from jaxopt_input.optimize import Progress, _typed_key
 from jaxopt_input.recipes import normalise, tiles
@@ -155,6 +157,7 @@ def dream(
     guide: Any = None,
     key: jax.Array | None = None,
     dtype: Any = jnp.float32,
+    memory: int | None = None,
     device: jax.Device | None = None,
     snapshot_every: int = 0,
     on_progress: Progress | None = None,
@@ -170,6 +173,7 @@ def dream(
         guide: an image to resemble in the target's layers; see `objective`.
         key: a JAX key, the only source of randomness; `jax.random.key(0)` if None.
         dtype: of the network's parameters and activations, float32 or bfloat16.
+        memory: bytes that the work may take; tiles are made smaller than the settings' until one fits.
         device: to run on; JAX's default if None.
         snapshot_every: keep each octave's image before its first step and after every so many; 0 keeps none.
         on_progress: called as (steps done, steps in all, loss) after each step.
@@ -208,6 +212,9 @@ def dream(
         taps, name = tuple(dict.fromkeys(term.layer for term in terms)), "+".join(map(str, terms))
     shapes = octave_shapes(image.shape[0], image.shape[1], s)
     checked = [_program(model, taps, shape, s, str(jnp.dtype(dtype))) for shape in shapes]
+    if memory is not None and (tile := _tile_within(memory, model, taps, shapes, s)) != s.tile:
+        s = dataclasses.replace(s, tile=tile)
+        checked = [_program(model, taps, shape, s, str(jnp.dtype(dtype))) for shape in shapes]
     loss = target if isinstance(target, Loss) else objective(terms, model, s.objective, guide)
     for _, layers in checked:
         loss.check(layers)
@@ -267,6 +274,26 @@ def _program(
             f"octave {shape[0]}x{shape[1]}: {error}; take fewer octaves, a smaller octave scale or a larger image"
         ) from error
     return _Program(model.apply, taps, rows, columns, s.normalise, s.bands, s.clip, dtype), layers
+
+
+def _tile_within(
+    memory: int, model: Model, taps: tuple[str, ...], shapes: Sequence[tuple[int, int]], s: Settings
+) -> int:
+    """The largest tile, of those in the settings and halves of it, with which every octave fits a memory."""
+    channels, least = model.info.image_shape[2], 0
+    for tile in (s.tile >> halvings for halvings in range(5)):
+        if tile < min(tiles.GRID, s.tile):
+            break
+        extents = [tuple(tiles.cut(side, tile, s.overlap).extent for side in shape) for shape in shapes]
+        view, image = max(extents, key=math.prod), max(shapes, key=math.prod)
+        taken = estimate(model, taps, (*view, channels)) + 16 * 4 * channels * math.prod(image)
+        if taken <= memory:
+            return tile
+        least = min(least or taken, taken)
+    raise InputError(
+        f"a memory of {memory >> 20} MiB is too little: this dream takes {math.ceil(least / 2**20)} MiB at least; give "
+        "it that, or take a smaller image"
+    )
 
 
 def _reach(axis: tiles.Axis, jitter: int) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxopt_input.data import Dataset
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.losses.algebra import check_index, check_layer
+from jaxopt_input.memory import image_bytes, images_within
 from jaxopt_input.model import Apply, Model
 
 POOLS = ("max", "mean")
@@ -53,6 +54,7 @@ def rank(
     k: int = 9,
     pool: str = "max",
     batch: int | None = None,
+    memory: int | None = None,
     device: jax.Device | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Ranking]:
@@ -69,7 +71,8 @@ def rank(
         k: images kept at each end, at most as many as the set has.
         pool: "max" is the largest product over positions (what Yosinski's patches are chosen by), "mean" the product
             of the mean over positions. Layers without positions have nothing to pool.
-        batch: images a step; by memory, at most 64, if None.
+        batch: images a step; at most 64 if None.
+        memory: bytes that the work may take; with `batch` None, no more images than fit run at once.
         device: what to run on; JAX's default if None.
         on_progress: called as (images done, images in all).
 
@@ -108,6 +111,9 @@ def rank(
     if batch is None:
         widest = max(_positions(shapes[layer]) * len(vectors[layer]) for layer in vectors)
         batch = int(np.clip(_BUDGET // (4 * widest), 1, 64))
+        if memory is not None:
+            each = image_bytes(model, tuple(probes), dataset.image_shape, dataset.image_shape, 0)
+            batch = min(batch, images_within(memory, each, model))
     batch = min(batch, len(dataset))
 
     device = device or jax.local_devices()[0]

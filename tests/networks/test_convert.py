@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 import jaxopt_input as joi
 from jaxopt_input import InputError, networks
+from jaxopt_input.cache import CACHE_VARIABLE
 from jaxopt_input.networks import convert, formats
 from jaxopt_input.networks.fetch import fetch_weights
 
@@ -22,7 +23,7 @@ without_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is not None
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(networks.registry.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -327,7 +328,7 @@ def test_normalised_variant_is_computed_kept_and_loaded(cache, tmp_path, monkeyp
     dataset = joi.data.folder(tmp_path, image_shape=(32, 32, 3))
     path = networks.normalise("vgg16", dataset)
     monkeypatch.undo()
-    monkeypatch.setenv(networks.registry.CACHE_VARIABLE, str(cache))
+    monkeypatch.setenv(CACHE_VARIABLE, str(cache))
     model = joi.load("vgg16-normalised")
     assert path == networks.entry("vgg16-normalised").path()
     images = next(dataset.batches(3)).images

@@ -19,6 +19,7 @@ from safetensors.numpy import save
 
 import jaxopt_input as joi
 from jaxopt_input import cli, networks
+from jaxopt_input.cache import CACHE_VARIABLE
 from jaxopt_input.networks import convert, fetch
 
 NAME = "squeezenet1_1"
@@ -81,7 +82,7 @@ def server(content):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(networks.registry.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     return tmp_path / "cache" / "weights"
 

@@ -11,13 +11,14 @@ from safetensors.numpy import load_file, save_file
 
 import jaxopt_input as joi
 from jaxopt_input import networks
+from jaxopt_input.cache import CACHE_VARIABLE
 
 needs_data = pytest.mark.skipif("JAXOPT_INPUT_DATA" not in os.environ, reason="needs the folder of real data")
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(networks.registry.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
