@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from jaxopt_input.commands.attack import attack
+from jaxopt_input.commands.bench import bench
 from jaxopt_input.commands.directions import directions
 from jaxopt_input.commands.dream import dream
 from jaxopt_input.commands.fool import fool
@@ -35,7 +36,7 @@ def main() -> None:
     """Optimise the input of a trained network: pictures of what it has learned."""
 
 
-for command in (visualize, directions, dream, invert, stylize, texture, attack, fool, transfer, models):
+for command in (visualize, directions, dream, invert, stylize, texture, attack, fool, transfer, bench, models):
     main.add_command(command)
 
 
