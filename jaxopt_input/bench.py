@@ -113,7 +113,8 @@ class Measurement:
         cold, cached: first runs without and with a filled persistent compilation cache.
         work: of one image's gradient, see `flops.gradient_work`.
         program_bytes: what the compiled gradient takes, parameters and images included.
-        peak_bytes: the most that the device has held so far in this process; None where it does not say (a CPU).
+        peak_bytes: the most that the device had held when the case first ran, in this process, which runs smaller
+            batches first; None where a device does not say (a CPU).
     """
 
     case: Case
@@ -295,12 +296,15 @@ def measure(
 
     with jax.default_device(device):
         loops = [_loop(case, device) for case in cases]
+        peaks: list[int | None] = [None for _ in cases]
         with _empty_cache():
             firsts: list[list[First]] = [[], []]
             for found in firsts:  # cold, then cached
-                for loop in loops:
+                for n, loop in enumerate(loops):
                     jax.clear_caches()
                     found.append(_first(loop))
+                    if peaks[n] is None:
+                        peaks[n] = (device.memory_stats() or {}).get("peak_bytes_in_use")
                     tell()
             gradients = [_gradient(case) for case in cases]
             for loop in loops:
@@ -310,20 +314,18 @@ def measure(
         runs = [(_often(gradient), _often(loop)) for (gradient, _), loop in zip(gradients, loops, strict=True)]
         seconds: list[tuple[list[float], list[float]]] = [([], []) for _ in cases]
         limits: dict[str, tuple[list[float], list[float]]] = {dtype: ([], []) for dtype in dtypes}
-        peaks: list[int | None] = [None for _ in cases]
         for _ in range(repeats):
-            for n, (gradient, loop) in enumerate(runs):
-                seconds[n][0].append(gradient())
-                seconds[n][1].append(loop())
-                peaks[n] = (device.memory_stats() or {}).get("peak_bytes_in_use")
+            for (bare, whole), kept in zip(runs, seconds, strict=True):
+                kept[0].append(bare())
+                kept[1].append(whole())
                 tell()
             for dtype, (product, copy) in ceilings.items():
                 limits[dtype][0].append(product())
                 limits[dtype][1].append(copy())
                 tell()
     measurements = tuple(
-        Measurement(case, Spread(tuple(bare)), Spread(tuple(whole)), cold, cached, _work(case), program, peak)
-        for case, (bare, whole), cold, cached, (_, program), peak in zip(
+        Measurement(case, Spread(tuple(alone)), Spread(tuple(inside)), cold, cached, _work(case), program, peak)
+        for case, (alone, inside), cold, cached, (_, program), peak in zip(
             cases, seconds, *firsts, gradients, peaks, strict=True
         )
     )

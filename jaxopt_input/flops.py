@@ -93,12 +93,12 @@ def _equation(equation: Any, held: list[bool], asked: list[bool]) -> tuple[Work,
         return Work(2 * count, moved).times(1 + sum(held)), everything
     inner = [_open(value) for parameter in equation.params.values() for value in _several(parameter)]
     bodies = [body for body in inner if body is not None]
-    if name == "scan":
-        consts, carry = equation.params["num_consts"], equation.params["num_carry"]
-        state = [any(held)] * carry  # what one step makes dependent, the next one reads
-        (body,) = bodies
-        work, _ = _walk(body, held[:consts] + state + held[consts + carry :], [True] * len(body.outvars))
-        return work.times(equation.params["length"]), everything
+    if name in ("scan", "while"):
+        skipped, consts, carried = _loop(equation.params, len(held))
+        state = [any(held)] * carried  # what one step makes dependent, the next one reads
+        known = held[skipped : skipped + consts] + state + held[skipped + consts + carried :]
+        work, _ = _walk(bodies[-1], known, [True] * len(bodies[-1].outvars))
+        return work.times(equation.params.get("length", 1)), everything
     if name == "cond":
         works = [_walk(body, held[1:], asked)[0] for body in bodies]
         return max(works, key=lambda work: work.flops), everything
@@ -106,6 +106,14 @@ def _equation(equation: Any, held: list[bool], asked: list[bool]) -> tuple[Work,
         return _walk(bodies[0], held, asked)  # a call: jit, checkpoint, custom_vjp
     works = [_walk(body, [any(held)] * len(body.invars), [True] * len(body.outvars))[0] for body in bodies]
     return sum(works, Work(0, 0)), everything
+
+
+def _loop(parameters: dict[str, Any], operands: int) -> tuple[int, int, int]:
+    """How many operands of a loop its body does not see, how many it only reads, and how many it carries on."""
+    if "length" in parameters:
+        return 0, parameters["num_consts"], parameters["num_carry"]
+    skipped, consts = parameters["cond_nconsts"], parameters["body_nconsts"]
+    return skipped, consts, operands - skipped - consts
 
 
 def _several(parameter: Any) -> Sequence[Any]:

@@ -59,7 +59,7 @@ def against(speed, monkeypatch, worker, peer, seconds=(2.0, 4.0, 8.0), check=(1.
     ours = {"seconds": [1.0, 2.0, 3.0], "check": [1.0, 2.0]}
     request = {"seconds": list(seconds), "check": list(check)}
     with speed.Worker([sys.executable, str(worker)], ours) as side:
-        return speed.against(row, side, peer, [sys.executable], request, 3)
+        return speed.against(row, side, peer, [sys.executable], request)
 
 
 def test_ratios_are_taken_pair_by_pair(speed, monkeypatch, worker):
@@ -89,7 +89,7 @@ def test_a_peer_that_cannot_run_is_told_by_name_and_reason(speed, monkeypatch, w
 
 def test_an_environment_that_is_not_there(speed):
     row = dataclasses.replace(speed.ROWS["gradient"], batch=1)
-    found = speed.against(row, None, "torchattacks", ["no/such/python"], {}, 1)
+    found = speed.against(row, None, "torchattacks", ["no/such/python"], {})
     assert found == {"missing": "no file no/such/python"}
 
 

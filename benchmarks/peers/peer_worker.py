@@ -36,7 +36,8 @@ def images_of(request: dict[str, Any]) -> np.ndarray:
 def torch_device() -> Any:
     import torch
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(os.cpu_count() or 1)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -1,10 +1,10 @@
 """Speed against every peer, side by side: the same weights, images, steps and transforms.
 
     python benchmarks/peers/speed.py --peer .venv-peers/bin/python
-    python benchmarks/peers/speed.py --peer .venv-peers/bin/python --rows pgd --steps 40 --rounds 2
+    python benchmarks/peers/speed.py --peer .venv-peers/bin/python --rows pgd --batch 32
 
 Each side of a row is a process of its own that is prepared first; then they take turns, one run of ours and one of the
-peer's, `--rounds` times. A ratio is that of one such pair, and the median of them is told: the time of ours by the
+peer's, some rounds. A ratio is that of one such pair, and the median of them is told: the time of ours by the
 peer's, below 1 where ours is faster. Where both sides can be compared number by number, they are, before any is timed.
 A peer that is not installed is told as missing, by name and reason. `start` has no peer: it is the time of a whole
 second process, with a filled compilation cache, to its first step. Needs the weights of `squeezenet`; writes
@@ -39,7 +39,7 @@ STYLES = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One comparison: what both sides do, with whom, on how many images at once, for how many steps."""
+    """One comparison: what both sides do, with whom, on how many images at once, for how many steps and rounds."""
 
     work: str
     peers: tuple[str, ...]
@@ -48,16 +48,17 @@ class Row:
     model: str = "squeezenet"
     size: int = 227
     more: dict[str, Any] = dataclasses.field(default_factory=dict)
+    rounds: int = 3
 
 
 ATTACK = {"epsilon": 8 / 255, "step": 2 / 255}
 ROWS = {
     "gradient": Row("gradient", TORCH, 8, 8),
     "vgg16-1": Row("gradient", TORCH, 1, 8, "vgg16", 224),
-    "vgg16-4": Row("gradient", TORCH, 4, 3, "vgg16", 224),
+    "vgg16-4": Row("gradient", TORCH, 4, 2, "vgg16", 224),
     "lucent-fire4": Row("visualization", ("lucent",), 1, 48, size=224, more={"layer": "fire4", "channel": 3}),
     "lucent-fire8": Row("visualization", ("lucent",), 1, 48, size=224, more={"layer": "fire8", "channel": 3}),
-    "pgd": Row("pgd", ("torchattacks", "foolbox-torch", "foolbox-jax"), 32, 10, more=ATTACK),
+    "pgd": Row("pgd", ("torchattacks", "foolbox-torch", "foolbox-jax"), 8, 40, more=ATTACK, rounds=2),
     "apgd": Row("apgd", ("torchattacks",), 8, 20, more=ATTACK),
     "style": Row(
         "style", ("torch-style",), 1, 12, "vgg19", 256, {"styles": STYLES, "content": "relu4_2", "weight": 1e-3}
@@ -92,7 +93,7 @@ def agree(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return max(abs(a - b) / max(abs(b), 1e-12) for a, b in zip(ours, theirs, strict=True))
 
 
-def against(row: Row, ours: Worker, peer: str, command: Sequence[str], request: dict[str, Any], rounds: int) -> Any:
+def against(row: Row, ours: Worker, peer: str, command: Sequence[str], request: dict[str, Any]) -> Any:
     """The entry of one peer: seconds in turns, ratios pair by pair; or what is missing or failed."""
     mine = peer == "bare"
     asked = {**request, "peer": peer, **({"work": "bare"} if mine else {})}
@@ -105,7 +106,7 @@ def against(row: Row, ours: Worker, peer: str, command: Sequence[str], request: 
                 if not found["difference"] < AGREE:
                     return {"failed": f"the two sides differ by {found['difference']}: {ours.told}, {other.told}"}
             pairs = []
-            for _ in range(rounds):
+            for _ in range(row.rounds):
                 pair = []
                 for side in (ours, other):
                     time.sleep(PAUSE)
@@ -149,20 +150,26 @@ def start(request: dict[str, Any], rounds: int) -> dict[str, Any]:
     return {"cold_seconds": float(f"{seconds[0]:.4g}"), "cached_seconds": summary(seconds[1:])}
 
 
-def measure(name: str, row: Row, peer_python: str, rounds: int, folder: Path) -> dict[str, Any]:
+def measure(name: str, row: Row, peer_python: str, folder: Path) -> dict[str, Any]:
     """The entry of one row."""
     request = request_of(row, folder)
     result: dict[str, Any] = {
         "row": name,
-        "arguments": {"batch": row.batch, "steps": row.steps, "rounds": rounds, "model": row.model, "size": row.size},
+        "arguments": {
+            "batch": row.batch,
+            "steps": row.steps,
+            "rounds": row.rounds,
+            "model": row.model,
+            "size": row.size,
+        },
     }
     if row.work == "start":
-        return {**result, **start(request, rounds)}
+        return {**result, **start(request, row.rounds)}
     with Worker([sys.executable, str(HERE / "ours_worker.py")], request) as ours:
         result["ours"] = {"version": ours.told["version"], "device": ours.told["device"]}
         result["peers"] = {}
         for peer in row.peers:
-            result["peers"][peer] = against(row, ours, peer, [peer_python], request, rounds)
+            result["peers"][peer] = against(row, ours, peer, [peer_python], request)
             print(line(name, peer, result["peers"][peer]), flush=True)
     return result
 
@@ -190,7 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", required=True, help="the Python of the peers' environment")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="ROW", help=", ".join(ROWS))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, help="instead of the row's own")
     parser.add_argument("--steps", type=int, help="of each run, instead of the row's own")
     parser.add_argument("--batch", type=int, help="images at once, instead of the row's own")
     parser.add_argument("--out", type=Path, default=RESULTS / "peers-speed.json")
@@ -198,12 +205,12 @@ def main() -> None:
     for name in ("rounds", "steps", "batch"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1, not {getattr(args, name)}")
-    changes = {name: getattr(args, name) for name in ("steps", "batch") if getattr(args, name) is not None}
+    changes = {name: getattr(args, name) for name in ("rounds", "steps", "batch") if getattr(args, name) is not None}
     with tempfile.TemporaryDirectory() as folder:
         write_weights(Path(folder))
         for name in args.rows:
             row = dataclasses.replace(ROWS[name], **changes)
-            result = measure(name, row, args.peer, args.rounds, Path(folder))
+            result = measure(name, row, args.peer, Path(folder))
             keep(args.out, {**result, **ground()}, same=("row",))
 
 
