@@ -63,8 +63,8 @@ ROWS = {
     "style": Row(
         "style", ("torch-style",), 1, 12, "vgg19", 256, {"styles": STYLES, "content": "relu4_2", "weight": 1e-3}
     ),
-    "loop-pixels": Row("loop", ("bare",), 8, 16, more={"setting": "pixels"}),
-    "loop-lucid": Row("loop", ("bare",), 8, 16, more={"setting": "lucid"}),
+    "loop-pixels": Row("loop", ("bare",), 8, 32, more={"setting": "pixels"}),
+    "loop-lucid": Row("loop", ("bare",), 8, 32, more={"setting": "lucid"}),
     "start": Row("start", (), 1, 1),
 }
 """By name; `class` is what gradients are of."""
