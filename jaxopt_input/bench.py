@@ -544,8 +544,8 @@ def table(report: Report) -> str:
     """The measurements as lines of text, medians and quartiles; `*` marks the batch from which throughput is saturated.
 
     Example:
-        >>> print(table(Report((), {})).splitlines()[0][:28])
-        model        task  dtype
+        >>> table(Report((), {})).split()[:4]
+        ['model', 'task', 'dtype', 'batch']
     """
     head = (
         f"{'model':<12} {'task':<5} {'dtype':<8} {'batch':>6}  {'gradients/s':>26}  {'image-steps/s':>26}"
