@@ -1,67 +1,68 @@
-"""Milliseconds an image and step inside the loop of `minimize`, compile time left out.
+"""Milliseconds an image and step inside the whole loop, compile time left out, with what `jaxopt_input.bench` measures.
 
     python benchmarks/throughput.py squeezenet --starts 8
     python benchmarks/throughput.py tin100 --starts 8 --parameterization fourier --transform lucid
+    python benchmarks/throughput.py squeezenet --task pgd --starts 1 4 16 --dtype float32 bfloat16
 
-Runs the compiled loop `--repeats` times and reports the median and the spread; appends to
-`benchmarks/results/throughput.json`.
+Every number of starts and every dtype is a case; the cases run in turns, `--repeats` times, beside a large matrix
+product and a large copy. Prints the table and appends one entry a case to `benchmarks/results/throughput.json`.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from pathlib import Path
 
-import jax
 from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
+from jaxopt_input.bench import TASKS, as_rows, ceilings, measure, plan, table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--target", default="class:1")
-    parser.add_argument("--starts", type=int, default=8)
+    parser.add_argument("--task", default="class", choices=TASKS)
+    parser.add_argument("--target", default="class:1", help="of the tasks class and unit")
+    parser.add_argument("--starts", type=int, nargs="+", default=[8])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--parameterization", default="pixels")
-    parser.add_argument("--transform", default="none")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--parameterization", help="pixels for a class or unit, the task's own for another")
+    parser.add_argument("--transform", help="none for a class or unit, the task's own for another")
+    parser.add_argument("--dtype", nargs="+", default=["float32"])
     parser.add_argument("--out", type=Path, default=RESULTS / "throughput.json")
     args = parser.parse_args()
-    model = joi.load(args.model)
-
-    def run(seed: int) -> float:
-        began = time.perf_counter()
-        solution = joi.visualize(
-            model,
-            args.target,
-            starts=args.starts,
-            steps=args.steps,
-            image=joi.images.by_name(args.parameterization),
-            transform=joi.transforms.by_name(args.transform),
-            dtype=args.dtype,
-            key=jax.random.key(seed),
-        )
-        jax.block_until_ready(solution.image)
-        return time.perf_counter() - began
-
-    first = run(0)
-    times = [1000 * run(seed) / (args.starts * args.steps) for seed in range(1, args.repeats + 1)]
-    result = {
-        "arguments": {k: v for k, v in vars(args).items() if k != "out"},
-        "ms_per_image_and_step": {
-            "median": round(statistics.median(times), 2),
-            "least": round(min(times), 2),
-            "most": round(max(times), 2),
-        },
-        "first_call_seconds": round(first, 1),
-        **ground(),
-    }
-    keep(args.out, result)
+    plain = args.task in ("class", "unit")
+    cases = plan(
+        [joi.load(args.model)],
+        tasks=[args.task],
+        batches=args.starts,
+        dtypes=args.dtype,
+        steps=args.steps,
+        target=args.target if plain else None,
+        parameterization=args.parameterization or ("pixels" if plain else None),
+        transform=args.transform or ("none" if plain else None),
+    )
+    report = measure(cases, repeats=args.repeats)
+    for m, row in zip(report.measurements, as_rows(report), strict=True):
+        case = m.case
+        scale = 1000 / (case.batch * case.steps)
+        arguments = {"model": args.model, "target": args.target if plain else args.task, "starts": case.batch}
+        arguments |= {"steps": case.steps, "repeats": args.repeats, "parameterization": case.parameterization}
+        result = {
+            "arguments": {**arguments, "transform": case.transform, "dtype": case.dtype},
+            "ms_per_image_and_step": {
+                "median": round(scale * m.loop.median, 2),
+                "least": round(scale * min(m.loop.values), 2),
+                "most": round(scale * max(m.loop.values), 2),
+            },
+            "first_call_seconds": round(m.cold.picture, 1),
+            "measured": row,
+            "ceilings": ceilings(report)[case.dtype],
+            **ground(),
+        }
+        keep(args.out, result)
+    print(table(report))
 
 
 if __name__ == "__main__":

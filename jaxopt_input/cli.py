@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from jaxopt_input.commands.attack import attack
+from jaxopt_input.commands.bench import bench
 from jaxopt_input.commands.directions import directions
 from jaxopt_input.commands.dream import dream
 from jaxopt_input.commands.fool import fool
@@ -45,7 +46,7 @@ def main(cache: bool, verbose: bool) -> None:
     """
 
 
-for command in (visualize, directions, dream, invert, stylize, texture, attack, fool, transfer, models):
+for command in (visualize, directions, dream, invert, stylize, texture, attack, fool, transfer, bench, models):
     main.add_command(command)
 
 

@@ -1,8 +1,8 @@
-"""Loss curves, through matplotlib."""
+"""Loss curves and throughputs, through matplotlib."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,5 +32,30 @@ def loss_curves(path: Path, losses: np.ndarray, names: Sequence[str], logarithmi
     axes.set(xlabel="step", ylabel="loss", yscale="log" if logarithmic else "linear")
     if len(distinct) <= 10:
         axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def throughput(path: Path, curves: Mapping[str, Sequence[tuple[int, float, float, float]]]) -> None:
+    """Plot images times steps a second against the batch, with quartiles, both axes logarithmic.
+
+    Args:
+        path: the PNG to write.
+        curves: by name, (batch, median, lower quartile, upper quartile) in order of the batch.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, points in curves.items():
+        batch, median, low, high = np.array(points).T
+        axes.errorbar(batch, median, (median - low, high - median), marker="o", ms=4, lw=1, capsize=3, label=name)
+    batches = sorted({int(point[0]) for points in curves.values() for point in points})
+    axes.set(xlabel="images at once", ylabel="images x steps a second", xscale="log", yscale="log")
+    axes.set_xticks(batches, [str(batch) for batch in batches], minor=False)
+    axes.minorticks_off()
+    axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Software": None})
