@@ -120,7 +120,7 @@ def map_elites(
     *,
     encoding: str = "direct",
     generations: int = 200,
-    population: int = 400,
+    population: int = 1200,
     mutation_rate: float | None = None,
     halve_every: int = 1000,
     on_progress: Progress | None = None,

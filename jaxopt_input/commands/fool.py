@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from jaxopt_input.commands.attack import class_of
-from jaxopt_input.commands.common import devices_of, given_arguments, progress_bar, refuse
+from jaxopt_input.commands.common import devices_of, given_arguments, precision_option, progress_bar, refuse
 
 OF_EVOLUTION = {"encoding", "generations", "population"}
 OF_GRADIENT = {"init", "steps", "chunk"}
@@ -30,9 +30,10 @@ OF_GRADIENT = {"init", "steps", "chunk"}
     "What evolves: pixels, or a network from a pixel's place to its colour, which paints patterns."
 ))  # fmt: skip
 @click.option("--generations", type=click.IntRange(min=1), default=200, help="Of evolution.")
-@click.option("--population", type=click.IntRange(min=1), default=400, help="Children a generation.")
+@click.option("--population", type=click.IntRange(min=1), default=1200, help="Children a generation.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers.")
 @click.option("--chunk", type=click.IntRange(min=1), help="Images that a device runs at once.  [default: at most 32]")
+@precision_option
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help=(
     "What to run on; evolution takes the first."
 ))  # fmt: skip
@@ -50,6 +51,7 @@ def fool(
     population: int,
     seed: int,
     chunk: int | None,
+    precision: str | None,
     device: str,
     overwrite: bool,
 ) -> None:
@@ -59,6 +61,7 @@ def fool(
     from jaxopt_input import attacks, networks
     from jaxopt_input.attacks.examine import logits_of
     from jaxopt_input.attacks.fooling import check_judge
+    from jaxopt_input.model import in_dtype
     from jaxopt_input.report.fool import CONFIDENT, write_fooling
     from jaxopt_input.report.run import check_folder, compile_seconds
 
@@ -70,6 +73,8 @@ def fool(
     unit = "generation" if evolves else "step"
     with compile_seconds() as compiling, jax.default_device(devices[0]), progress_bar(unit) as on_progress:
         model = networks.load(model_name)
+        if precision == "bfloat16":
+            model = in_dtype(model, precision)
         chosen = None if classes == "all" else [class_of(name, model) for name in classes.split(",")]
         judge = None if judge_name is None else networks.load(judge_name)
         if judge is not None:

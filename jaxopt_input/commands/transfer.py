@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jaxopt_input.commands.attack import class_of, parse_epsilons, read
-from jaxopt_input.commands.common import devices_of, given_arguments, progress_bar
+from jaxopt_input.commands.common import devices_of, given_arguments, precision_option, progress_bar
 from jaxopt_input.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many images, evenly spread.  [default: all]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers.")
 @click.option("--chunk", type=click.IntRange(min=1), help="Images that a device runs at once.  [default: at most 32]")
+@precision_option
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help="What to run on.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
 def transfer(
@@ -56,6 +57,7 @@ def transfer(
     limit: int | None,
     seed: int,
     chunk: int | None,
+    precision: str | None,
     device: str,
     overwrite: bool,
 ) -> None:
@@ -68,6 +70,7 @@ def transfer(
 
     from jaxopt_input import attacks, data, networks
     from jaxopt_input.attacks.methods import arguments
+    from jaxopt_input.model import in_dtype
     from jaxopt_input.report.run import check_folder, compile_seconds
     from jaxopt_input.report.transfer import table, write_transfer
 
@@ -85,6 +88,8 @@ def transfer(
     begin, run = time.perf_counter(), itertools.count()
     with compile_seconds() as compiling, progress_bar("image") as on_progress:
         models = {name: networks.load(name) for name in wanted}
+        if precision == "bfloat16":
+            models = {name: in_dtype(model, precision) for name, model in models.items()}
         first = models[wanted[0]]
         images, labels, _ = read(data.load(images_name, first), limit)
         if label is not None:
