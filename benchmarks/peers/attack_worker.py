@@ -120,8 +120,10 @@ def apgd(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, request
 
     epsilon, count, loss = request["epsilon"], request["steps"], request["loss"]
     found = {}
-    for peer in ("torchattacks", "authors"):
+    for peer in ("torchattacks", "authors", "authors, channels last"):
         watched = Watched(network)
+        if peer == "authors, channels last":
+            images = images.contiguous(memory_format=torch.channels_last)
         if peer == "torchattacks":
             attack = torchattacks.APGD(watched, norm="Linf", eps=epsilon, steps=count, n_restarts=1, seed=0, loss=loss)
             attack(images, labels)

@@ -5,15 +5,17 @@
     python benchmarks/peers/attacks.py autoattack cifar10-robust cifar10/test --images 200 --peer …/python
 
 `steps`: every step of FGSM and PGD from the iterates of torchattacks and of Foolbox, and the mean loss after ten steps
-that run free. `apgd`: APGD from the peers' start, its losses and step sizes for twenty steps. `autoattack`: the images
-that the standard AutoAttack leaves robust. `steps` and `apgd` take images that are classified rightly, `autoattack` any,
-spread evenly over the folder, which has class folders. The peers run in an environment of their own
-(`attack-requirements.txt`). Writes `benchmarks/results/peers-attacks.json`.
+that run free. `apgd`: APGD from the peers' start, its losses and step sizes for twenty steps; beside it the authors'
+code against itself with its images in another memory layout, for signs of gradients next to zero are rounding and part
+the paths. `autoattack`: the images that the standard AutoAttack leaves robust. `steps` and `apgd` take images that are
+classified rightly, `autoattack` any, spread evenly over the folder, which has class folders. The peers run in an
+environment of their own (`attack-requirements.txt`). Writes `benchmarks/results/peers-attacks.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -78,9 +80,9 @@ def steps(
     )
     found: dict[str, Any] = {}
     for name, iterates in theirs.items():
-        library, attack = name.split("/")
+        attack = name.split("/")[1]
         shares = []
-        for before, after in zip(iterates[:-1], iterates[1:], strict=True):
+        for before, after in itertools.pairwise(iterates):
             if attack == "fgsm":
                 ours = joi.attacks.fgsm(key, model, images, labels, epsilon=epsilon, stop=False, chunk=n)
             else:
@@ -101,33 +103,48 @@ def steps(
     return {"epsilon": epsilon, "steps": count, "step": step, "peers": found}
 
 
+def losses(model: joi.Model, iterates: np.ndarray, labels: np.ndarray, name: str) -> np.ndarray:
+    """`[N, K]`: the loss of K iterates of N images, by our network."""
+    build = {"cross_entropy": joi.losses.cross_entropy, "dlr": joi.losses.dlr}[name]
+    one = jax.jit(jax.vmap(lambda z, y: build(y)({"logits": z}, z)))
+    return np.stack([one(model.activations(x, ["logits"])["logits"], labels) for x in iterates], 1)
+
+
+def compared(loss: np.ndarray, sizes: np.ndarray, reference: np.ndarray, their_sizes: np.ndarray) -> dict[str, float]:
+    """How far two runs are apart, the losses relative to the largest of each image's path (the DLR passes zero)."""
+    apart = np.abs(loss - reference).max(1) / np.abs(reference).max(1)
+    same = np.isclose(sizes, their_sizes, rtol=1e-5).all(1)
+    return {
+        "loss_apart_median": float(np.median(apart)),
+        "loss_apart_most": float(apart.max()),
+        "images_within_1e-3": float((apart <= 1e-3).mean()),
+        "mean_loss_apart_most": float((np.abs((loss - reference).mean(0)) / np.abs(reference.mean(0)).max()).max()),
+        "images_with_equal_step_sizes": float(same.mean()),
+    }
+
+
 def apgd(
     model: joi.Model, peer: Peer, images: np.ndarray, labels: np.ndarray, epsilon: float, key: jax.Array
 ) -> dict[str, Any]:
     """Losses and step sizes from the same start, for each library and loss."""
     found: dict[str, Any] = {}
-    for loss in ("ce", "dlr"):
-        theirs = peer("apgd", images, labels, epsilon=epsilon, steps=APGD_STEPS, loss=loss)
-        build = {"ce": joi.losses.cross_entropy, "dlr": joi.losses.dlr}[loss]
-        for library in ("torchattacks", "authors"):
-            iterates, sizes = theirs[f"{library}/images"], theirs[f"{library}/sizes"]
-            logits = [np.asarray(model.activations(x, ["logits"])["logits"]) for x in iterates]
-            reference = np.stack([jax.vmap(lambda z, y: build(y)({"logits": z}, z))(z, labels) for z in logits], 1)
-            ours = joi.attacks.apgd(
-                key, model, images, labels, epsilon=epsilon, steps=APGD_STEPS,
-                loss={"ce": "cross_entropy", "dlr": "dlr"}[loss], start=iterates[0], stop=False, chunk=len(images),
-            )  # fmt: skip
-            apart = np.abs(ours.history["loss"] - reference) / np.abs(reference)
-            # Entry k of theirs is the size with which step k + 1 was made; ours is the size after evaluation k.
-            same = np.isclose(ours.history["step_size"][:, :-1], sizes.T, rtol=1e-5)
-            found[f"{library}/{loss}"] = {
-                "loss_apart_median": float(np.median(apart)),
-                "loss_apart_most": float(apart.max()),
-                "images_within_1e-3": float((apart.max(1) <= 1e-3).mean()),
-                "mean_loss_apart_most": float(np.abs(ours.history["loss"].mean(0) / reference.mean(0) - 1).max()),
-                "step_sizes_equal": float(same.mean()),
-                "images_with_all_step_sizes_equal": float(same.all(1).mean()),
-            }
+    for short, loss in (("ce", "cross_entropy"), ("dlr", "dlr")):
+        theirs = peer("apgd", images, labels, epsilon=epsilon, steps=APGD_STEPS, loss=short)
+        reference = {}
+        for library in ("torchattacks", "authors", "authors, channels last"):
+            iterates, sizes = theirs[f"{library}/images"], theirs[f"{library}/sizes"].T
+            reference[library] = losses(model, iterates, labels, loss), sizes
+            if library in ("torchattacks", "authors"):
+                ours = joi.attacks.apgd(
+                    key, model, images, labels, epsilon=epsilon, steps=APGD_STEPS, loss=loss, start=iterates[0],
+                    stop=False, chunk=len(images),
+                )  # fmt: skip
+                # Entry k of theirs is the size with which step k + 1 was made; ours is the size after evaluation k.
+                mine = ours.history["loss"], ours.history["step_size"][:, :-1]
+                found[f"{library}/{loss}"] = compared(*mine, *reference[library])
+        found[f"authors against themselves/{loss}"] = compared(
+            *reference["authors, channels last"], *reference["authors"]
+        )
     return {"epsilon": epsilon, "steps": APGD_STEPS, "peers": found}
 
 
@@ -136,7 +153,7 @@ def autoattack(
 ) -> dict[str, Any]:
     """Which images each side leaves robust."""
     began = time.process_time()
-    ours = joi.attacks.autoattack(key, model, images, labels, epsilon=epsilon, criterion=None)
+    ours = joi.attacks.autoattack(key, model, images, labels, epsilon=epsilon)
     seconds = time.process_time() - began
     robust = ~ours.success
     stage = {name: int((ours.history["stage"] == k).sum()) for k, name in enumerate(STAGES)}

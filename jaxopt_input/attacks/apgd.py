@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.attacks import geometry
+from jaxopt_input.attacks.apgd_l1 import SparseAPGD
 from jaxopt_input.attacks.ascent import START
 from jaxopt_input.attacks.checks import count, one_of
 from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.objectives import Builder, Objective, objective
-from jaxopt_input.attacks.problem import Found, Numbers, Problem
+from jaxopt_input.attacks.problem import Found, Method, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
 
@@ -172,15 +173,17 @@ def apgd(
     """Auto-PGD: ascent with momentum, whose step of 2 ε halves where the loss no longer rises, from the best iterate.
 
     The step halves at a checkpoint where fewer than three quarters of the steps since the last one raised the loss, or
-    where neither the last check halved it nor the best loss has risen.
+    where neither the last check halved it nor the best loss has risen. In L1 a step of ε moves the numbers of largest
+    gradient alone, 1.5 times fewer than the best change has; where that grew sparser since the last check the next step
+    is long again, from the best iterate, and else 1.5 times shorter.
 
     Args:
         key, model, images, labels: as `run`.
         epsilon: the budget: a number, several, or `[E, N]`.
-        norm: "linf" or "l2".
+        norm: "linf", "l2" or "l1".
         steps: how many; N + 1 gradients.
         loss: "cross_entropy" (APGD-CE), "dlr" (APGD-DLR; with a target the targeted DLR), "margin", or a loss builder.
-        start: `[N, H, W, C]`, images to begin from; None begins at random at the border of the ball.
+        start: `[N, H, W, C]`, images to begin from; None begins at random, at the border of the ball.
         stop: whether an image is done once it succeeds.
         options: see `Options`.
 
@@ -192,7 +195,7 @@ def apgd(
 
     Source:
         Croce & Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks
-        (2020), algorithm 1.
+        (2020), algorithm 1; Mind the Box: l1-APGD for Sparse Adversarial Attacks on Image Classifiers (2021), for L1.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxopt_input as joi
@@ -203,7 +206,11 @@ def apgd(
         [True]
     """
     aim = objective(loss, options.get("target") is not None)
-    method = APGD(aim, one_of("norm", norm, ("linf", "l2")), count("steps", steps), bool(stop))
+    steps = count("steps", steps)
+    if one_of("norm", norm, ("linf", "l2", "l1")) == "l1":
+        method: Method = SparseAPGD(aim, steps, bool(stop))
+    else:
+        method = APGD(aim, norm, steps, bool(stop))
     return run(
         method, key, model, images, labels, norm=norm, epsilon=epsilon, objective=aim, start=start, stop=stop, **options
     )

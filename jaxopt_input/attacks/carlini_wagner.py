@@ -60,7 +60,7 @@ class CarliniWagner:
                 x = (jnp.tanh(w) + 1) / 2
                 lost, gradient, logits = problem.gradient(x, objective, i)
                 success = problem.success(logits) & (lost <= 0) & going
-                best = best.after(x, success, geometry.norm(x - clean, "l2"))
+                best = best.after(x, success, problem.distance(x, "l2"))
                 total = jnp.square(geometry.norm(x - clean, "l2")) + c * lost
                 gradients = gradients + going
                 stuck = (i % patience == 0) & (total > ENOUGH * least)

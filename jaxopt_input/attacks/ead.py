@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_input import losses
-from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.carlini_wagner import next_factor
 from jaxopt_input.attacks.checks import count, number, one_of
 from jaxopt_input.attacks.geometry import rows, where
@@ -50,10 +49,10 @@ class EAD:
             return losses.carlini_wagner(chosen, numbers["confidence"], targeted=problem.targeted)
 
         def measure(x: jax.Array) -> jax.Array:
-            length = geometry.norm(x - clean, "l1")
+            length = problem.distance(x, "l1")
             if self.decision == "l1":
                 return length
-            return jnp.square(geometry.norm(x - clean, "l2")) + beta * length
+            return jnp.square(problem.distance(x, "l2")) + beta * length
 
         def search(_: Any, carry: Any) -> Any:
             best, c, low, high, gradients = carry

@@ -28,7 +28,6 @@ class FAB:
     norm: str
     steps: int
     candidates: int
-    random_start: bool
 
     def __call__(self, problem: Problem, numbers: Numbers) -> Found:
         clean, p = problem.clean, self.norm
@@ -48,7 +47,7 @@ class FAB:
             bias = rows(jnp.minimum(a / (a + b), MOST_BIAS), x)
             x = jnp.clip((x + EXTRAPOLATION * here) * (1 - bias) + (clean + EXTRAPOLATION * there) * bias, 0.0, 1.0)
             success = problem.success(problem.logits(x, i)) & active
-            best = best.after(x, success, geometry.norm(x - clean, p))
+            best = best.after(x, success, problem.distance(x, p))
             return best, where(success, clean + (x - clean) * BACKWARD, x)
 
         total = self.steps * classes.shape[1]
@@ -57,12 +56,11 @@ class FAB:
         return Found(best.image, spent, spent, spent)
 
     def _begin(self, problem: Problem, best: Nearest, reach: jax.Array, turn: jax.Array) -> jax.Array:
-        """The original, or anywhere within half of the reach, or of the nearest success, around it."""
-        if not self.random_start:
-            return problem.clean
+        """The original; in further restarts anywhere within half of the reach, or of the nearest success."""
         keys = jax.vmap(lambda key: jax.random.fold_in(key, turn))(problem.keys(START))
         noise = geometry.random_in_ball(keys, problem.clean.shape[1:], self.norm)
-        return jnp.clip(problem.clean + 0.5 * rows(jnp.minimum(best.distance, reach), noise) * noise, 0.0, 1.0)
+        away = jnp.clip(problem.clean + 0.5 * rows(jnp.minimum(best.distance, reach), noise) * noise, 0.0, 1.0)
+        return where(problem.lanes.restart == 0, problem.clean, away)
 
 
 def fab(
@@ -74,7 +72,6 @@ def fab(
     norm: str = "linf",
     steps: int = 100,
     candidates: int = 9,
-    random_start: bool = False,
     reach: float = 0.3,
     **options: Unpack[Options],
 ) -> AttackResult:
@@ -88,8 +85,7 @@ def fab(
         norm: "l2" or "linf".
         steps: for each class.
         candidates: how many of the likeliest other classes are tried; with a target it alone is.
-        random_start: whether to begin at random around the original; needed for several `restarts`.
-        reach: within half of which distance.
+        reach: restarts after the first begin at random within half of this distance of the original.
         options: see `Options`.
 
     Raises:
@@ -108,8 +104,6 @@ def fab(
         >>> bool(0.025 < found.distance["linf"][0] < 1.05 * 0.025)
         True
     """
-    method = FAB(
-        one_of("norm", norm, ("l2", "linf")), count("steps", steps), count("candidates", candidates), bool(random_start)
-    )
+    method = FAB(one_of("norm", norm, ("l2", "linf")), count("steps", steps), count("candidates", candidates))
     numbers = {"reach": number("reach", reach, open_low=True)}
     return run(method, key, model, images, labels, norm=norm, numbers=numbers, **options)

@@ -45,7 +45,7 @@ class FMN:
             value, gradient, logits = problem.gradient(x, self.objective, i)
             success = problem.success(logits)
             distance = geometry.norm(x - clean, self.norm)
-            best = best.after(x, success & active, distance)
+            best = best.after(x, success & active, problem.distance(x, self.norm))
             gamma = cosine(numbers["gamma"], numbers["gamma_last"], i, self.steps)
             radius = jnp.minimum(self._radius(radius, gamma, success, best, distance, value, gradient), most)
             size = cosine(numbers["step"], numbers["step"] / 100, i, self.steps)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxopt_input.projections import ball
 
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
+HALVINGS = 24  # of a cut within float32
 NEWTON_STEPS = 24  # at most; of a concave piecewise function, nearly always under ten
 
 
@@ -105,6 +106,48 @@ def clip_to_ball(image: jax.Array, clean: jax.Array, epsilon: jax.Array, p: str)
     """
     inside = jax.vmap(lambda x, centre, radius: ball(p, radius, centre)(x))(image, clean, epsilon)
     return jnp.clip(inside, 0.0, 1.0)
+
+
+def into_l1_ball_and_box(image: jax.Array, clean: jax.Array, epsilon: jax.Array) -> jax.Array:
+    """The nearest images that lie both within ε of the clean ones in L1 and within [0, 1].
+
+    Clipping after the ball, as `clip_to_ball` does, lands in both, but as a rule not at the nearest of them.
+
+    Args:
+        image, clean: `[L, H, W, C]`, the clean ones in [0, 1].
+        epsilon: `[L]`.
+
+    Source:
+        Croce & Hein, Mind the Box: l1-APGD for Sparse Adversarial Attacks on Image Classifiers (2021), proposition 2.1,
+        for the solution: every change is cut by the same λ and by its room. Bisection finds λ, without sorting.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> x = jnp.array([[[[0.5, 0.9]]]])  # 0.9 has room for 0.1
+        >>> into_l1_ball_and_box(x + 1, x, jnp.array([0.4])).round(3).tolist()
+        [[[[0.800000011920929, 1.0]]]]
+    """
+    change = flat(image - clean)
+    size = jnp.abs(change)
+    room = jnp.where(change > 0, 1 - flat(clean), flat(clean))
+
+    def kept(cut: jax.Array) -> jax.Array:
+        return jnp.minimum(jnp.maximum(size - cut[:, None], 0.0), room)
+
+    def length(cut: jax.Array) -> jax.Array:
+        return jnp.sum(kept(cut), -1)
+
+    def halve(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        over = length(middle) > epsilon
+        return jnp.where(over, middle, low), jnp.where(over, high, middle)
+
+    low, high = jax.lax.fori_loop(0, HALVINGS, halve, (jnp.zeros_like(epsilon), jnp.max(size, -1)))
+    longer, shorter = length(low), length(high)
+    between = jnp.where(longer > shorter, (longer - epsilon) / jnp.where(longer > shorter, longer - shorter, 1.0), 1.0)
+    cut = jnp.where(longer > epsilon, low + jnp.clip(between, 0.0, 1.0) * (high - low), 0.0)
+    return clean + (jnp.sign(change) * kept(cut)).reshape(image.shape)
 
 
 def random_in_ball(keys: jax.Array, shape: tuple[int, ...], p: str) -> jax.Array:

@@ -33,7 +33,7 @@ class HopSkipJump:
         x, found, queries = adversarial_start(problem)
         active = found & ~problem.done()
         x = to_boundary(problem, x, 0)
-        best = nothing_yet(problem).after(x, active, geometry.norm(x - clean, "l2"))
+        best = nothing_yet(problem).after(x, active, problem.distance(x, "l2"))
 
         def step(t: jax.Array, carry: Any) -> Any:
             best, x, queries = carry
@@ -57,7 +57,7 @@ class HopSkipJump:
             _, moved, _, _, queries = jax.lax.while_loop(unfinished, attempt, start)
             moved = where(active, to_boundary(problem, moved, t), x)
             success = judge(problem, moved, t) & active
-            best = best.after(moved, success, geometry.norm(moved - clean, "l2"))
+            best = best.after(moved, success, problem.distance(moved, "l2"))
             return best, where(success, moved, x), queries + jnp.where(active, self.samples + BISECTIONS + 1, 0)
 
         carry = (best, x, queries + jnp.where(active, BISECTIONS, 0))

@@ -28,6 +28,7 @@ class Lanes(NamedTuple):
         epsilon: `[L]` float32, the largest distance; infinite for attacks without one.
         key: `[L]` keys: each a function of the caller's key, the image's content and the restart.
         logits: `[L, classes]` of the clean image.
+        restart: `[L]` uint32, which of its image's restarts it is, the first 0.
         start: `[L, H, W, C]`, where to begin, or None.
     """
 
@@ -37,6 +38,7 @@ class Lanes(NamedTuple):
     epsilon: jax.Array
     key: jax.Array
     logits: jax.Array
+    restart: jax.Array
     start: jax.Array | None
 
 
@@ -156,6 +158,11 @@ class Problem:
         """
         logits, pull = jax.vjp(lambda x: self.logits(x, draw), images)
         return logits, jax.lax.map(lambda weight: pull(weight)[0], weights)
+
+    def distance(self, images: jax.Array, p: str) -> jax.Array:
+        """`[L]`: how far images are from the clean ones, as they count: rounded to 8 bits where that is asked for."""
+        counted = geometry.to_8bit(images, self.clean) if self.rounded else images
+        return geometry.norm(counted - self.clean, p)
 
     def into_ball(self, images: jax.Array, p: str) -> jax.Array:
         """The nearest images within ε of the clean ones, then within [0, 1]."""

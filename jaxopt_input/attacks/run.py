@@ -295,7 +295,7 @@ def _attack_local(
     clean, label, target, epsilon, content, restart, logits, start = rows
     keys = jax.vmap(lambda c, r: jax.random.fold_in(jax.random.fold_in(base, c), r))(content, restart)
     problem = Problem(
-        lanes=Lanes(clean, label, target, epsilon, keys, logits, start),
+        lanes=Lanes(clean, label, target, epsilon, keys, logits, restart, start),
         apply=functools.partial(program.apply, params),
         criterion=criterion,
         targeted=program.targeted,

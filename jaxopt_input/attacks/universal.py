@@ -134,7 +134,16 @@ def _search(
     def visit(change: jax.Array, which: jax.Array) -> tuple[jax.Array, None]:
         image, label = images[which], clean[which][None]
         begin = jnp.clip(image + change, 0.0, 1.0)[None]
-        lanes = Lanes(begin, label, label, jnp.full(1, jnp.inf), key[None], logits_of(image, change)[None], None)
+        lanes = Lanes(
+            begin,
+            label,
+            label,
+            jnp.full(1, jnp.inf),
+            key[None],
+            logits_of(image, change)[None],
+            jnp.zeros(1, jnp.uint32),
+            None,
+        )
         problem = Problem(lanes, apply, misclassified(), targeted=False, rounded=False)
         found = program.deepfool(problem, numbers)
         reached = found.steps[0] < program.deepfool.steps

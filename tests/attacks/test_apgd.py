@@ -102,12 +102,100 @@ def test_checkpoints():
     assert checkpoints(1) == [1]
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_budget(halfspace, norm):
+# In L1 the optimum is one number, but the authors' rounding of 2 / 1.5 leaves steps at two.
+@pytest.mark.parametrize(("norm", "enough", "steps"), [("linf", 1.03, 10), ("l2", 1.03, 10), ("l1", 1.35, 40)])
+def test_budget(halfspace, norm, enough, steps):
     problem = halfspace((4, 5, 3))
-    epsilon = np.array([0.97, 1.03])[:, None] * problem.optimum[norm]
-    found = attacks.apgd(KEY, problem.model, problem.images, problem.labels, epsilon=epsilon, norm=norm, steps=10)
+    epsilon = np.array([0.97, enough])[:, None] * problem.optimum[norm]
+    found = attacks.apgd(KEY, problem.model, problem.images, problem.labels, epsilon=epsilon, norm=norm, steps=steps)
     assert not found.success[0].any()
     assert found.success[1].all()
-    size = np.linalg.norm((found.image - problem.images).reshape(2, 8, -1), np.inf if norm == "linf" else 2, -1)
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
+    size = np.linalg.norm((found.image - problem.images).reshape(2, 8, -1), order, -1)
     assert (size <= epsilon + 1e-6).all()
+
+
+def into_ball_and_box(y, x0, epsilon):
+    """The projection from its breakpoints, sorted: the sum of the changes is linear in the cut between them."""
+    u = (y - x0).ravel()
+    size, room = np.abs(u), np.where(u > 0, 1 - x0.ravel(), x0.ravel())
+
+    def kept(cut):
+        return np.minimum(np.maximum(size - cut, 0), room)
+
+    if kept(0.0).sum() <= epsilon:
+        return x0 + (np.sign(u) * kept(0.0)).reshape(x0.shape)
+    cuts = np.unique(np.concatenate([[0.0], size, np.maximum(size - room, 0)]))
+    sums = np.array([kept(cut).sum() for cut in cuts])  # falls with the cut
+    cut = np.interp(-epsilon, -sums, cuts)
+    return x0 + (np.sign(u) * kept(cut)).reshape(x0.shape)
+
+
+def sparse_reference(gradient, x0, start, epsilon):
+    """The L1 branch of the same loop, transcribed; a start of one's own is in the ball."""
+    n = x0.size
+
+    def count(d):
+        return (d != 0).sum()
+
+    x = start.copy()
+    value, grad = gradient(x)
+    best, best_grad, best_loss = x.copy(), grad.copy(), value
+    step, k, counter = epsilon, max(int(0.04 * STEPS), 1), 0
+    share, before = count(x - x0) / n / 1.5, count(x - x0)
+    seen, sizes = [value], [step]
+    for _ in range(STEPS):
+        ordered = np.sort(np.abs(grad).ravel())
+        least = ordered[min(max(int((1 - np.float32(share)) * n), 0), n - 1)]
+        way = np.sign(grad * (np.abs(grad) >= least))
+        x = into_ball_and_box(x + step * way / (np.abs(way).sum() + 1e-10), x0, epsilon)
+        value, grad = gradient(x)
+        if value > best_loss:
+            best, best_grad, best_loss = x.copy(), grad.copy(), value
+        counter += 1
+        if counter == k:
+            now = count(best - x0)
+            fewer = now / before < 0.95
+            share, before = now / n / 1.5, now
+            step = epsilon if fewer else min(max(step / 1.5, epsilon / 10), epsilon)
+            if fewer:
+                x, grad = best.copy(), best_grad.copy()
+            counter = 0
+        seen.append(value)
+        sizes.append(step)
+    return np.array(seen), np.array(sizes)
+
+
+def test_l1_follows_the_authors_loop(toy, toy_batch):
+    images, labels = toy_batch
+    epsilon = 6.0
+    noise = np.random.default_rng(0).normal(size=images.shape)
+    start = np.stack(
+        [into_ball_and_box(x + d, x, epsilon) for x, d in zip(images.astype(np.float64), noise, strict=True)]
+    )
+    found = attacks.apgd(
+        KEY, toy, images, labels, epsilon=epsilon, norm="l1", steps=STEPS, start=start.astype(np.float32), stop=False
+    )
+
+    @jax.jit
+    def value_and_gradient(x, label):
+        def value(x):
+            z = toy.apply(toy.params, x[None], ("logits",))["logits"][0]
+            return losses.cross_entropy(label)({"logits": z}, x)
+
+        return jax.value_and_grad(value)(x)
+
+    lengthened = False
+    for n in range(3):
+
+        def gradient(x, n=n):
+            value, slope = value_and_gradient(jnp.asarray(x, jnp.float32), labels[n])
+            return float(value), np.asarray(slope, np.float64)
+
+        seen, sizes = sparse_reference(gradient, images[n].astype(np.float64), start[n], epsilon)
+        # Float32 against float64 in the projection alone; a number at the threshold more or less moves 1/n of a step.
+        np.testing.assert_allclose(found.history["loss"][n], seen, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(found.history["step_size"][n], sizes, rtol=1e-6)
+        lengthened |= bool((np.diff(sizes) > 0).any())
+    assert lengthened
+    assert seen[-1] > seen[0]
