@@ -21,6 +21,7 @@ from jaxopt_input.attacks.square import square
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.model import Model
 
+CHUNK = 16  # lanes at once: half of the others', for the few images that resist are padded to it again and again
 STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
 Stage = Callable[[jax.Array, np.ndarray, np.ndarray, np.ndarray, np.ndarray], AttackResult]
 
@@ -88,7 +89,7 @@ def autoattack(
     budgets = checks.budgets(epsilon, n)
     steps, queries = checks.count("steps", steps), checks.count("queries", queries)
     targets = min(checks.count("targets", targets), total - 1)
-    most = options.get("chunk") or chunk_within(options.get("memory"), model, images.shape[1:])
+    most = options.get("chunk") or min(CHUNK, chunk_within(options.get("memory"), model, images.shape[1:]))
     options = Options(**{**options, "chunk": min(n, most)})  # one shape for all stages
 
     each = budgets if budgets.ndim == 2 else np.broadcast_to(budgets.reshape(-1, 1), (budgets.size, n))
