@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -13,8 +14,12 @@ import pytest
 
 import jaxopt_input as joi
 
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # the cache is the user's; in processes that are started here
-jax.config.update("jax_enable_compilation_cache", False)  # and in this one
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # What a program compiles to is kept for the other modules and processes of this run, and not among the user's.
+    folder = tempfile.TemporaryDirectory(prefix="jaxopt-input-tests-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 TAPS = ("first", "second", "logits")
 

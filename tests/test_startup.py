@@ -98,7 +98,7 @@ COMMAND += ["--parameterization", "pixels", "--transform", "none"]
 
 def run(out, cache_folder, group=("--verbose",)):
     arguments = [*group, *COMMAND, "--out", out]
-    variables = {cache.CACHE_VARIABLE: str(cache_folder), "JAX_ENABLE_COMPILATION_CACHE": "1"}
+    variables = {cache.CACHE_VARIABLE: str(cache_folder), cache.JAX_VARIABLE: ""}
     done = python(RUN.format(arguments=arguments), **variables)
     assert done.returncode == 0, done.stderr[-2000:]
     words = done.stdout.split()
@@ -131,11 +131,7 @@ def test_a_folder_that_cannot_be_written_breaks_no_run(toy_nets, monkeypatch):
     monkeypatch.delenv(cache.JAX_VARIABLE, raising=False)
     (toy_nets / "compiled").write_text("a file where the folder should be")
     folder = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_enable_compilation_cache", True)
-    try:
-        done = CliRunner().invoke(main, ["--verbose", *COMMAND, "--out", "out"])
-    finally:
-        jax.config.update("jax_enable_compilation_cache", False)
+    done = CliRunner().invoke(main, ["--verbose", *COMMAND, "--out", "out"])
     assert done.exit_code == 0, done.output
     assert f"cannot keep compiled programs in {toy_nets / 'compiled'}: File exists" in done.stderr
     assert jax.config.jax_compilation_cache_dir == folder
