@@ -3,7 +3,8 @@
     python benchmarks/texture.py squeezenet --data DIR
 
 DIR is `JAXOPT_INPUT_DATA` if left out. Each loss on the default layers of the network, in relative units, from noise in
-the style's mean colour and contrast, 300 evaluations at 256 pixels, with the total variation that `texture` has by
+the style's mean colour and contrast, 300 evaluations at 256 pixels, the style's size as well (of a larger one a deep
+layer has covariances of a rank that no image of 256 pixels reaches), with the total variation that `texture` has by
 default; the figures are of the style's part alone. Pair losses are the biased estimates on their fixed sample. Writes
 one entry a loss into `benchmarks/results/texture.json`, and with `--sheet` the style and the textures side by side.
 """
@@ -37,8 +38,8 @@ def main() -> None:
     args = parser.parse_args()
     model = joi.load(args.model)
     whole = joi.data.read_image(Path(args.data) / "images" / f"{args.image}.jpg")
-    style = whole[: 2 * args.size, : 2 * args.size]
-    pictures, names = [resize(style, (args.size, args.size))], ["style"]
+    style = resize(whole[: 2 * args.size, : 2 * args.size], (args.size, args.size))
+    pictures, names = [style], ["style"]
     for loss in args.losses:
         options = {"size": args.size, "losses": (loss,), "key": jax.random.key(0)}
         began, processor = time.perf_counter(), time.process_time()

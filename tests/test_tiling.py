@@ -54,7 +54,6 @@ CASES = {
     "one axis cut": (TOY, ("2",), (20, 80), 32, 1),
     "squeezenet": (lambda: random_model(SqueezeNet()), ("conv1", "fire2", "fire4"), (203, 331), 96, 1),
     "squeezenet, deep": (lambda: random_model(SqueezeNet()), ("fire8",), (203, 331), 64, 2),
-    "vgg 16": (lambda: random_model(VGG(16)), ("relu1_1", "conv3_1"), (97, 75), 32, 1),
     "vgg 19, average": (lambda: random_model(VGG(19, "average")), ("relu1_2", "relu3_1"), (75, 97), 48, 1),
     "tin100": (lambda: joi.load("tin100"), ("conv1", "block3"), (131, 90), 32, 2),
 }
