@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("JAXOPT_INPUT_DATA"))
     parser.add_argument("--image", default="starry_night")
     parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--style-size", type=int, help="of the style; as the texture if left out")
     parser.add_argument("--evaluations", type=int, default=300)
     parser.add_argument("--losses", nargs="+", default=list(STATISTICS))
     parser.add_argument("--sheet", type=Path)
@@ -38,8 +39,9 @@ def main() -> None:
     args = parser.parse_args()
     model = joi.load(args.model)
     whole = joi.data.read_image(Path(args.data) / "images" / f"{args.image}.jpg")
-    style = resize(whole[: 2 * args.size, : 2 * args.size], (args.size, args.size))
-    pictures, names = [style], ["style"]
+    side = args.style_size or args.size
+    style = resize(whole[: 2 * args.size, : 2 * args.size], (side, side))
+    pictures, names = [resize(style, (args.size, args.size))], ["style"]
     for loss in args.losses:
         options = {"size": args.size, "losses": (loss,), "key": jax.random.key(0)}
         began, processor = time.perf_counter(), time.process_time()
@@ -47,7 +49,8 @@ def main() -> None:
         made = joi.texture(model, style, steps=args.evaluations, **options)
         scale = made.scales[0]
         last = float(scale.terms["style"][0])
-        arguments = {"model": args.model, "image": args.image, "size": args.size, "evaluations": args.evaluations}
+        arguments = {"model": args.model, "image": args.image, "size": args.size, "style": side}
+        arguments |= {"evaluations": args.evaluations}
         result = {
             "arguments": arguments,
             "loss": loss,
