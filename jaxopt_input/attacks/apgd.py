@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.apgd_l1 import SparseAPGD
+from jaxopt_input.attacks.apgd_l1 import SparseAPGD, recorded
 from jaxopt_input.attacks.ascent import START
 from jaxopt_input.attacks.checks import count, one_of
 from jaxopt_input.attacks.geometry import rows, where
@@ -120,17 +120,7 @@ class APGD:
                 best_at_check=jnp.where(check, best_loss, best_at_check),
                 halved=jnp.where(check, halve, s.halved),
             )
-            written = {"loss": value, "step_size": size}
-            kept = {k: s.history[k].at[:, i].set(jnp.where(s.done, jnp.nan, v)) for k, v in written.items()}
-            merged = where(s.done, s._replace(history={}), after._replace(history={}))
-            return i + 1, merged._replace(
-                done=done,
-                adversarial=where(success, s.x, s.adversarial),
-                found=s.found | success,
-                steps=s.steps + (~done & (i < self.steps)),
-                gradients=s.gradients + ~s.done,
-                history=kept,
-            )
+            return i + 1, recorded(s, after, i, {"loss": value, "step_size": size}, success, done, self.steps)
 
         _, s = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), state))
         return Found(where(s.found, s.adversarial, s.best), s.steps, s.gradients, nothing, s.history)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,21 @@ def largest(gradient: jax.Array, share: jax.Array) -> jax.Array:
     least = jnp.take_along_axis(jnp.sort(size, -1), place[:, None], 1)
     way = jnp.where(size >= least, jnp.sign(geometry.flat(gradient)), 0.0)
     return geometry.unit(way, "l1").reshape(gradient.shape)
+
+
+def recorded(
+    s: Any, after: Any, i: jax.Array, written: dict[str, jax.Array], success: jax.Array, done: jax.Array, steps: int
+) -> Any:
+    """The state after evaluation `i`, where lanes that were done before it stay as they are; of both forms of APGD."""
+    merged = where(s.done, s._replace(history={}), after._replace(history={}))
+    return merged._replace(
+        done=done,
+        adversarial=where(success, s.x, s.adversarial),
+        found=s.found | success,
+        steps=s.steps + (~done & (i < steps)),
+        gradients=s.gradients + ~s.done,
+        history={k: s.history[k].at[:, i].set(jnp.where(s.done, jnp.nan, v)) for k, v in written.items()},
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,17 +116,7 @@ class SparseAPGD:
                 share=share,
                 changed=jnp.where(check, changed, s.changed),
             )
-            written = {"loss": value, "step_size": size}
-            kept = {k: s.history[k].at[:, i].set(jnp.where(s.done, jnp.nan, v)) for k, v in written.items()}
-            merged = where(s.done, s._replace(history={}), after._replace(history={}))
-            return i + 1, merged._replace(
-                done=done,
-                adversarial=where(success, s.x, s.adversarial),
-                found=s.found | success,
-                steps=s.steps + (~done & (i < self.steps)),
-                gradients=s.gradients + ~s.done,
-                history=kept,
-            )
+            return i + 1, recorded(s, after, i, {"loss": value, "step_size": size}, success, done, self.steps)
 
         _, s = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), state))
         return Found(where(s.found, s.adversarial, s.best), s.steps, s.gradients, nothing, s.history)
