@@ -115,6 +115,9 @@ CONVS = [
     ((9, 10), 3, 16, 8, 1, "SAME"),
     ((9, 10), 3, 16, 8, 1, "VALID"),
     ((9, 10), 5, 4, 8, 1, ((2, 1), (0, 3))),
+    ((9, 11), 3, 16, 24, 1, "SAME"),  # by Winograd's filtering: an odd and an even size, padded or not
+    ((12, 9), 3, 24, 16, 1, "VALID"),
+    ((11, 12), 3, 32, 16, 1, ((2, 0), (1, 3))),
     ((9, 10), 1, 16, 8, 1, "SAME"),
     ((9, 10), 3, 16, 8, 2, "SAME"),
     ((23, 24), 7, 3, 8, 2, "VALID"),
@@ -139,9 +142,36 @@ def test_conv(size, window, channels, features, stride, padding):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(jnp.abs(b).max()))
 
 
+def test_winograd_is_chosen_by_shape():
+    def chosen(*shape, features, window=3, dtype=jnp.float32):
+        x, kernel = jnp.zeros(shape, dtype), jnp.zeros((window, window, shape[-1], features), dtype)
+        return "conv_general_dilated" not in str(jax.make_jaxpr(lambda x: ops.conv(x, kernel, 1, "SAME"))(x))
+
+    assert chosen(1, 14, 14, 16, features=64)
+    assert not chosen(1, 14, 14, 3, features=64)
+    assert not chosen(1, 14, 14, 64, features=3)
+    assert not chosen(1, 8, 8, 64, features=64)
+    assert chosen(2, 8, 8, 64, features=64)
+    assert not chosen(1, 14, 14, 16, features=64, window=5)
+    assert not chosen(1, 14, 14, 16, features=64, dtype=jnp.bfloat16)
+    assert not chosen(1, 999, 999, 32, features=32)
+
+
+def test_winograd_sees_its_window_alone():
+    """Exactly: one input element that is not zero, or not finite, reaches its nine outputs and no others."""
+    kernel, pads = random((3, 3, 16, 16)), ((1, 1), (1, 1))
+    for value in (1.0, jnp.inf):
+        x = jnp.zeros((1, 9, 8, 16)).at[0, 3, 4, 5].set(value)
+        touched = np.asarray(ops.winograd(x, kernel, pads) != 0).any((0, 3))
+        expected = np.zeros((9, 8), bool)
+        expected[2:5, 3:6] = True
+        np.testing.assert_array_equal(touched, expected)
+
+
 OPERATIONS = {
     "pool": lambda x: ops.max_pool(x, 3, 2, True),
     "dense": lambda x: ops.conv(x, random((3, 3, 3, 6), 1).astype(x.dtype), 1, "SAME"),
+    "winograd": lambda x: ops.winograd(x, random((3, 3, 3, 6), 1).astype(x.dtype), ((1, 1), (1, 1))),
     "1x1": lambda x: ops.conv(x, random((1, 1, 3, 6), 1).astype(x.dtype)),
     "stem": lambda x: ops.conv(x, random((7, 7, 3, 6), 1).astype(x.dtype), 2),
 }
