@@ -384,14 +384,15 @@ def warp(
     row = jnp.clip(source[1] + (height - 1) / 2 + margin, 0, rows - 1)
     left = jnp.clip(jnp.floor(column), 0, max(columns - 2, 0)).astype(jnp.int32)
     top = jnp.clip(jnp.floor(row), 0, max(rows - 2, 0)).astype(jnp.int32)
-    right_part, bottom_part = (column - left)[:, None], (row - top)[:, None]
-    flat = canvas.reshape(-1, channels)
+    right_part, bottom_part = column - left, row - top
+    planes = canvas.transpose(2, 0, 1).reshape(channels, -1)  # gathered, and scattered back, in a shorter time
     corner = top * columns + left
     across, down = min(columns - 1, 1), columns * min(rows - 1, 1)
 
     def pixel(index: jax.Array) -> jax.Array:
-        return flat.at[index].get(mode="promise_in_bounds")
+        return planes.at[:, index].get(mode="promise_in_bounds")
 
     upper = pixel(corner) * (1 - right_part) + pixel(corner + across) * right_part
     lower = pixel(corner + down) * (1 - right_part) + pixel(corner + down + across) * right_part
-    return (upper * (1 - bottom_part) + lower * bottom_part).reshape(new_height, new_width, channels)
+    view = (upper * (1 - bottom_part) + lower * bottom_part).reshape(channels, new_height, new_width)
+    return view.transpose(1, 2, 0)

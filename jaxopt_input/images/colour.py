@@ -24,12 +24,17 @@ def to_rgb(colour: jax.Array) -> jax.Array:
         >>> bool(jnp.allclose(from_rgb(to_rgb(jnp.array([0.1, 0.2, 0.3]))), jnp.array([0.1, 0.2, 0.3]), atol=1e-6))
         True
     """
-    return jnp.matmul(colour, TO_RGB, precision=jax.lax.Precision.HIGHEST)
+    return _mix(colour, TO_RGB)
 
 
 def from_rgb(rgb: jax.Array) -> jax.Array:
     """Decorrelated colours of red, green, blue: the inverse of `to_rgb`."""
-    return jnp.matmul(rgb, FROM_RGB, precision=jax.lax.Precision.HIGHEST)
+    return _mix(rgb, FROM_RGB)
+
+
+def _mix(colour: jax.Array, matrix: np.ndarray) -> jax.Array:
+    """The product with a 3x3 matrix, which as a sum becomes part of the loops around it; a matrix product would not."""
+    return sum(colour[..., k : k + 1] * matrix[k] for k in range(3))
 
 
 def applies(decorrelate: bool, channels: int) -> bool:

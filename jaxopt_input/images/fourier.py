@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.images.colour import applies, from_rgb, logit, to_rgb
+from jaxopt_input.images.dft import inverse_real
 from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images
 
 
@@ -50,8 +51,7 @@ class Fourier(Parameterization):
         height, bins = theta.shape[-4:-2]
         width = self.shape[1] if self.shape else 2 * (bins - 1)
         scale = spectrum_scale(height, width, self.decay)[..., None] / 4
-        spectrum = jax.lax.complex(theta[..., 0], theta[..., 1]) * scale
-        image = jnp.fft.irfft2(spectrum, s=(height, width), axes=(-3, -2))
+        image = inverse_real(theta[..., 0] * scale, theta[..., 1] * scale, width)
         return jax.nn.sigmoid(to_rgb(image) if applies(self.decorrelate, theta.shape[-2]) else image)
 
     def encode(self, image: jax.Array) -> jax.Array:

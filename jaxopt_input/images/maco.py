@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxopt_input.errors import InputError
 from jaxopt_input.images.colour import FROM_RGB, applies, logit, to_rgb
+from jaxopt_input.images.dft import inverse_real
 from jaxopt_input.images.fourier import spectrum_scale
 from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images
 
@@ -65,14 +66,13 @@ class MACO(Parameterization):
         return jax.random.uniform(key, shape, jnp.float32, -np.pi, np.pi)
 
     def decode(self, theta: jax.Array) -> jax.Array:
-        height, width, channels = self.bound()
+        _, width, channels = self.bound()
         axes = (-3, -2, -1)
         centred = theta - theta.mean(axes, keepdims=True)
         phase = UNIFORM_SD * centred / (jnp.std(theta, axes, keepdims=True) + 1e-4)
         phase = _odd(phase, width)
-        magnitude = self.template()
-        spectrum = jax.lax.complex(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase))
-        image = jnp.fft.irfft2(spectrum, s=(height, width), axes=(-3, -2))
+        magnitude = jnp.asarray(self.template())
+        image = inverse_real(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase), width)
         return jax.nn.sigmoid(to_rgb(image) if applies(True, channels) else image)
 
     def encode(self, image: jax.Array) -> Any:
