@@ -3,8 +3,8 @@
     function ─make_jaxpr─► equations ─which depend on the image? which are needed?─► products ─► multiply-adds, bytes
 
 Only matrix products and convolutions count. The gradient by the image takes one more product for each of their operands
-that depends on the image, as large as the product itself: so the count is the same in whatever form a back end
-computes it.
+that depends on the image, as large as the product itself. Our own networks are counted in their plain form, so the
+count is the same in whatever form a back end computes them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from jaxopt_input.networks import ops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,8 @@ def gradient_work(function: Callable[[Any, Any], Any], params: Any, image: Any) 
         >>> gradient_work(lambda w, x: (x @ w).sum(), jnp.ones((64, 10)), jnp.ones((8, 64)))
         Work(flops=20480, bytes=9856)
     """
-    closed = jax.make_jaxpr(function)(params, image)
+    with ops.plain():  # of a new function, for what JAX has traced before it would not trace again
+        closed = jax.make_jaxpr(lambda params, image: function(params, image))(params, image)
     images = len(jax.tree.leaves(image))
     depends = [False] * (len(closed.jaxpr.invars) - images) + [True] * images
     return _walk(closed.jaxpr, depends, [True] * len(closed.jaxpr.outvars))[0]

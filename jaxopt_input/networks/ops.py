@@ -8,9 +8,12 @@ differs, and only where `jax.default_backend()` is a CPU. Reverse mode only: `ja
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,9 +22,27 @@ import numpy as np
 from jax import lax
 
 
+_plain = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """While it is open, what is traced is plain `jax.lax`, as on other back ends: to count what a network does.
+
+    >>> with plain():
+    ...     on_cpu()
+    False
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
 def on_cpu() -> bool:
     """Whether the CPU forms are in use; elsewhere every function here is plain `jax.lax`."""
-    return jax.default_backend() == "cpu"
+    return jax.default_backend() == "cpu" and not _plain.get()
 
 
 # Max pooling
