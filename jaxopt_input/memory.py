@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxopt_input.errors import InputError
 from jaxopt_input.model import Model
+from jaxopt_input.networks import ops
 from jaxopt_input.tiling import Tiled, tiled
 
 TILES = (1024, 768, 512, 384, 256)  # what `tile_within` tries
@@ -63,7 +64,7 @@ def image_bytes(
 
     Twice what the gradient keeps of the forward pass, known from the shapes that JAX gives it, and 16 images for θ,
     the optimizer's moments, the best θ and the transform's work. On a CPU, XLA's temporaries in the compiled loop were
-    0.8 to 1.6 times what the gradient keeps (SqueezeNet and the bundled network at several layers and sizes).
+    0.7 to 1.7 times what the gradient keeps (SqueezeNet and the bundled network at several layers and sizes).
 
     A tiled model keeps the maps of its taps, and what the gradient keeps of one tile. While it runs the maps or their
     gradients are there besides, and between its two scans the loss takes maps, gradients and a copy. Gram losses, whose
@@ -101,9 +102,16 @@ def image_bytes(
 
 
 def _fixed(model: Model) -> int:
-    """What the program and the parameters take, whatever the images."""
-    parameters = sum(np.size(leaf) * jnp.result_type(leaf).itemsize for leaf in jax.tree.leaves(model.params))
-    return OWN + 2 * parameters
+    """What the program and the parameters take, whatever the images.
+
+    On a CPU these are also the 3x3 kernels in `ops.winograd`'s form, 16/9 as large, forwards and backwards, and those
+    exchanged that the latter are made of.
+    """
+    leaves = jax.tree.leaves(model.params)
+    sizes = [np.size(leaf) * jnp.result_type(leaf).itemsize for leaf in leaves]
+    shapes = [np.shape(leaf) for leaf in leaves]
+    kernels = sum(n for n, shape in zip(sizes, shapes, strict=True) if len(shape) == 4 and shape[:2] == (3, 3))
+    return OWN + 2 * sum(sizes) + (41 * kernels // 9 if ops.on_cpu() else 0)
 
 
 def estimate(model: Model, taps: Sequence[str], image_shape: Sequence[int], optimizer_copies: int = 2) -> int:
@@ -116,7 +124,7 @@ def estimate(model: Model, taps: Sequence[str], image_shape: Sequence[int], opti
     Example:
         >>> import jaxopt_input as joi
         >>> estimate(joi.load("tin100"), ("block3",), (64, 64, 3)) >> 20
-        785
+        817
     """
     return _fixed(model) + image_bytes(model, tuple(taps), image_shape, image_shape, optimizer_copies)
 
@@ -130,7 +138,7 @@ def images_within(budget: int, each: int, model: Model, kept: int = 0) -> int:
     Example:
         >>> import jaxopt_input as joi
         >>> images_within(1 << 30, 1 << 24, joi.load("tin100"))
-        15
+        13
     """
     fixed = _fixed(model) + kept
     if budget < fixed + each:

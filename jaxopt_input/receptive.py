@@ -19,6 +19,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.model import Model
+from jaxopt_input.networks import ops
 
 Pair = tuple[int, int]
 
@@ -89,7 +90,8 @@ def receptive_field(model: Model, layer: str, image_shape: tuple[int, int, int] 
         raise unknown("layer", layer, model.info.taps)
     model.layers(shape)  # says what is wrong with an image that the network cannot take
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    closed = jax.make_jaxpr(lambda params, x: model.apply(params, x, (layer,))[layer])(model.params, image)
+    with ops.plain():
+        closed = jax.make_jaxpr(lambda params, x: model.apply(params, x, (layer,))[layer])(model.params, image)
     rows, columns = (_along(closed, axis, shape[axis - 1], layer) for axis in (1, 2))
     size, stride, offset = zip(rows, columns, strict=True)
     return ReceptiveField(size, stride, offset)

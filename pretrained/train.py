@@ -46,13 +46,15 @@ from jaxopt_input.networks.small import SmallNet
 class Phase(NamedTuple):
     """Some epochs on crops of at least `min_area` of a photograph, resampled to `size` x `size` pixels.
 
-    Before that it is moved by up to `shift` pixels, its edges mirrored. With `min_area` 1 nothing is cropped.
+    Before that it is moved by up to `shift` pixels, its edges mirrored. With `min_area` 1 nothing is cropped. A phase
+    with a `rate` begins the schedule anew, with this peak: a warm restart.
     """
 
     epochs: int
     size: int
     min_area: float
     shift: int = 0
+    rate: float | None = None
 
 
 class Attack(NamedTuple):
@@ -94,6 +96,15 @@ class Config:
     @property
     def epochs(self) -> int:
         return sum(phase.epochs for phase in self.phases)
+
+    def schedules(self) -> list[tuple[float, int]]:
+        """(peak, epochs) of each schedule: one, and one more for each warm restart."""
+        found = [(self.learning_rate, 0)]
+        for phase in self.phases:
+            if phase.rate is not None:
+                found.append((phase.rate, 0))
+            found[-1] = (found[-1][0], found[-1][1] + phase.epochs)
+        return found
 
     def phase(self, epoch: int) -> Phase:
         """The phase of a 0-based epoch."""
@@ -147,11 +158,16 @@ CONFIGS = {
     "cifar10": Config(
         dataset="cifar10",
         network=CIFAR10,
-        phases=(Phase(11, 32, 1.0, shift=4), Phase(2, 32, 1.0, shift=1)),
+        phases=(
+            Phase(11, 32, 1.0, shift=4),
+            Phase(2, 32, 1.0, shift=1),
+            Phase(7, 32, 1.0, shift=4, rate=0.1),
+            Phase(1, 32, 1.0, shift=1),
+        ),
         evaluation=pgd50("linf", 8 / 255),
         colour=0.0,
         note="Except these: begun as 12 epochs moved by up to 4 pixels, it got one more, and two moved by one, on "
-        "seeing 85.3 % after the eighth.",
+        "seeing 85.3 % after the eighth; the second schedule was added when the first had ended at 87.59 %.",
     ),
     "cifar10-robust": Config(
         dataset="cifar10",
@@ -162,6 +178,7 @@ CONFIGS = {
         adversary=Attack("linf", 8 / 255, 10 / 255, 1),
         begin="cifar10",
         learning_rate=0.1,
+        note="It began with the weights that `cifar10` had after its first schedule, at 87.59 %.",
     ),
 }
 
@@ -424,8 +441,11 @@ def ascend(
 
 
 def optimizer(config: Config, steps: int) -> optax.GradientTransformation:
-    """Nesterov momentum with weight decay on the kernels; warm-up and cosine over `steps`."""
-    rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, int(config.warmup * steps), steps)
+    """Nesterov momentum with weight decay on the kernels; warm-up and cosine over `steps`, or over each schedule's."""
+    parts = [(peak, steps * epochs // config.epochs) for peak, epochs in config.schedules()]
+    cosines = [optax.warmup_cosine_decay_schedule(0.0, peak, int(config.warmup * n), n) for peak, n in parts]
+    ends = [sum(n for _, n in parts[: k + 1]) for k in range(len(parts) - 1)]
+    rate = optax.join_schedules(cosines, ends)
     return optax.chain(
         optax.add_decayed_weights(config.weight_decay, lambda params: jax.tree.map(lambda p: p.ndim > 1, params)),
         optax.sgd(rate, config.momentum, nesterov=True),
@@ -693,6 +713,7 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
         f"{p.epochs} at {p.size}x{p.size}"
         + f" (crops of {p.min_area:.0%} and more)" * (p.min_area < 1)
         + f" (moved by up to {p.shift} pixel{'s' * (p.shift > 1)})" * bool(p.shift)
+        + f", the schedule begun anew with peak rate {p.rate}" * (p.rate is not None)
         for p in config.phases
     )
     changes = ["mirror"] * config.mirror + ["crop"] * any(p.min_area < 1 for p in config.phases)

@@ -220,7 +220,7 @@ def chunk_within(memory: int | None, model: Model, shape: tuple[int, int, int], 
 
     Example:
         >>> import jaxopt_input as joi
-        >>> [chunk_within(memory, joi.load("tin100"), (64, 64, 3)) for memory in (None, 820 << 20)]
+        >>> [chunk_within(memory, joi.load("tin100"), (64, 64, 3)) for memory in (None, 850 << 20)]
         [32, 10]
     """
     if memory is None:

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-
 _plain = contextvars.ContextVar("plain", default=False)
 
 

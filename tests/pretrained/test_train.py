@@ -276,3 +276,18 @@ def test_halves_share_no_image_and_bundle_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "tin100-robust", "--data", ".", "--work", ".", "--half", "0"])
     with pytest.raises(SystemExit):
         train.main()
+
+
+def test_a_warm_restart_begins_the_schedule_anew():
+    """The step sizes, seen as what a gradient of one is moved by: the same cosine twice, the second of its own peak."""
+    phases = (train.Phase(2, 12), train.Phase(1, 12), train.Phase(3, 12, rate=0.02))
+    config = toy_config(phases=phases, momentum=0.0, weight_decay=0.0)
+    assert config.schedules() == [(0.05, 3), (0.02, 3)]
+    rule = train.optimizer(config, 60)
+    state, rates = rule.init(jnp.zeros(())), []
+    for _ in range(60):
+        update, state = rule.update(jnp.ones(()), state, jnp.zeros(()))
+        rates.append(-float(update))
+    np.testing.assert_allclose(rates[30:], np.multiply(rates[:30], 0.02 / 0.05), rtol=1e-4, atol=1e-9)
+    assert rates[0] == rates[30] == 0
+    assert max(rates) == pytest.approx(0.05)
