@@ -280,7 +280,7 @@ def test_halves_share_no_image_and_bundle_nothing(tmp_path, monkeypatch):
 
 def test_a_warm_restart_begins_the_schedule_anew():
     """The step sizes, seen as what a gradient of one is moved by: the same cosine twice, the second of its own peak."""
-    phases = (train.Phase(2, 12), train.Phase(1, 12), train.Phase(3, 12, rate=0.02))
+    phases = (train.Phase(2, 12, 1.0), train.Phase(1, 12, 1.0), train.Phase(3, 12, 1.0, rate=0.02))
     config = toy_config(phases=phases, momentum=0.0, weight_decay=0.0)
     assert config.schedules() == [(0.05, 3), (0.02, 3)]
     rule = train.optimizer(config, 60)
