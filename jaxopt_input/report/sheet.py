@@ -76,7 +76,8 @@ def grid_sheet(pictures: np.ndarray, captions: Sequence[str]) -> Image.Image:
 
     Args:
         pictures: `[N, H, W, C]` in [0, 1] or 8-bit; small ones are enlarged to at least 64 pixels.
-        captions: N of them, such as "fire4:0@field", "fire4:1@field", …; a long one is cut to the width of its image.
+        captions: N of them, such as "fire4:0@field", "fire4:1@field", …; a long one takes two lines, each cut to the
+            width of its image.
 
     Returns:
         An RGB image, about as many rows as columns.
@@ -91,18 +92,31 @@ def grid_sheet(pictures: np.ndarray, captions: Sequence[str]) -> Image.Image:
     heading, texts = _shared(captions)
     font, line = ImageFont.load_default(11), 15
     head = line + GAP if heading else 0
-    cell_h, cell_w = height * factor + line + GAP, width * factor + GAP
+    wrapped = [_lines(text, width * factor, font) for text in texts]
+    cell_h, cell_w = height * factor + line * max(map(len, wrapped)) + GAP, width * factor + GAP
     sheet = Image.new("RGB", (columns * cell_w + GAP, head + -(-count // columns) * cell_h + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, GAP), heading, fill=INK, font=font)
-    for n, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+    for n, (picture, words) in enumerate(zip(pictures, wrapped, strict=True)):
         left, top = GAP + n % columns * cell_w, GAP + head + n // columns * cell_h
         tile = to_pillow(picture).convert("RGB").resize((width * factor, height * factor), Image.Resampling.NEAREST)
         sheet.paste(tile, (left, top))
-        while draw.textlength(text, font) > width * factor:
-            text = text[:-1]
-        draw.text((left, top + height * factor + 1), text, fill=INK, font=font)
+        for k, text in enumerate(words):
+            draw.text((left, top + height * factor + 1 + k * line), text, fill=INK, font=font)
     return sheet
+
+
+def _lines(caption: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """A caption on one line, or on two, the first as many words as fit; what is wider still is cut."""
+
+    def cut(text: str) -> str:
+        while font.getlength(text) > width:
+            text = text[:-1]
+        return text
+
+    words = caption.split()
+    fit = next((n for n in range(len(words), 1, -1) if font.getlength(" ".join(words[:n])) <= width), 1)
+    return [cut(" ".join(part)) for part in (words[:fit], words[fit:]) if part] or [""]
 
 
 def _shared(captions: Sequence[str]) -> tuple[str, list[str]]:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from jaxopt_input.data import atomic, save_png, to_uint8
-from jaxopt_input.report.sheet import contact_sheet, target_sheet
+from jaxopt_input.report.sheet import contact_sheet, grid_sheet, target_sheet
 
 
 def test_rounding():
@@ -44,6 +44,12 @@ def test_sheet_holds_every_image():
     sheet = np.asarray(contact_sheet(rows, ["class:3 a long name of a bird", "x"]))
     assert (sheet == (9, 99, 199)).all(-1).sum() == 3 * 96 * 96
     assert (sheet == (99, 9, 9)).all(-1).sum() == 96 * 96
+
+
+def test_a_long_caption_of_a_grid_takes_a_second_line():
+    pictures = np.zeros((2, 64, 64, 3))
+    heights = [grid_sheet(pictures, ["0.99 cat", last]).size[1] for last in ("0.99 cat", "0.99 dumbbell", 40 * "x")]
+    assert [height - heights[0] for height in heights] == [0, 15, 0]  # one word has no second line
 
 
 def test_sheet_wraps_long_rows():
