@@ -132,7 +132,8 @@ CONVS = [
 
 
 @pytest.mark.parametrize(("size", "window", "channels", "features", "stride", "padding"), CONVS)
-def test_conv(size, window, channels, features, stride, padding):
+def test_conv(size, window, channels, features, stride, padding, monkeypatch):
+    monkeypatch.setattr(ops, "WINOGRAD_FLOPS", 0)
     x, kernel = random((2, *size, channels)), random((window, window, channels, features), 1)
     ours, our_gradients = value_and_gradient(ops.conv, stride, padding)(x, kernel)
     plain, plain_gradients = value_and_gradient(plain_conv, stride, padding)(x, kernel)
@@ -147,14 +148,15 @@ def test_winograd_is_chosen_by_shape():
         x, kernel = jnp.zeros(shape, dtype), jnp.zeros((window, window, shape[-1], features), dtype)
         return "conv_general_dilated" not in str(jax.make_jaxpr(lambda x: ops.conv(x, kernel, 1, "SAME"))(x))
 
-    assert chosen(1, 14, 14, 16, features=64)
-    assert not chosen(1, 14, 14, 3, features=64)
-    assert not chosen(1, 14, 14, 64, features=3)
-    assert not chosen(1, 8, 8, 64, features=64)
-    assert chosen(2, 8, 8, 64, features=64)
-    assert not chosen(1, 14, 14, 16, features=64, window=5)
-    assert not chosen(1, 14, 14, 16, features=64, dtype=jnp.bfloat16)
-    assert not chosen(1, 999, 999, 32, features=32)
+    assert chosen(8, 56, 56, 16, features=64)
+    assert not chosen(8, 56, 56, 3, features=64)
+    assert not chosen(8, 56, 56, 64, features=3)
+    assert not chosen(1, 56, 56, 16, features=64)  # too little work
+    assert chosen(2, 8, 8, 512, features=1024)
+    assert not chosen(1, 8, 8, 512, features=1024)  # too small a map
+    assert not chosen(8, 56, 56, 16, features=64, window=5)
+    assert not chosen(8, 56, 56, 16, features=64, dtype=jnp.bfloat16)
+    assert not chosen(1, 999, 999, 32, features=32)  # too large
 
 
 def test_winograd_sees_its_window_alone():

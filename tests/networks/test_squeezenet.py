@@ -84,7 +84,7 @@ def test_a_shallow_tap_costs_little(random_params):
     depths = [flops(lambda taps, tap=tap: taps[tap][..., 5]) for tap in ("conv1", "fire2", "fire4", "fire8")]
     assert depths == sorted(depths)
     assert depths[-1] < whole
-    assert depths[1] < whole / 2  # deeper layers take fewer products an output than the first
+    assert depths[1] < whole / 3
 
 
 def test_bfloat16(random_params):
