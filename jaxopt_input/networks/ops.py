@@ -13,7 +13,7 @@ import contextvars
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -221,18 +221,19 @@ dense_conv.defvjp(_dense_forward, _dense_backward)
 
 
 def _suits_winograd(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether `winograd` is worth its while, by shape (jaxlib 0.10, two cores).
+    """Whether `winograd` is worth its while, by shape (jaxlib 0.10 and 0.12, two cores).
 
-    It takes a third of a second to compile, which a convolution of less than `WINOGRAD_FLOPS`, a millisecond or two,
-    does not repay; a small map does not repay the transform of its kernel where no loop encloses it; and products of
-    few channels are slow. Maps whose tiles would take more than `WINOGRAD_BYTES` stay with XLA's kernel, which needs
-    no room.
+    What it saves is in proportion to C · D, what its tiles cost to C + D. It takes a third of a second to compile,
+    which a convolution of less than `WINOGRAD_FLOPS`, a millisecond or two, does not repay; nor does a small map repay
+    the transform of its kernel where no loop encloses it. Maps whose tiles would take more than `WINOGRAD_BYTES` stay
+    with XLA's kernel, which needs no room.
     """
     if kernel.shape[:2] != (3, 3) or not x.dtype == kernel.dtype == jnp.float32:
         return False
     positions, channels = math.prod(x.shape[:3]), kernel.shape[2:]
-    worth = positions >= 128 and min(channels) >= 16 and 18 * positions * math.prod(channels) >= WINOGRAD_FLOPS
-    return worth and 16 * positions * sum(channels) <= WINOGRAD_BYTES
+    saves = math.prod(channels) >= 36 * sum(channels)  # from 72 to 72, from 48 to 144, from 37 to any
+    worth = positions >= 128 and 18 * positions * math.prod(channels) >= WINOGRAD_FLOPS
+    return saves and worth and 16 * positions * sum(channels) <= WINOGRAD_BYTES
 
 
 def winograd(x: jax.Array, kernel: jax.Array, padding: Pads) -> jax.Array:
@@ -240,8 +241,8 @@ def winograd(x: jax.Array, kernel: jax.Array, padding: Pads) -> jax.Array:
 
     Every tile of 4x4 inputs is transformed by additions alone, each of its 16 elements is multiplied by a matrix over
     the channels, all tiles at once, and 2x2 outputs are sums of the products. An output sees the nine inputs that it
-    should and no others; the rounding is that of float32 in another order. All is one batched product: a product for
-    each element is some per cent faster and takes twice as long to compile.
+    should and no others; the rounding is that of float32 in another order. The four elements of a row are one batched
+    product: all sixteen in one leave the cache, one by one they take longer to compile.
 
     Source:
         Lavin & Gray, Fast Algorithms for Convolutional Neural Networks (2016), section 4.1.
@@ -255,30 +256,27 @@ def winograd(x: jax.Array, kernel: jax.Array, padding: Pads) -> jax.Array:
     rest = (2 * rows - height, 2 * columns - width)
     pads = ((0, 0, 0), (top, bottom + rest[0], 0), (left, right + rest[1], 0), (0, 0, 0))
     x = lax.pad(x, jnp.zeros((), x.dtype), pads)
-    filters = lax.optimization_barrier(_of_kernel(_of_kernel(kernel, 0), 1))  # [4, 4, C, D], made outside of loops
-    tiles = _of_tile([x[:, i : i + 2 * rows - 1 : 2] for i in range(4)], 0)
-    tiles = _of_tile([tiles[:, :, :, i : i + 2 * columns - 1 : 2] for i in range(4)], 1)  # [4, 4, N, rows, columns, C]
-    products = lax.dot_general(tiles, filters, (((5,), (2,)), ((0, 1), (0, 1))))
-    y = _of_products(_of_products(products, 0), 1)  # [2, 2, N, rows, columns, D]
-    y = y.transpose(2, 3, 0, 4, 1, 5).reshape(batch, 2 * rows, 2 * columns, -1)
+    filters = [jnp.stack(_of_kernel(*part)) for part in _of_kernel(*kernel)]  # four times [4, C, D]
+    filters = lax.optimization_barrier(filters)  # arrays of their own, made once outside an enclosing loop
+    sums = []
+    for matrices, row in zip(filters, _of_tile(*(x[:, k : k + 2 * rows - 1 : 2] for k in range(4))), strict=True):
+        tiles = jnp.stack(_of_tile(*(row[:, :, k : k + 2 * columns - 1 : 2] for k in range(4))))
+        sums.append(_of_products(*lax.dot_general(tiles, matrices, (((4,), (1,)), ((0,), (0,))))))
+    outputs = [jnp.stack(_of_products(*column), 2) for column in zip(*sums, strict=True)]
+    y = jnp.stack(outputs, 4).reshape(batch, 2 * rows, 2 * columns, -1)
     return y[:, :height, :width]
 
 
-def _of_kernel(kernel: jax.Array, axis: int) -> jax.Array:
-    """Three numbers as four, along an axis."""
-    a, b, c = jnp.moveaxis(kernel, axis, 0)
-    return jnp.stack([a, (a + b + c) / 2, (a - b + c) / 2, c], axis)
+def _of_kernel(a: jax.Array, b: jax.Array, c: jax.Array) -> list[jax.Array]:
+    return [a, (a + b + c) / 2, (a - b + c) / 2, c]
 
 
-def _of_tile(elements: Sequence[jax.Array], axis: int) -> jax.Array:
-    a, b, c, d = elements
-    return jnp.stack([a - c, b + c, c - b, b - d], axis)
+def _of_tile(a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> list[jax.Array]:
+    return [a - c, b + c, c - b, b - d]
 
 
-def _of_products(products: jax.Array, axis: int) -> jax.Array:
-    """Four numbers as two, along an axis."""
-    a, b, c, d = jnp.moveaxis(products, axis, 0)
-    return jnp.stack([a + b + c, b - c - d], axis)
+def _of_products(a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> list[jax.Array]:
+    return [a + b + c, b - c - d]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -115,9 +115,9 @@ CONVS = [
     ((9, 10), 3, 16, 8, 1, "SAME"),
     ((9, 10), 3, 16, 8, 1, "VALID"),
     ((9, 10), 5, 4, 8, 1, ((2, 1), (0, 3))),
-    ((9, 11), 3, 16, 24, 1, "SAME"),  # by Winograd's filtering: an odd and an even size, padded or not
-    ((12, 9), 3, 24, 16, 1, "VALID"),
-    ((11, 12), 3, 32, 16, 1, ((2, 0), (1, 3))),
+    ((9, 11), 3, 80, 72, 1, "SAME"),  # by Winograd's filtering: an odd and an even size, padded or not
+    ((12, 9), 3, 72, 80, 1, "VALID"),
+    ((11, 12), 3, 72, 72, 1, ((2, 0), (1, 3))),
     ((9, 10), 1, 16, 8, 1, "SAME"),
     ((9, 10), 3, 16, 8, 2, "SAME"),
     ((23, 24), 7, 3, 8, 2, "VALID"),
@@ -148,15 +148,16 @@ def test_winograd_is_chosen_by_shape():
         x, kernel = jnp.zeros(shape, dtype), jnp.zeros((window, window, shape[-1], features), dtype)
         return "conv_general_dilated" not in str(jax.make_jaxpr(lambda x: ops.conv(x, kernel, 1, "SAME"))(x))
 
-    assert chosen(8, 56, 56, 16, features=64)
-    assert not chosen(8, 56, 56, 3, features=64)
+    assert chosen(8, 28, 28, 48, features=192)
+    assert chosen(8, 28, 28, 192, features=48)
+    assert not chosen(8, 56, 56, 32, features=128)  # too few channels
     assert not chosen(8, 56, 56, 64, features=3)
-    assert not chosen(1, 56, 56, 16, features=64)  # too little work
+    assert not chosen(1, 28, 28, 48, features=192)  # too little work
     assert chosen(2, 8, 8, 512, features=1024)
     assert not chosen(1, 8, 8, 512, features=1024)  # too small a map
-    assert not chosen(8, 56, 56, 16, features=64, window=5)
-    assert not chosen(8, 56, 56, 16, features=64, dtype=jnp.bfloat16)
-    assert not chosen(1, 999, 999, 32, features=32)  # too large
+    assert not chosen(8, 28, 28, 48, features=192, window=5)
+    assert not chosen(8, 28, 28, 48, features=192, dtype=jnp.bfloat16)
+    assert not chosen(1, 999, 999, 72, features=72)  # too large
 
 
 def test_winograd_sees_its_window_alone():
