@@ -220,8 +220,8 @@ def chunk_within(memory: int | None, model: Model, shape: tuple[int, int, int], 
 
     Example:
         >>> import jaxopt_input as joi
-        >>> [chunk_within(memory, joi.load("tin100"), (64, 64, 3)) for memory in (None, 850 << 20)]
-        [32, 10]
+        >>> [chunk_within(memory, joi.load("tin100"), (64, 64, 3)) for memory in (None, 860 << 20)]
+        [32, 12]
     """
     if memory is None:
         return DEFAULT_CHUNK
