@@ -57,7 +57,7 @@ def test_results_in_the_order_asked_for(toy):
     assert s.names == tuple(name for name in distinct for _ in range(2))
     np.testing.assert_array_equal(s.start, [0, 1] * 5)
     np.testing.assert_array_equal(s.snapshots[1], s.image)
-    for name in distinct[::2]:
+    for name in distinct[::4]:
         alone = joi.visualize(toy, name, starts=2, steps=3, key=jax.random.key(1))
         lanes = [n for n, other in enumerate(s.names) if other == name]
         np.testing.assert_allclose(s.image[np.array(lanes)], alone.image, atol=1e-3)  # another chunk shape
