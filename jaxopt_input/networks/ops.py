@@ -133,7 +133,7 @@ _indexed_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 # Convolution
 
-WINOGRAD_FLOPS = 1 << 28  # what a convolution must take at least, counted as it is usually counted
+WINOGRAD_FLOPS = 1 << 29  # what a convolution must take at least, counted as it is usually counted
 WINOGRAD_BYTES = 1 << 29  # the room that its tiles and products may take
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -224,7 +224,7 @@ def _suits_winograd(x: jax.Array, kernel: jax.Array) -> bool:
     """Whether `winograd` is worth its while, by shape (jaxlib 0.10 and 0.12, two cores).
 
     What it saves is in proportion to C · D, what its tiles cost to C + D. It takes a third of a second to compile,
-    which a convolution of less than `WINOGRAD_FLOPS`, a millisecond or two, does not repay; nor does a small map repay
+    which a convolution of less than `WINOGRAD_FLOPS`, a few milliseconds, does not repay; nor does a small map repay
     the transform of its kernel where no loop encloses it. Maps whose tiles would take more than `WINOGRAD_BYTES` stay
     with XLA's kernel, which needs no room.
     """
