@@ -5,12 +5,13 @@
 Takes photographs of a folder with class folders that the network classifies rightly, spread evenly over it. Both
 attacks have their defaults and the same targets. Reports the share of successes, the median RMS distortion, its
 quotient over what both succeed on, and the same of Szegedy's attack with success judged, in the search, after rounding
-to 8 bits. Writes `benchmarks/results/szegedy.json`, anew after each part.
+to 8 bits. Writes `benchmarks/results/szegedy.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
 from jaxopt_input.commands.attack import read
+
+ATTACKS: dict[str, Any] = {
+    "ddn": (joi.attacks.ddn, {}),
+    "szegedy": (joi.attacks.szegedy, {}),
+    "szegedy, rounded": (joi.attacks.szegedy, {"rounded": True}),
+}
 
 
 def right(model: joi.Model, folder: str, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -47,37 +54,40 @@ def figures(found: joi.attacks.AttackResult, seconds: float) -> dict[str, Any]:
     }
 
 
+def quotient(file: Path, arguments: dict[str, Any]) -> float | None:
+    """Median distortion of Szegedy's attack by DDN's, over the images that both have found; None before both ran."""
+    kept = {one["arguments"].get("attack"): one for one in json.loads(file.read_text())} if file.is_file() else {}
+    pair = [kept.get(name) for name in ("szegedy", "ddn")]
+    if any(one is None or one["arguments"] | arguments != one["arguments"] for one in pair):
+        return None
+    rms = np.array([[np.nan if x is None else x for x in one["rms"]] for one in pair if one])
+    both = np.median(rms[:, np.isfinite(rms).all(0)], 1)
+    return float(both[0] / both[1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("folder")
     parser.add_argument("--photographs", type=int, default=50)
+    parser.add_argument("--attacks", nargs="+", choices=list(ATTACKS), default=list(ATTACKS))
     parser.add_argument("--chunk", type=int, default=10, help="photographs at once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "szegedy.json")
     args = parser.parse_args()
     model = joi.load(args.model)
     images, labels = right(model, args.folder, args.photographs)
-    result: dict[str, Any] = {
-        "arguments": {"model": args.model, "photographs": args.photographs, "seed": args.seed},
-        **ground(),
-    }
-    parts = {"ddn": (joi.attacks.ddn, {}), "szegedy": (joi.attacks.szegedy, {})}
-    parts["szegedy, rounded"] = (joi.attacks.szegedy, {"rounded": True})
-    for name, (attack, options) in parts.items():
+    arguments = {"model": args.model, "photographs": args.photographs, "seed": args.seed}
+    for name in args.attacks:
+        attack, options = ATTACKS[name]
         began = time.process_time()
         found = attack(
             jax.random.key(args.seed), model, images, labels, target="random", chunk=args.chunk,
             on_progress=lambda done, total, name=name: print(f"{name}: {done} of {total}", flush=True), **options,
         )  # fmt: skip
-        result[name] = figures(found, time.process_time() - began)
-        if name == "ddn":
-            near = found
-        elif name == "szegedy":
-            both = near.success & found.success
-            medians = [float(np.median(one.distance["rms"][both])) for one in (found, near)]
-            result["median_rms_by_ddns"] = medians[0] / medians[1]
+        result = {"arguments": {**arguments, "attack": name}, **ground(), **figures(found, time.process_time() - began)}
         keep(args.out, result)
+    print({"median_rms_by_ddns": quotient(args.out, arguments)})
 
 
 if __name__ == "__main__":
