@@ -80,6 +80,19 @@ class Watched(nn.Module):
         return logits
 
 
+class ChannelsLast(nn.Module):
+    """The network, its convolutions in the other memory layout."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if image.requires_grad:
+            image.register_hook(torch.Tensor.contiguous)  # the authors take views of the gradient
+        return self.network(image.contiguous(memory_format=torch.channels_last))
+
+
 def foolbox_images(model: nn.Module, attack: object, images: torch.Tensor, labels: torch.Tensor, epsilon: float):
     import foolbox
 
@@ -121,9 +134,7 @@ def apgd(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, request
     epsilon, count, loss = request["epsilon"], request["steps"], request["loss"]
     found = {}
     for peer in ("torchattacks", "authors", "authors, channels last"):
-        watched = Watched(network)
-        if peer == "authors, channels last":
-            images = images.contiguous(memory_format=torch.channels_last)
+        watched = Watched(ChannelsLast(network) if peer == "authors, channels last" else network)
         if peer == "torchattacks":
             attack = torchattacks.APGD(watched, norm="Linf", eps=epsilon, steps=count, n_restarts=1, seed=0, loss=loss)
             attack(images, labels)
