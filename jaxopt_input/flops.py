@@ -94,8 +94,7 @@ def _equation(equation: Any, held: list[bool], asked: list[bool]) -> tuple[Work,
         arrays = (*equation.invars, *equation.outvars)
         moved = sum(math.prod(atom.aval.shape) * atom.aval.dtype.itemsize for atom in arrays)
         return Work(2 * count, moved).times(1 + sum(held)), everything
-    inner = [_open(value) for parameter in equation.params.values() for value in _several(parameter)]
-    bodies = [body for body in inner if body is not None]
+    bodies = inside(equation)
     if name in ("scan", "while"):
         skipped, consts, carried = _loop(equation.params, len(held))
         state = [any(held)] * carried  # what one step makes dependent, the next one reads
@@ -119,13 +118,17 @@ def _loop(parameters: dict[str, Any], operands: int) -> tuple[int, int, int]:
     return skipped, consts, operands - skipped - consts
 
 
-def _several(parameter: Any) -> Sequence[Any]:
-    return parameter if isinstance(parameter, tuple | list) else (parameter,)
+def inside(equation: Any) -> list[Jaxpr]:
+    """The bodies of an equation: of a call one, of a loop or a branch several, else none.
 
-
-def _open(value: Any) -> Jaxpr | None:
-    """The jaxpr that an equation's parameter is, if it is one."""
-    return value.jaxpr if isinstance(value, ClosedJaxpr) else value if isinstance(value, Jaxpr) else None
+    Example:
+        >>> loop = jax.make_jaxpr(lambda x: jax.lax.fori_loop(0, 3, lambda i, x: 2 * x, x))(1.0).eqns[0]
+        >>> [[equation.primitive.name for equation in body.eqns] for body in inside(loop)]
+        [['add', 'mul']]
+    """
+    several = (value if isinstance(value, tuple | list) else (value,) for value in equation.params.values())
+    found = [one.jaxpr if isinstance(one, ClosedJaxpr) else one for values in several for one in values]
+    return [one for one in found if isinstance(one, Jaxpr)]
 
 
 def _dot(equation: Any) -> int:

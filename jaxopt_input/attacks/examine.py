@@ -10,12 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Jaxpr
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxopt_input import losses
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.result import GradientMaskingWarning
 from jaxopt_input.errors import InputError
+from jaxopt_input.flops import inside
 from jaxopt_input.model import Apply, Model
 
 CHUNK = 64  # images that are judged at once
@@ -49,8 +51,16 @@ def _look(apply: Apply, params: Any, images: jax.Array, labels: jax.Array) -> tu
 
 def _leaves_jax(apply: Apply, params: Any, images: jax.Array, labels: jax.Array) -> bool:
     """Whether the network calls what JAX knows nothing of; otherwise one compiled program twice is the same twice."""
-    traced = str(_look.trace(apply, params, images, labels).jaxpr)  # as it is called before: not traced again
-    return any(word in traced for word in ("callback", "ffi_call", "rng_uniform"))
+    traced = _look.trace(apply, params, images, labels).jaxpr  # as it is called before: not traced again
+    return any("callback" in name or name in ("ffi_call", "rng_uniform") for name in _primitives(traced.jaxpr))
+
+
+def _primitives(jaxpr: Jaxpr) -> Iterator[str]:
+    """The names of all operations, also within loops and calls."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for body in inside(equation):
+            yield from _primitives(body)
 
 
 def examine(
