@@ -96,7 +96,7 @@ def _equation(equation: Any, held: list[bool], asked: list[bool]) -> tuple[Work,
         return Work(2 * count, moved).times(1 + sum(held)), everything
     bodies = inside(equation)
     if name in ("scan", "while"):
-        skipped, consts, carried = _loop(equation.params, len(held))
+        skipped, consts, carried = _loop(equation, bodies[-1])
         state = [any(held)] * carried  # what one step makes dependent, the next one reads
         known = held[skipped : skipped + consts] + state + held[skipped + consts + carried :]
         work, _ = _walk(bodies[-1], known, [True] * len(bodies[-1].outvars))
@@ -110,12 +110,18 @@ def _equation(equation: Any, held: list[bool], asked: list[bool]) -> tuple[Work,
     return sum(works, Work(0, 0)), everything
 
 
-def _loop(parameters: dict[str, Any], operands: int) -> tuple[int, int, int]:
+def _loop(equation: Any, body: Jaxpr) -> tuple[int, int, int]:
     """How many operands of a loop its body does not see, how many it only reads, and how many it carries on."""
-    if "length" in parameters:
-        return 0, parameters["num_consts"], parameters["num_carry"]
-    skipped, consts = parameters["cond_nconsts"], parameters["body_nconsts"]
-    return skipped, consts, operands - skipped - consts
+    if equation.primitive.name == "while":
+        skipped, consts = equation.params["cond_nconsts"], equation.params["body_nconsts"]
+        return skipped, consts, len(equation.invars) - skipped - consts
+
+    def whole(outside: Any, within: Any) -> int:  # the others are stacked: one at a time is inside
+        return sum(a.aval.shape == b.aval.shape for a, b in zip(outside, within, strict=True))
+
+    # Told by their shapes, for versions of JAX name their numbers differently.
+    carried = whole(equation.outvars, body.outvars)
+    return 0, whole(equation.invars, body.invars) - carried, carried
 
 
 def inside(equation: Any) -> list[Jaxpr]:

@@ -71,6 +71,9 @@ def test_control_flow():
     once = 2 * 2 * 3 * 4 * 4
     step = lambda x, _: (x @ w, None)  # noqa: E731
     assert flops(lambda w, x: jax.lax.scan(step, x, None, length=5)[0], w, x) == 5 * once
+    # Of the three products of a step two do not read the image, and have one gradient less: x's own is carried on.
+    stacked = lambda w, x: jax.lax.scan(lambda x, w: (x @ w, w @ w @ w), x, jnp.stack([w] * 5))[0]  # noqa: E731
+    assert flops(stacked, w, x) == 5 * (once + 2 * 2 * 4**3)
     assert flops(lambda w, x: jax.checkpoint(lambda x: x @ w)(x), w, x) == once
     branches = lambda w, x: jax.lax.cond(x[0, 0] > 0, lambda: x @ w @ w, lambda: x @ w)  # noqa: E731
     assert flops(branches, w, x) == 2 * once
