@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxopt_input as joi
-from jaxopt_input import memory, optimize
+from jaxopt_input import loop, memory
 from jaxopt_input.recipes import dream as dreaming
 from jaxopt_input.recipes.dream_settings import octave_shapes, settle
 from jaxopt_input.recipes.exemplars import basis, rank
@@ -69,7 +69,7 @@ def test_dream_takes_smaller_tiles(toy, monkeypatch):
 def test_the_loop_takes_its_state_over(toy, monkeypatch):
     """What the compiled loop returns lies where its state lay: all of it, θ and optimizer and history."""
     seen = []
-    advance = optimize._advance
+    advance = loop.advance
 
     def spy(program, params, trees, lanes, state, span):
         if not seen:
@@ -78,7 +78,7 @@ def test_the_loop_takes_its_state_over(toy, monkeypatch):
             seen.append((size, compiled.memory_analysis().alias_size_in_bytes))
         return advance(program, params, trees, lanes, state, span)
 
-    monkeypatch.setattr(optimize, "_advance", spy)
+    monkeypatch.setattr(loop, "advance", spy)
     loss, pixels = -joi.losses.class_logit(1), joi.images.pixels()
     joi.minimize(loss, toy, image=pixels, steps=4, starts=2, key=KEY)
     ((size, taken_over),) = seen

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import jaxopt_input as joi
-from jaxopt_input import optimize
+from jaxopt_input import loop
 
 KEY = jax.random.key(0)
 
@@ -103,17 +103,17 @@ def test_no_collective_in_the_compiled_step(toy):
 def lowered(model, loss):
     """The compiled step of a program, as `minimize` builds it."""
     caught = {}
-    original = optimize._advance
+    original = loop.advance
 
     def spy(*arguments):
         caught["lowered"] = original.lower(*arguments)
         return original(*arguments)
 
-    optimize._advance = spy
+    loop.advance = spy
     try:
         solve(loss, model, steps=1)
     finally:
-        optimize._advance = original
+        loop.advance = original
     return caught["lowered"]
 
 
@@ -275,7 +275,7 @@ def test_lbfgs_begins_anew_where_its_direction_leads_nowhere():
     assert int(s.restarts[0]) == 1
     assert float(s.loss[0, 0]) > 10 > float(s.loss[0, -1])
     assert bool((jnp.diff(s.loss, axis=1) <= 0).all())
-    assert int(s.evaluations[0]) < 20 + 2 * optimize.MAX_TRIALS  # once it has settled it evaluates no more
+    assert int(s.evaluations[0]) < 20 + 2 * loop.MAX_TRIALS  # once it has settled it evaluates no more
     assert bool(s.finite.all())
     smooth = solve(joi.losses.channel("energy", 0), Quadratic.model(), optimizer=joi.optimizers.lbfgs(), steps=10)
     assert not smooth.restarts.any()

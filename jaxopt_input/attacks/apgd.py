@@ -12,12 +12,12 @@ import numpy as np
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.apgd_l1 import SparseAPGD, recorded
 from jaxopt_input.attacks.ascent import START
-from jaxopt_input.attacks.checks import count, one_of
 from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.objectives import Builder, Objective, objective
 from jaxopt_input.attacks.problem import Found, Method, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.checks import count, one_of
 
 MOMENTUM, RISING = 0.75, 0.75
 

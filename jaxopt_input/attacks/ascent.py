@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_input.attacks import checks, geometry
+from jaxopt_input import checks
+from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.objectives import Objective
 from jaxopt_input.attacks.problem import Found, Numbers, Problem
 

@@ -9,8 +9,7 @@ from typing import Any, Unpack
 import jax
 import numpy as np
 
-from jaxopt_input import losses
-from jaxopt_input.attacks import checks
+from jaxopt_input import checks, losses
 from jaxopt_input.attacks.apgd import apgd
 from jaxopt_input.attacks.criteria import misclassified
 from jaxopt_input.attacks.examine import rounds

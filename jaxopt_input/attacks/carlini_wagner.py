@@ -11,13 +11,13 @@ import optax
 
 from jaxopt_input import losses
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.checks import count, number
 from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.nearest import nothing_yet
 from jaxopt_input.attacks.objectives import Objective
 from jaxopt_input.attacks.problem import Found, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.checks import count, number
 
 ENOUGH = 0.9999  # a search along one c ends where a tenth of its steps lowered the loss by less
 

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.checks import count, number
 from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.nearest import cosine, nothing_yet
 from jaxopt_input.attacks.objectives import Builder, Objective, objective
 from jaxopt_input.attacks.problem import Found, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.checks import count, number
 
 
 @dataclasses.dataclass(frozen=True)

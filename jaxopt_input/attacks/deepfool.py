@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.checks import count, number, one_of
 from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.problem import Found, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.checks import count, number, one_of
 
 
 def rivals(problem: Problem, candidates: int) -> jax.Array:

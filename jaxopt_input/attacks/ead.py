@@ -10,13 +10,13 @@ import jax.numpy as jnp
 
 from jaxopt_input import losses
 from jaxopt_input.attacks.carlini_wagner import next_factor
-from jaxopt_input.attacks.checks import count, number, one_of
 from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.nearest import nothing_yet
 from jaxopt_input.attacks.objectives import Objective
 from jaxopt_input.attacks.problem import Found, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.checks import count, number, one_of
 
 
 def shrink(x: jax.Array, clean: jax.Array, beta: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.attacks import checks
+from jaxopt_input import checks
 from jaxopt_input.attacks.fooling import Fooling, classes_of, some_classes
 from jaxopt_input.attacks.geometry import where
 from jaxopt_input.model import Apply, Model

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.ascent import START
-from jaxopt_input.attacks.checks import count, number, one_of
 from jaxopt_input.attacks.deepfool import differences, rivals
 from jaxopt_input.attacks.geometry import dot, rows, where
 from jaxopt_input.attacks.nearest import Nearest, nothing_yet
 from jaxopt_input.attacks.problem import Found, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.checks import count, number, one_of
 
 EXTRAPOLATION, BACKWARD, MOST_BIAS = 1.05, 0.9, 0.1  # η, β and α_max of the authors
 

@@ -7,10 +7,10 @@ from typing import Any, Unpack
 import jax
 
 from jaxopt_input.attacks.ascent import STEEPEST, Ascent, step_size
-from jaxopt_input.attacks.checks import one_of
 from jaxopt_input.attacks.objectives import Builder, objective
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.checks import one_of
 
 
 def fgsm(

@@ -9,8 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxopt_input import losses, optimizers
-from jaxopt_input.attacks import checks
+from jaxopt_input import checks, losses, optimizers
 from jaxopt_input.attacks.examine import logits_of
 from jaxopt_input.data import to_uint8
 from jaxopt_input.errors import InputError

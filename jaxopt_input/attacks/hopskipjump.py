@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.checks import count
 from jaxopt_input.attacks.decision import BISECTIONS, adversarial_start, judge, to_boundary
 from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.nearest import nothing_yet
 from jaxopt_input.attacks.problem import Found, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.checks import count
 
 HALVINGS = 12  # of a step, at most
 

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxopt_input import losses
-from jaxopt_input.attacks import checks, geometry
+from jaxopt_input import checks, losses
+from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.criteria import Criterion, as_criterion
 from jaxopt_input.attacks.examine import examine, rounds
 from jaxopt_input.attacks.objectives import Objective

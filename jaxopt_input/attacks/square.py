@@ -12,12 +12,12 @@ import numpy as np
 
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.ascent import START
-from jaxopt_input.attacks.checks import count, number, one_of
 from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.objectives import Builder, Objective, objective
 from jaxopt_input.attacks.problem import Found, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.checks import count, number, one_of
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of p, in ten-thousandths of the queries
 

@@ -11,13 +11,13 @@ import optax
 
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.carlini_wagner import next_factor
-from jaxopt_input.attacks.checks import count, number
 from jaxopt_input.attacks.geometry import dot, rows, where
 from jaxopt_input.attacks.nearest import nothing_yet
 from jaxopt_input.attacks.objectives import Builder, Objective, objective
 from jaxopt_input.attacks.problem import Found, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.checks import count, number
 from jaxopt_input.optimizers import Bracket, bracket, narrow
 
 MEMORY = 10

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxopt_input.attacks import checks
+from jaxopt_input import checks
 from jaxopt_input.attacks.examine import logits_of
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.errors import InputError

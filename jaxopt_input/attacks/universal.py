@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.attacks import checks
+from jaxopt_input import checks
 from jaxopt_input.attacks.criteria import misclassified
 from jaxopt_input.attacks.deepfool import DeepFool
 from jaxopt_input.attacks.problem import Lanes, Problem

@@ -27,12 +27,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input import losses
+from jaxopt_input.checks import typed_key
 from jaxopt_input.data import read_image, to_uint8
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.losses import Loss
 from jaxopt_input.memory import estimate
 from jaxopt_input.model import Apply, Model, cast
-from jaxopt_input.optimize import Progress, _typed_key
+from jaxopt_input.optimize import Progress
 from jaxopt_input.recipes import normalise, tiles
 from jaxopt_input.recipes.dream_settings import (
     Settings,
@@ -197,7 +198,7 @@ def dream(
         ((80, 64, 3), True)
     """
     s, device = settle(preset, settings), device or jax.local_devices()[0]
-    key = _typed_key(jax.random.key(0) if key is None else key)
+    key = typed_key(jax.random.key(0) if key is None else key)
     image = as_image(image, model, "the image")
     if str(jnp.dtype(dtype)) not in ("float32", "bfloat16"):
         raise InputError(f"activations are float32 or bfloat16, not {jnp.dtype(dtype)}")

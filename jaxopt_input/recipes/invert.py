@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input import losses
+from jaxopt_input.checks import count
 from jaxopt_input.data import to_uint8
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.images import Parameterization
 from jaxopt_input.images.parameterization import Shape
 from jaxopt_input.losses import Loss
 from jaxopt_input.model import Model
-from jaxopt_input.optimize import Progress, Solution, _count, minimize
+from jaxopt_input.optimize import Progress, Solution, minimize
 from jaxopt_input.optimizers import Optimizer, is_line_search
 from jaxopt_input.projections import Projection
 from jaxopt_input.recipes.dream_settings import as_image, restricted
@@ -164,7 +165,7 @@ def invert(
     weights = {tap: weight_of(tap, shapes[tap], channels, positions.get(tap)) for tap in taps}
     target = features(model, image, taps)
     key = jax.random.key(0) if key is None else key
-    counts = {name: _count("steps", one.steps if steps is None else steps) for name, one in chosen.items()}
+    counts = {name: count("steps", one.steps if steps is None else steps) for name, one in chosen.items()}
     done, total, rungs = 0, sum(counts.values()), []
     for name, terms in ladder.items():
         loss = distance(terms, target, weights)
@@ -349,10 +350,10 @@ def _staged(
         raise InputError(f"snapshots are steps from 0 to {steps}, not {list(snapshots)}")
     found: list[Solution] = []
     before = 0
-    for stage, count in chosen.parts(steps):
-        last = before + count == steps
+    for stage, length in chosen.parts(steps):
+        last = before + length == steps
         if bounded and is_line_search(rule):
-            options["max_evaluations"] = count + 1
+            options["max_evaluations"] = length + 1
         slower = isinstance(rule, Optimizer) and stage.factor != 1 and "learning_rate" in rule.hyperparameters
         found.append(
             minimize(
@@ -360,14 +361,14 @@ def _staged(
                 model,
                 optimizer=rule.at_rate(stage.factor * rule.hyperparameters["learning_rate"]) if slower else rule,
                 transform=stage.transform,
-                steps=count,
+                steps=length,
                 initial=np.clip(found[-1].image, 0, 1) if found else initial,
-                snapshots=[s - before for s in snapshots if before <= s < before + count or (last and s == steps)],
-                on_progress=report and functools.partial(_share, report, before, count),
+                snapshots=[s - before for s in snapshots if before <= s < before + length or (last and s == steps)],
+                on_progress=report and functools.partial(_share, report, before, length),
                 **options,
             )
         )
-        before += count
+        before += length
     return functools.reduce(_joined, found)
 
 

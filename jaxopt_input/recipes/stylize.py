@@ -22,12 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input import images, optimizers
+from jaxopt_input.checks import typed_key
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.images.parameterization import check_images
 from jaxopt_input.losses import Loss
 from jaxopt_input.memory import free_bytes, tile_within
 from jaxopt_input.model import Model
-from jaxopt_input.optimize import Progress, Solution, _typed_key, minimize
+from jaxopt_input.optimize import Progress, Solution, minimize
 from jaxopt_input.receptive import receptive_field
 from jaxopt_input.recipes import recolour
 from jaxopt_input.recipes.dream_settings import as_image, restricted
@@ -293,7 +294,7 @@ def _run(
     on_scale: Any = None,
 ) -> Stylized:
     """All scales, from coarse to fine, each from the one before with the optimizer's state."""
-    model, s, key = job.model, job.settings, _typed_key(jax.random.key(0) if key is None else key)
+    model, s, key = job.model, job.settings, typed_key(jax.random.key(0) if key is None else key)
     channels = model.info.image_shape[2]
     style, content = s.style_layers, s.content_layers if s.content_weight else ()
     if not style or content is None:  # layers that are named may be all that such an image has

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxopt_input as joi
-from jaxopt_input import memory, optimize
+from jaxopt_input import loop, memory
 from jaxopt_input.networks import ops
 from jaxopt_input.receptive import receptive_field
 from jaxopt_input.recipes.units import canvas, crop_to_field, units_of, visualize_units
@@ -256,14 +256,14 @@ def test_a_memory_that_is_too_small(pooled):
 def test_the_estimate_is_above_what_is_compiled(pooled, monkeypatch):
     """XLA's own figure for the loop with 6 lanes, which costs a compilation to know."""
     found, measured = canvas(pooled, "second"), []
-    advance = optimize._advance
+    advance = loop.advance
 
     def measure(*args):
         analysis = advance.lower(*args).compile().memory_analysis()
         measured.append(analysis.temp_size_in_bytes + analysis.output_size_in_bytes)
         raise InterruptedError
 
-    monkeypatch.setattr(optimize, "_advance", measure)
+    monkeypatch.setattr(loop, "advance", measure)
     with pytest.raises(InterruptedError):
         visualize_units(pooled, [f"second:{c}" for c in range(6)], steps=2, **PLAIN)
     each = memory.image_bytes(pooled, ("second",), found.view, found.image)

@@ -1,9 +1,10 @@
-"""What is checked of an attack's arguments before anything is compiled."""
+"""What is checked of arguments before anything is compiled."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,10 +12,18 @@ from jaxopt_input.errors import InputError
 from jaxopt_input.images.parameterization import check_images
 from jaxopt_input.losses.algebra import check_index
 from jaxopt_input.model import Model
-from jaxopt_input.optimize import _typed_key
 from jaxopt_input.targets import canonical
 
-typed_key = _typed_key
+
+def typed_key(key: Any) -> jax.Array:
+    """A single typed key, from one or from the uint32 data of `jax.random.PRNGKey`."""
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed and dtype != np.uint32:
+        raise InputError(f"key must be a JAX key, such as jax.random.key(0), not {key!r}")
+    if key.ndim != (0 if typed else 1):
+        raise InputError(f"key must be a single key, not an array of shape {key.shape}")
+    return key if typed else jax.random.wrap_key_data(jnp.asarray(key))
 
 
 def count(what: str, value: Any, least: int = 1) -> int:
