@@ -3,7 +3,7 @@
     plan ─► cases ─compile: cold, cached─► rounds: every case and both ceilings once each ─► medians and quartiles
 
 A case is a task of a model at a batch and a dtype. In every round each case runs once, so that what else the machine
-does meets all of them alike. Nothing here asks what the device is: results are waited for, not traced.
+does meets all of them alike. Results are waited for, not traced.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input import attacks, images, losses, optimizers, targets, transforms
+from jaxopt_input.checks import count
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.flops import Work, gradient_work
 from jaxopt_input.losses import Loss
-from jaxopt_input.model import Apply, Model, cast
+from jaxopt_input.memory import peak_of
+from jaxopt_input.model import Model, cast, in_dtype
 from jaxopt_input.optimize import minimize
 from jaxopt_input.recipes.style_settings import default_layers, settle
 from jaxopt_input.recipes.style_terms import content_loss, style_loss, variation_loss
@@ -32,7 +34,8 @@ from jaxopt_input.recipes.target import expand, objective
 from jaxopt_input.report.run import compile_seconds
 
 TASKS = ("class", "unit", "dream", "style", "pgd")
-DTYPES = ("float32", "bfloat16")
+DTYPES = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": None}
+"""Of a case, and the precision of its products as JAX names it; a CPU knows one only."""
 CHECK_EVERY = 16  # steps between two checks of the untransformed loss, as in a run of the default 256
 EPSILON = 8 / 255
 LEAST_SECONDS = 0.2  # that one measurement takes: shorter calls are repeated
@@ -54,6 +57,11 @@ class Case:
     loss: Loss
     parameterization: str
     transform: str
+
+    @property
+    def activations(self) -> str:
+        """Their dtype, and that of the parameters."""
+        return _stored(self.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +99,7 @@ class Ceiling:
 
 @dataclasses.dataclass(frozen=True)
 class First:
-    """A case's first run in a fresh process, imports and weights left out.
+    """A case's first run when nothing compiled is remembered; imports, weights and the device's start left out.
 
     Attributes:
         compile: seconds that JAX traced, lowered and compiled.
@@ -111,10 +119,9 @@ class Measurement:
         gradient: seconds of the loss and its gradient by the whole batch of images, compiled alone.
         loop: seconds of the whole run: `minimize`, or the attack.
         cold, cached: first runs without and with a filled persistent compilation cache.
-        work: of one image's gradient, see `flops.gradient_work`.
-        program_bytes: what the compiled gradient takes, parameters and images included.
-        peak_bytes: the most that the device had held when the case first ran, in this process, which runs smaller
-            batches first; None where a device does not say (a CPU).
+        work: of the batch's gradient, see `flops.gradient_work`.
+        gradient_bytes: what the compiled gradient takes, parameters and images included.
+        peak_bytes: what the whole run takes, parameters included, see `memory.peak_of`; None where nothing tells.
     """
 
     case: Case
@@ -123,7 +130,7 @@ class Measurement:
     cold: First
     cached: First
     work: Work
-    program_bytes: int
+    gradient_bytes: int
     peak_bytes: int | None
 
     @property
@@ -139,10 +146,17 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `measure` found: the measurements in the order of the cases, and the ceiling of each dtype."""
+    """What `measure` found.
+
+    Attributes:
+        measurements: in the order of the cases.
+        ceilings: of each dtype.
+        failures: the cases that the device had too little memory for, and what it said.
+    """
 
     measurements: tuple[Measurement, ...]
     ceilings: Mapping[str, Ceiling]
+    failures: tuple[tuple[Case, str], ...] = ()
 
 
 def plan(
@@ -168,13 +182,14 @@ def plan(
         models: the networks, each at its own image size.
         tasks: some of `TASKS`.
         batches: images at once, at least 1 each.
-        dtypes: of parameters and activations, "float32" or "bfloat16".
+        dtypes: some of `DTYPES`: float32, the same with products in TF32, or bfloat16 parameters and activations.
         steps: of the whole loop, at least 1.
         target: in place of class 0 or channel 0, as `visualize` takes it.
         parameterization, transform: by name, in place of the task's own; an attack has neither.
 
     Raises:
-        InputError: for an unknown task, dtype, target or name, numbers below 1, or a network that a task does not suit.
+        InputError: for an unknown task, dtype, target or name, numbers below 1, two models of one name, or a network
+            that a task does not suit.
 
     Example:
         >>> import jaxopt_input as joi
@@ -184,14 +199,16 @@ def plan(
     """
     if not (models and tasks and batches and dtypes):
         raise InputError("nothing to measure: give at least one model, task, batch and dtype")
-    for what, given, known in (("task", tasks, TASKS), ("dtype", dtypes, DTYPES)):
+    for what, given, known in (("task", tasks, TASKS), ("dtype", dtypes, tuple(DTYPES))):
         for name in given:
             if name not in known:
                 raise unknown(what, name, known)
     for what, numbers in (("steps", [steps]), ("a batch", batches)):
         for number in numbers:
-            if isinstance(number, bool) or number != int(number) or number < 1:
-                raise InputError(f"{what} must be a whole number, at least 1, not {number!r}")
+            count(what, number)
+    for name in (names := [model.info.name for model in models]):
+        if names.count(name) > 1:
+            raise InputError(f"two models are named {name!r}: give each a name of its own, such as from_*(…, name=)")
     if "pgd" in tasks and (parameterization or transform):
         raise InputError("pgd moves pixels without a transform: leave it out, or parameterization and transform")
     images.by_name(parameterization or "pixels"), transforms.by_name(transform or "none")
@@ -262,7 +279,7 @@ def measure(
     """Run cases in turns, with the device's ceilings in every round.
 
     What JAX has compiled in this process is forgotten first. First runs are timed with a compilation cache in a
-    temporary folder, empty and then filled, whether or not the process has one of its own.
+    temporary folder of the case's own, empty and then filled, whether or not the process has one.
 
     Args:
         cases: of `plan`.
@@ -288,31 +305,27 @@ def measure(
     dtypes = list(dict.fromkeys(case.dtype for case in cases))
     done, total = 0, (3 + repeats) * len(cases) + repeats * len(dtypes)
 
-    def tell() -> None:
+    def tell(steps: int = 1) -> None:
         nonlocal done
-        done += 1
+        done += steps
         if on_progress:
             on_progress(done, total)
 
+    ready: list[_Ready] = []
+    failures: list[tuple[Case, str]] = []
     with jax.default_device(device):
-        loops = [_loop(case, device) for case in cases]
-        peaks: list[int | None] = [None for _ in cases]
-        with _empty_cache():
-            firsts: list[list[First]] = [[], []]
-            for found in firsts:  # cold, then cached
-                for n, loop in enumerate(loops):
-                    jax.clear_caches()
-                    found.append(_first(loop))
-                    if peaks[n] is None:
-                        peaks[n] = (device.memory_stats() or {}).get("peak_bytes_in_use")
-                    tell()
-            gradients = [_gradient(case) for case in cases]
-            for loop in loops:
-                loop(0)
-                tell()
+        # Small ones first: a device tells only the highest peak it has seen.
+        for case in sorted(cases, key=lambda case: case.batch):
+            try:
+                ready.append(_prepare(case, device, tell))
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                failures.append((case, str(error).splitlines()[0]))
+        ready.sort(key=lambda one: next(n for n, case in enumerate(cases) if case is one.case))
         ceilings = {dtype: _ceiling(dtype, device) for dtype in dtypes}
-        runs = [(_often(gradient), _often(loop)) for (gradient, _), loop in zip(gradients, loops, strict=True)]
-        seconds: list[tuple[list[float], list[float]]] = [([], []) for _ in cases]
+        runs = [(_often(one.gradient), _often(one.loop)) for one in ready]
+        seconds: list[tuple[list[float], list[float]]] = [([], []) for _ in ready]
         limits: dict[str, tuple[list[float], list[float]]] = {dtype: ([], []) for dtype in dtypes}
         for _ in range(repeats):
             for (bare, whole), kept in zip(runs, seconds, strict=True):
@@ -323,13 +336,57 @@ def measure(
                 limits[dtype][0].append(product())
                 limits[dtype][1].append(copy())
                 tell()
+    if failures and on_progress:
+        on_progress(total, total)
     measurements = tuple(
-        Measurement(case, Spread(tuple(alone)), Spread(tuple(inside)), cold, cached, _work(case), program, peak)
-        for case, (alone, inside), cold, cached, (_, program), peak in zip(
-            cases, seconds, *firsts, gradients, peaks, strict=True
+        Measurement(
+            one.case, Spread(tuple(alone)), Spread(tuple(inside)), one.cold, one.cached, _work(one.case),
+            one.gradient_bytes, one.peak_bytes,
         )
-    )
-    return Report(measurements, {d: Ceiling(Spread(tuple(p)), Spread(tuple(c))) for d, (p, c) in limits.items()})
+        for one, (alone, inside) in zip(ready, seconds, strict=True)
+    )  # fmt: skip
+    found = {dtype: Ceiling(Spread(tuple(p)), Spread(tuple(c))) for dtype, (p, c) in limits.items()}
+    return Report(measurements, found, tuple(failures))
+
+
+class _Ready(NamedTuple):
+    """A case that is compiled, and what was learned meanwhile."""
+
+    case: Case
+    gradient: Callable[[int], Any]
+    loop: Callable[[int], Any]
+    cold: First
+    cached: First
+    gradient_bytes: int
+    peak_bytes: int | None
+
+
+def _prepare(case: Case, device: jax.Device, tell: Callable[[], None]) -> _Ready:
+    """Run a case for the first time, without and with a filled cache, and once more for its peak."""
+    placed = dataclasses.replace(case, model=dataclasses.replace(case.model, params=jax.device_put(case.model.params)))
+    precision = DTYPES[case.dtype] if device.platform != "cpu" else None
+
+    def precise(function: Callable[[int], Any]) -> Callable[[int], Any]:
+        def run(seed: int) -> Any:
+            with jax.default_matmul_precision(precision):
+                return function(seed)
+
+        return run
+
+    loop = precise(_loop(placed, device))
+    firsts = []
+    with _empty_cache():
+        for _ in range(2):
+            jax.clear_caches()
+            firsts.append(_first(loop))
+            tell()
+    with jax.default_matmul_precision(precision):
+        gradient, size = _gradient(placed)
+    params = sum(leaf.nbytes for leaf in jax.tree.leaves(placed.model.params))
+    rise = peak_of(lambda: loop(0), device)
+    tell()
+    cold, cached = firsts
+    return _Ready(case, gradient, loop, cold, cached, size, None if rise is None else rise + params)
 
 
 @contextlib.contextmanager
@@ -362,25 +419,12 @@ def _first(loop: Callable[[int], Any]) -> First:
     return First(sum(compiling), time.perf_counter() - began)
 
 
-@dataclasses.dataclass(frozen=True)
-class _InDtype:
-    """A network whose activations have another dtype: attacks leave it to the model."""
-
-    apply: Apply
-    dtype: str
-
-    def __call__(self, params: Any, image: jax.Array, taps: tuple[str, ...]) -> dict[str, jax.Array]:
-        return self.apply(params, image.astype(self.dtype), taps)
-
-
 def _loop(case: Case, device: jax.Device) -> Callable[[int], Any]:
     """The whole run of a case, from a seed, waited for."""
     model, batch = case.model, case.batch
     shape = model.info.image_shape
     if case.task == "pgd":
-        attacked = dataclasses.replace(
-            model, apply=_InDtype(model.apply, case.dtype), params=cast(model.params, case.dtype)
-        )
+        attacked = in_dtype(model, case.activations)
         originals = smooth_images(batch, shape)
 
         def attack(seed: int) -> Any:
@@ -404,7 +448,7 @@ def _loop(case: Case, device: jax.Device) -> Callable[[int], Any]:
             starts=batch,
             key=jax.random.key(seed),
             initial=initial,
-            dtype=case.dtype,
+            dtype=case.activations,
             chunk=batch,
             check_every=CHECK_EVERY,
             devices=[device],
@@ -420,7 +464,7 @@ def _total(case: Case) -> Callable[[Any, jax.Array], jax.Array]:
     loss = targets.select(loss, 0) if any(targets.has_target_axis(loss)) else loss
 
     def total(params: Any, batch: jax.Array) -> jax.Array:
-        activations = case.model.apply(params, batch.astype(case.dtype), taps)
+        activations = case.model.apply(params, batch.astype(case.activations), taps)
         activations = {tap: a.astype(jnp.float32) for tap, a in activations.items()}
         return jax.vmap(loss)(activations, batch).sum()
 
@@ -429,7 +473,7 @@ def _total(case: Case) -> Callable[[Any, jax.Array], jax.Array]:
 
 def _gradient(case: Case) -> tuple[Callable[[int], Any], int]:
     """The loss and its gradient by the images alone, compiled; and the bytes that the program takes."""
-    params = cast(case.model.params, case.dtype)
+    params = cast(case.model.params, case.activations)
     batch = jnp.asarray(smooth_images(case.batch, case.model.info.image_shape))
     compiled = jax.jit(jax.value_and_grad(_total(case), argnums=1)).lower(params, batch).compile()
     analysed: Any = compiled.memory_analysis()
@@ -438,8 +482,13 @@ def _gradient(case: Case) -> tuple[Callable[[int], Any], int]:
 
 
 def _work(case: Case) -> Work:
-    image = jax.ShapeDtypeStruct((1, *case.model.info.image_shape), jnp.float32)
-    return gradient_work(_total(case), cast(case.model.params, case.dtype), image)
+    image = jax.ShapeDtypeStruct((case.batch, *case.model.info.image_shape), jnp.float32)
+    return gradient_work(_total(case), cast(case.model.params, case.activations), image)
+
+
+def _stored(dtype: str) -> str:
+    """How the numbers of a case's dtype lie in memory."""
+    return "bfloat16" if dtype == "bfloat16" else "float32"
 
 
 def _often(function: Callable[[int], Any]) -> Callable[[], float]:
@@ -462,35 +511,55 @@ def _ceiling(dtype: str, device: jax.Device) -> tuple[Callable[[], float], Calla
     """Two measurements: FLOP/s of a large matrix product, and bytes a second, read and written, of a large copy."""
     side = _SIDES.get(device.platform, _SIDE)
     size = _COPY.get(device.platform, _COPIED)
-    a = jnp.ones((side, side), dtype)
-    x = jnp.zeros(size // a.dtype.itemsize, dtype)
-    product, copy = jax.jit(jnp.matmul), jax.jit(lambda x: -x)  # a plain copy might be left out
-    multiply, move = _often(lambda _: product(a, a)), _often(lambda _: copy(x))
+    a = jnp.ones((side, side), _stored(dtype))
+    with jax.default_matmul_precision(DTYPES[dtype] if device.platform != "cpu" else None):
+        product = jax.jit(jnp.matmul).lower(a, a).compile()
+    # In place: fresh pages would be timed as well, and a plain copy might be left out.
+    negate = jax.jit(lambda x: -x, donate_argnums=0)
+    x = jnp.zeros(size // a.dtype.itemsize, a.dtype)
+
+    def copy(_: int) -> jax.Array:
+        nonlocal x
+        x = negate(x)
+        return x
+
+    multiply, move = _often(lambda _: product(a, a)), _often(copy)
     return lambda: 2 * side**3 / multiply(), lambda: 2 * size / move()
 
 
 # ---- what to show ----------------------------------------------------------------------------------------------------
 
 
-def saturation(report: Report) -> dict[tuple[str, str, str], int]:
+Group = tuple[str, str, str]  # (model, task, dtype)
+
+
+def saturation(report: Report) -> dict[Group, int]:
     """For each (model, task, dtype) the smallest batch whose loop reaches 95 % of the best throughput.
+
+    Those are left out whose throughput still rises at their largest batch, or that have one batch alone.
 
     Example:
         >>> saturation(Report((), {}))
         {}
     """
-    rates: dict[tuple[str, str, str], dict[int, float]] = {}
+    rates: dict[Group, dict[int, float]] = {}
     for m in report.measurements:
-        group = (m.case.model.info.name, m.case.task, m.case.dtype)
-        rates.setdefault(group, {})[m.case.batch] = m.image_steps.median
-    return {
+        rates.setdefault(_group(m.case), {})[m.case.batch] = m.image_steps.median
+    near = {
         group: min(batch for batch, rate in found.items() if rate >= NEAR * max(found.values()))
         for group, found in rates.items()
     }
+    return {group: batch for group, batch in near.items() if batch < max(rates[group])}
+
+
+def _group(case: Case) -> Group:
+    return case.model.info.name, case.task, case.dtype
 
 
 def as_rows(report: Report) -> list[dict[str, Any]]:
     """The measurements as plain numbers, for JSON: rates a second, seconds, bytes and fractions of the ceilings.
+
+    Work and bytes moved are those of one image; the weights are read once a batch. What failed comes last.
 
     Example:
         >>> as_rows(Report((), {}))
@@ -499,32 +568,30 @@ def as_rows(report: Report) -> list[dict[str, Any]]:
     saturated, rows = saturation(report), []
     for m in report.measurements:
         case, ceiling = m.case, report.ceilings[m.case.dtype]
-        name = case.model.info.name
-        flops, moved = (m.gradients.median * each for each in (m.work.flops, m.work.bytes))
+        flops, moved = (each / m.gradient.median for each in (m.work.flops, m.work.bytes))
         rows.append(
             {
-                "model": name,
-                "task": case.task,
-                "batch": case.batch,
-                "dtype": case.dtype,
-                "steps": case.steps,
-                "parameterization": case.parameterization,
-                "transform": case.transform,
+                **_named(case),
                 "gradients_per_second": _spread(m.gradients),
                 "image_steps_per_second": _spread(m.image_steps),
                 "compile_seconds": {"cold": round(m.cold.compile, 3), "cached": round(m.cached.compile, 3)},
                 "first_picture_seconds": {"cold": round(m.cold.picture, 3), "cached": round(m.cached.picture, 3)},
-                "program_bytes": m.program_bytes,
+                "gradient_bytes": m.gradient_bytes,
                 "peak_bytes": m.peak_bytes,
-                "flops_per_gradient": m.work.flops,
-                "bytes_per_gradient": m.work.bytes,
+                "flops_per_gradient": m.work.flops // case.batch,
+                "bytes_per_gradient": m.work.bytes // case.batch,
                 "flops_per_second": _rounded(flops),
                 "fraction_of_product": _rounded(flops / ceiling.flops.median),
                 "fraction_of_copy": _rounded(moved / ceiling.bytes.median),
-                "saturated": case.batch >= saturated[name, case.task, case.dtype],
+                "saturated": case.batch >= saturated.get(_group(case), math.inf),
             }
         )
-    return rows
+    return rows + [{**_named(case), "failed": message} for case, message in report.failures]
+
+
+def _named(case: Case) -> dict[str, Any]:
+    settings = ("task", "batch", "dtype", "steps", "parameterization", "transform")
+    return {"model": case.model.info.name, **{name: getattr(case, name) for name in settings}}
 
 
 def ceilings(report: Report) -> dict[str, Any]:
@@ -547,40 +614,48 @@ def table(report: Report) -> str:
         >>> table(Report((), {})).split()[:4]
         ['model', 'task', 'dtype', 'batch']
     """
-    head = (
-        f"{'model':<12} {'task':<5} {'dtype':<8} {'batch':>6}  {'gradients/s':>26}  {'image-steps/s':>26}"
-        f"  {'compile, s':>12}  {'picture, s':>12}  {'MiB':>7}  {'GFLOP/s':>8}  {'product':>7}  {'copy':>6}"
-    )
-    lines, points = [head], saturation(report)
-    for m, row in zip(report.measurements, as_rows(report), strict=True):
-        name = row["model"], row["task"], row["dtype"]
-        batch = f"{row['batch']}{'*' if points[name] == row['batch'] else ' '}"
-        taken = max(m.program_bytes, m.peak_bytes or 0) / 2**20
-        seconds = [f"{m.cold.compile:.1f} {m.cached.compile:.1f}", f"{m.cold.picture:.1f} {m.cached.picture:.1f}"]
+    head = ("model", "task", "dtype", "batch", "gradients/s", "image-steps/s", "compile, s", "picture, s")
+    lines, points = [(*head, "gradient MiB", "peak MiB", "GFLOP/s", "product", "copy")], saturation(report)
+    for m, row in zip(report.measurements, as_rows(report), strict=False):
+        group = _group(m.case)
         lines.append(
-            f"{name[0]:<12} {name[1]:<5} {name[2]:<8} {batch:>6}  {_told(m.gradients):>26}  {_told(m.image_steps):>26}"
-            f"  {seconds[0]:>12}  {seconds[1]:>12}"
-            f"  {taken:>7.0f}  {row['flops_per_second'] / 1e9:>8.1f}  {row['fraction_of_product']:>7.1%}"
-            f"  {row['fraction_of_copy']:>6.1%}"
+            (
+                *group,
+                f"{m.case.batch}{'*' if points.get(group) == m.case.batch else ' '}",
+                _told(m.gradients),
+                _told(m.image_steps),
+                f"{m.cold.compile:.1f} {m.cached.compile:.1f}",
+                f"{m.cold.picture:.1f} {m.cached.picture:.1f}",
+                f"{m.gradient_bytes / 2**20:.0f}",
+                "-" if m.peak_bytes is None else f"{m.peak_bytes / 2**20:.0f}",
+                f"{row['flops_per_second'] / 1e9:.1f}",
+                f"{row['fraction_of_product']:.1%}",
+                f"{row['fraction_of_copy']:.1%}",
+            )
         )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        aligned = [cell.ljust(width) for cell, width in zip(cells[:3], widths[:3], strict=True)]
+        return "  ".join([*aligned, *(cell.rjust(width) for cell, width in zip(cells[3:], widths[3:], strict=True))])
+
+    told = [line(cells).rstrip() for cells in lines]
+    told += [f"{' '.join(_group(case))} {case.batch}: {message}" for case, message in report.failures]
     for dtype, c in report.ceilings.items():
-        lines.append(
-            f"{dtype}: matrix product {c.flops.median / 1e9:.1f} GFLOP/s, copy {c.bytes.median / 1e9:.1f} GB/s"
-        )
-    return "\n".join(lines)
+        told.append(f"{dtype}: matrix product {c.flops.median / 1e9:.1f} GFLOP/s, copy {c.bytes.median / 1e9:.1f} GB/s")
+    return "\n".join(told)
 
 
-def curves(report: Report) -> dict[str, list[tuple[int, float, float, float]]]:
+def curves(report: Report) -> dict[Group, list[tuple[int, float, float, float]]]:
     """What to plot: for each model, task and dtype (batch, median, lower and upper quartile) of image-steps a second.
 
     Example:
         >>> curves(Report((), {}))
         {}
     """
-    found: dict[str, list[tuple[int, float, float, float]]] = {}
+    found: dict[Group, list[tuple[int, float, float, float]]] = {}
     for m in report.measurements:
-        name = f"{m.case.model.info.name} {m.case.task} {m.case.dtype}"
-        found.setdefault(name, []).append((m.case.batch, m.image_steps.median, *m.image_steps.quartiles))
+        found.setdefault(_group(m.case), []).append((m.case.batch, m.image_steps.median, *m.image_steps.quartiles))
     return found
 
 

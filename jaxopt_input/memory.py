@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,13 +35,16 @@ def parse_bytes(text: str) -> int:
         1610612736
     """
     match = re.fullmatch(r"\s*(\d+\.?\d*(?:e\d+)?)\s*([kmg]?i?)b?\s*", text.lower())
-    if not match or not float(match[1]) or match[2] not in _UNITS:
+    amount = float(match[1]) * _UNITS.get(match[2], 0) if match else 0.0
+    if not 1 <= amount < math.inf:
         raise InputError(f"{text!r} is no amount of memory: give one such as 4GiB or 500MB")
-    return int(float(match[1]) * _UNITS[match[2]])
+    return int(amount)
 
 
 def free_bytes(devices: Sequence[jax.Device]) -> int:
     """The memory that is free on each of these devices, in bytes; main memory is shared out among CPU devices.
+
+    In a container what is left of its limit counts, where that is less.
 
     Example:
         >>> import jax
@@ -47,14 +53,61 @@ def free_bytes(devices: Sequence[jax.Device]) -> int:
     """
     stats = [device.memory_stats() for device in devices if device.platform != "cpu"]
     free = [s["bytes_limit"] - s["bytes_in_use"] for s in stats if s and "bytes_limit" in s]
-    if free:
-        return min(free)
+    return min(free) if free else _main_memory() // len(devices)
+
+
+def _main_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """What is free of main memory, and of the control group's limit; 4 GiB where nothing tells."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        total = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+        lines = (proc / "meminfo").read_text().splitlines()
+        free = [next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))]
     except (OSError, StopIteration):  # not Linux
-        total = 4 << 30
-    return total // len(devices)
+        return 4 << 30
+    v2 = ("memory.max", "memory.current", "memory.stat", "inactive_file")
+    v1 = ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file")
+    for limit, used, stat, cache in (v2, v1):
+        with contextlib.suppress(OSError, ValueError):  # absent, or "max"
+            given = int((groups / limit).read_text()) - int((groups / used).read_text())
+            stats = dict(line.split() for line in (groups / stat).read_text().splitlines())
+            free.append(given + int(stats.get(cache, 0)))  # files that were read give way
+    return max(min(free), 0)
+
+
+def peak_of(function: Callable[[], Any], device: jax.Device) -> int | None:
+    """Call a function; by how many bytes what the device held rose at most, over what it held before.
+
+    On a CPU it is the memory of this process that rises. None where nothing tells: a CPU outside Linux, and a device
+    that had held more before, for it tells only the highest of its peaks.
+
+    Example:
+        >>> import jax
+        >>> rise = peak_of(lambda: np.ones(1 << 24), jax.local_devices(backend="cpu")[0])
+        >>> rise is None or rise > 1 << 26
+        True
+    """
+    if device.platform != "cpu":
+        before = device.memory_stats() or {}
+        function()
+        after = device.memory_stats() or {}
+        peaks = before.get("peak_bytes_in_use"), after.get("peak_bytes_in_use")
+        if None in peaks or peaks[0] == peaks[1]:
+            return None
+        return int(after["peak_bytes_in_use"]) - int(before["bytes_in_use"])
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # what is free but kept would hide a rise
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        begin = _resident("VmRSS")
+    except (OSError, StopIteration):
+        function()
+        return None
+    function()
+    return max(_resident("VmHWM") - begin, 0)
+
+
+def _resident(what: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(what))
 
 
 def image_bytes(

@@ -34,7 +34,7 @@ def known(toy, seconds, batch=4, dtype="float32"):
         Spread(seconds),
         First(3.0, 4.0),
         First(1.0, 2.0),
-        Work(10**9, 10**8),
+        Work(4 * 10**9, 4 * 10**8),
         1 << 20,
         None,
     )
@@ -51,7 +51,7 @@ def test_rates_and_fractions_follow_from_the_seconds(toy):
     assert row["compile_seconds"] == {"cold": 3.0, "cached": 1.0}
     assert row["first_picture_seconds"] == {"cold": 4.0, "cached": 2.0}
     line = table(report).splitlines()[1]
-    assert line.split()[:4] == ["toy", "class", "float32", "4*"]
+    assert line.split()[:4] == ["toy", "class", "float32", "4"]
     assert "50.0%" in line
     assert "40.0%" in line
 
@@ -62,7 +62,9 @@ def test_saturation_is_the_smallest_batch_near_the_best(toy):
     report = Report(tuple(measured), {})
     assert saturation(report) == {("toy", "class", "float32"): 2}
     slower = dataclasses.replace(measured[1], loop=Spread((1.06,)))  # 15.09: not within
-    assert saturation(Report((measured[0], slower, measured[2]), {})) == {("toy", "class", "float32"): 4}
+    rising = Report((measured[0], slower, measured[2]), {"float32": Ceiling(Spread((8e9,)), Spread((1e9,)))})
+    assert saturation(rising) == {}  # the largest batch is no saturation point, nor is a batch alone
+    assert not any(row["saturated"] for row in as_rows(rising))
 
 
 def test_cases_run_in_turns(toy, monkeypatch):
@@ -96,9 +98,9 @@ def test_cases_run_in_turns(toy, monkeypatch):
     for m in report.measurements:
         assert len(m.gradient.values) == len(m.loop.values) == 2
         assert min(m.cold.compile, m.cold.picture, m.cached.compile, m.cached.picture) > 0
-        assert m.program_bytes > 2 * 12 * 10 * 3 * 4  # the images at least
+        assert m.gradient_bytes > 2 * 12 * 10 * 3 * 4  # the images at least
     layers = 4 * 12 * 10 * 9 * (3 * 8 + 8 * 8) + 4 * 8 * 5  # two convolutions and the head
-    assert report.measurements[1].work.flops == layers
+    assert report.measurements[1].work.flops == 2 * layers
     assert set(report.ceilings) == {"float32", "bfloat16"}
 
 
@@ -135,8 +137,9 @@ def test_the_users_compilation_cache_is_left_alone(tmp_path):
     [
         ({"tasks": ["clas"]}, "unknown task 'clas'; nearest: class"),
         ({"dtypes": ["float16"]}, "unknown dtype 'float16'; nearest: bfloat16, float32"),
-        ({"batches": [0]}, "a batch must be a whole number, at least 1, not 0"),
-        ({"steps": 0}, "steps must be a whole number, at least 1, not 0"),
+        ({"batches": [0]}, "a batch must be at least 1, not 0"),
+        ({"batches": ["x"]}, "a batch must be a whole number, at least 1, not 'x'"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
         ({"tasks": []}, "nothing to measure"),
         ({"tasks": ["pgd"], "transform": "lucid"}, "pgd moves pixels without a transform"),
         ({"tasks": ["class"], "transform": "lucit"}, "unknown transform 'lucit'; nearest: lucid"),
@@ -146,6 +149,32 @@ def test_the_users_compilation_cache_is_left_alone(tmp_path):
 def test_bad_input(toy, options, message):
     with pytest.raises(InputError, match=message.replace("*", r"\*")):
         plan([toy], **options)
+
+
+def test_models_of_one_name_are_refused(toy):
+    with pytest.raises(InputError, match="two models are named 'toy'"):
+        plan([toy, dataclasses.replace(toy)], tasks=["class"])
+
+
+def test_what_does_not_fit_is_told_and_left_out(toy, monkeypatch):
+    prepare = bench._prepare
+
+    def little(case, device, tell):
+        if case.batch == 4:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
+        return prepare(case, device, tell)
+
+    monkeypatch.setattr(bench, "_prepare", little)
+    report = bench.measure(plan([toy], tasks=["dream"], batches=[4, 2], steps=2), repeats=1)
+    assert [m.case.batch for m in report.measurements] == [2]
+    assert as_rows(report)[-1]["failed"].startswith("RESOURCE_EXHAUSTED: Out of memory")
+    assert "toy dream float32 4: RESOURCE_EXHAUSTED" in table(report)
+
+
+def test_work_and_bytes_are_an_images_and_weights_are_read_once_a_batch(toy):
+    one, many = (bench._work(case) for case in plan([toy], tasks=["class"], batches=[1, 16]))
+    assert many.flops == 16 * one.flops
+    assert many.bytes < 16 * one.bytes
 
 
 def run(*args):
@@ -173,7 +202,7 @@ def test_command(toy_nets):
     ("args", "message"),
     [
         (("--task", "clas"), "unknown task 'clas'; nearest: class"),
-        (("--batch", "0"), "a batch must be a whole number, at least 1, not 0"),
+        (("--batch", "0"), "a batch must be at least 1, not 0"),
         (("--batch", "two"), "batches are whole numbers separated by commas"),
         (("--dtype", "float16"), "unknown dtype 'float16'"),
     ],

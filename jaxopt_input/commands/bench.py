@@ -18,7 +18,14 @@ from jaxopt_input.errors import InputError
 ))  # fmt: skip
 @click.option("--task", "tasks", default="class,unit,dream,style,pgd", help="What to optimise, separated by commas.")
 @click.option("--batch", "batches", default="1,4,16", help="Images at once, separated by commas.")
-@click.option("--dtype", "dtypes", default="float32", help="Of the activations: float32, bfloat16, or both.")
+@click.option(
+    "--dtype",
+    "dtypes",
+    default="float32",
+    help=(
+        "Of what is computed, separated by commas: float32, tf32 (the same with products in TF32, on a GPU), bfloat16."
+    ),
+)
 @click.option("--steps", type=click.IntRange(min=1), default=32, help="Of the whole loop.")
 @click.option("--repeats", type=click.IntRange(min=1), default=5, help="Rounds; in each every case runs once.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help="What to run on.")
@@ -38,7 +45,8 @@ def bench(
 
     For every model, task, dtype and batch: medians and quartiles of interleaved repeats, the seconds to compile and to
     the first picture without and with a filled compilation cache, the memory, and the share of two ceilings measured
-    in the same run: a large matrix product and a large copy. A * marks the smallest batch within 5 % of the best.
+    in the same run: a large matrix product and a large copy. A * marks the smallest batch within 5 % of the best, if
+    that is not the largest. What the device has too little memory for is told, and left out.
     """
     from jaxopt_input import networks
     from jaxopt_input.bench import as_rows, ceilings, curves, measure, plan, table
@@ -54,6 +62,9 @@ def bench(
     cases = plan(models, tasks=_words(tasks), batches=_numbers(batches), dtypes=_words(dtypes), steps=steps)
     with progress_bar("run") as on_progress:
         report = measure(cases, repeats=repeats, device=devices[0], on_progress=on_progress)
+    if not report.measurements:
+        raise InputError(f"nothing fits the device: {report.failures[0][1]}")
+    compiling = sum(m.cold.compile + m.cached.compile for m in report.measurements)
     prepare(out, overwrite)
     with atomic(out / "bench.png") as part:
         throughput(part, curves(report))
@@ -64,10 +75,7 @@ def bench(
         command="bench",
         arguments=arguments,
         seed=0,
-        seconds={
-            "compile": sum(m.cold.compile + m.cached.compile for m in report.measurements),
-            "run": time.perf_counter() - begin,
-        },
+        seconds={"compile": compiling, "run": time.perf_counter() - begin - compiling},
         files=["bench.png"],
         results=as_rows(report),
         ceilings=ceilings(report),

@@ -36,26 +36,34 @@ def loss_curves(path: Path, losses: np.ndarray, names: Sequence[str], logarithmi
     figure.savefig(path, metadata={"Software": None})
 
 
-def throughput(path: Path, curves: Mapping[str, Sequence[tuple[int, float, float, float]]]) -> None:
-    """Plot images times steps a second against the batch, with quartiles, both axes logarithmic.
+def throughput(path: Path, curves: Mapping[tuple[str, str, str], Sequence[tuple[int, float, float, float]]]) -> None:
+    """Plot images times steps a second against the batch, with quartiles, both axes logarithmic; a panel a model.
 
     Args:
         path: the PNG to write.
-        curves: by name, (batch, median, lower quartile, upper quartile) in order of the batch.
+        curves: by model, task and dtype, (batch, median, lower quartile, upper quartile) in order of the batch.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.2), dpi=110, layout="constrained")
+    models, tasks, dtypes = (list(dict.fromkeys(names)) for names in zip(*curves, strict=True))
+    figure = Figure(figsize=(7, 4.2 * len(models)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for name, points in curves.items():
+    panels = dict(zip(models, figure.subplots(len(models), squeeze=False, sharex=True)[:, 0], strict=True))
+    labels = {}
+    for (model, task, dtype), points in curves.items():
         batch, median, low, high = np.array(points).T
-        axes.errorbar(batch, median, (median - low, high - median), marker="o", ms=4, lw=1, capsize=3, label=name)
+        drawn = panels[model].errorbar(
+            batch, median, (median - low, high - median), marker="o", ms=4, lw=1, capsize=3,
+            color=f"C{tasks.index(task) % 10}", ls=("-", "--", ":")[dtypes.index(dtype) % 3],
+        )  # fmt: skip
+        labels[f"{task} {dtype}"] = drawn
     batches = sorted({int(point[0]) for points in curves.values() for point in points})
-    axes.set(xlabel="images at once", ylabel="images x steps a second", xscale="log", yscale="log")
-    axes.set_xticks(batches, [str(batch) for batch in batches], minor=False)
-    axes.minorticks_off()
-    axes.legend(frameon=False, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+    for model, axes in panels.items():
+        axes.set(title=model, ylabel="images x steps a second", xscale="log", yscale="log")
+        axes.set_xticks(batches, [str(batch) for batch in batches], minor=False)
+        axes.minorticks_off()
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.set(xlabel="images at once")
+    figure.legend(labels.values(), labels, loc="outside right upper", frameon=False, fontsize=8)
     figure.savefig(path, metadata={"Software": None})
