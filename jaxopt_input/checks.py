@@ -28,7 +28,7 @@ def typed_key(key: Any) -> jax.Array:
 
 def count(what: str, value: Any, least: int = 1) -> int:
     """A whole number of at least `least`, or an `InputError`."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer) or value % 1:
         raise InputError(f"{what} must be a whole number, at least {least}, not {value!r}")
     if value < least:
         raise InputError(f"{what} must be at least {least}, not {value!r}")
@@ -72,9 +72,19 @@ def classes(what: str, values: Any, n: int, model: Model, total: int) -> np.ndar
     return np.ascontiguousarray(array)
 
 
+def given(epsilon: Any) -> Any:
+    """The budget of an attack that needs one."""
+    if epsilon is None:
+        raise InputError("this attack works within a budget: give epsilon, such as 4/255")
+    return epsilon
+
+
 def budgets(epsilon: Any, n: int) -> np.ndarray:
     """ε as `[]`, `[E]` or `[E, N]`, all positive."""
-    array = np.asarray(epsilon)
+    try:
+        array = np.asarray(epsilon)
+    except ValueError as error:  # ragged
+        raise InputError(f"epsilon is a number, or an array of them, not {epsilon!r}") from error
     if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
         raise InputError(f"epsilon is a positive number, or several, not {epsilon!r}")
     array = array.astype(np.float32)

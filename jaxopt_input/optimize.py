@@ -24,6 +24,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxopt_input import loop, targets
+from jaxopt_input.backend import on
 from jaxopt_input.checks import count, typed_key
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization, fourier
@@ -226,10 +227,12 @@ def minimize(
         target, k = (lane // starts).astype(np.int32), (lane % starts).astype(np.uint32)
         first = None if given is None else given[lane]
         past = jax.tree.map(lambda x, lane=lane: np.asarray(x)[lane], optimizer_state)
-        lanes, state = loop.begin(program, trees, base, *jax.device_put((target, ids[target], k, first, past), by_lane))
-
         report = on_progress and functools.partial(_report, on_progress, number * steps, n_rounds * steps)
-        found = _run((first_program, warm_steps), program, params, trees, lanes, state, budget, snapshot_steps, report)
+        placed = jax.device_put((target, ids[target], k, first, past), by_lane)
+        with on(devices):
+            lanes, state = loop.begin(program, trees, base, *placed)
+            warm = first_program, warm_steps
+            found = _run(warm, program, params, trees, lanes, state, budget, snapshot_steps, report)
         rounds.append(found if n_rounds == 1 else jax.device_get(found))
     return Solution(
         **_join(rounds, total),

@@ -72,11 +72,18 @@ def canonical(value: Any, rank: int, dtype: Any, what: str) -> Any:
     if isinstance(value, jax.core.Tracer):
         array: Any = jnp.asarray(value, dtype)
     else:
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except ValueError as error:  # ragged
+            raise InputError(f"{what} must be a number or an array of them, not {value!r}") from error
         wanted = np.integer if jnp.issubdtype(dtype, jnp.integer) else np.number
         if not np.issubdtype(array.dtype, wanted) or np.iscomplexobj(array):
             kind = "an integer" if wanted is np.integer else "a real number"
             raise InputError(f"{what} must be {kind} or an array of them, not {value!r}")
+        if wanted is np.integer and array.size:
+            least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+            if array.min() < least or array.max() > most:
+                raise InputError(f"{what} must be from {least} to {most}, not {value!r}")
         array = np.asarray(array, dtype)
     if array.ndim not in (rank, rank + 1):
         raise InputError(f"{what} has shape {array.shape}; one target takes rank {rank}, many targets one axis more")

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input.backend import platform
 from jaxopt_input.errors import InputError, unknown
 
 
@@ -392,7 +393,7 @@ def warp(
     def taken(numbers: jax.Array, index: jax.Array) -> jax.Array:
         return numbers.at[index].get(mode="promise_in_bounds")
 
-    if jax.default_backend() == "cpu" and pixels.dtype == jnp.float32 and across:
+    if platform() == "cpu" and pixels.dtype == jnp.float32 and across:
         # Two neighbours as one complex number: half as many to gather, and to scatter back.
         pairs = jax.lax.complex(pixels[:-1], pixels[1:])
         (a, b), (c, d) = ((pair.real, pair.imag) for pair in (taken(pairs, corner), taken(pairs, corner + down)))

@@ -11,7 +11,7 @@ import jaxopt_input as joi
 from jaxopt_input.cli import main
 
 NETS = """
-import toy_nets, dataclasses, jax
+import toy_nets, dataclasses, jax, jax.numpy as jnp
 
 def other():
     model = toy_nets.build()
@@ -20,6 +20,28 @@ def other():
 def near():
     model = toy_nets.build()
     return dataclasses.replace(model, params=model.params * 1.05)
+
+def altered(before, after):
+    model = toy_nets.build()
+    def apply(params, image, taps):
+        out = model.apply(params, before(image), taps)
+        return {**out, "logits": after(out["logits"], image)}
+    return dataclasses.replace(model, apply=apply)
+
+def flat():
+    return altered(jax.lax.stop_gradient, lambda logits, image: logits)
+
+def odd():  # its logits are finite, its gradient is not
+    return altered(lambda image: image, lambda logits, image: logits + 0 * jnp.sqrt(jnp.maximum(image.min(), 1) - 1))
+
+def broken():
+    return altered(lambda image: image, lambda logits, image: logits + jnp.log(image.min() - 2))
+
+def partial():  # all but class b are as likely whatever the image
+    return altered(lambda image: image, lambda logits, image: (0 * logits).at[:, 1].set(logits[:, 1] - 1000))
+
+def probable():
+    return altered(lambda image: image, lambda logits, image: jax.nn.softmax(logits))
 """
 
 
@@ -89,6 +111,43 @@ def test_fool(folder, args):
     assert info["evaluations"] > 0
 
 
+@pytest.mark.parametrize(
+    ("model", "args", "told", "finite", "dead"),
+    [
+        ("flat", ("--steps", 3), ("dead", "class:3, class:1", "--method evolution"), True, True),
+        ("broken", ("--steps", 3), ("2 of 2", "not finite", "class:3, class:1", "--seed"), False, False),
+        (
+            "broken",
+            ("--method", "evolution", "--generations", 2, "--population", 4),
+            ("2 of 2", "not finite", "class:3, class:1", "--population"),
+            False,
+            False,
+        ),
+    ],
+)
+def test_fool_that_fails_is_told(folder, model, args, told, finite, dead):
+    done = call("fool", "--model", f"other_nets:{model}", "--classes", "d,b", "--judge", "other_nets:broken", *args)
+    assert done.exit_code == 1, done.output
+    assert isinstance(done.exception, SystemExit)
+    (line,) = done.stderr.strip().splitlines()
+    assert all(part in line for part in told)
+    info = read(folder)
+    assert [(one["finite"], one["dead"]) for one in info["results"]] == [(finite, dead)] * 2
+    assert [one["probability"] is None for one in info["results"]] == [model == "broken"] * 2
+    assert (info["median"] is None) == (model == "broken")
+    assert info["results"][0]["judge"] == {"prediction": None, "name": None, "probability": None}
+    assert (info["judge"]["agrees"], info["judge"]["fooled"]) == (0, 0)
+
+
+def test_fool_where_one_class_fails(folder):
+    """Only class b has a gradient: the other is named, and the exit status is 0."""
+    done = call("fool", "--model", "other_nets:partial", "--classes", "a,b", "--steps", 2)
+    assert done.exit_code == 0, done.output
+    assert "dead" in done.stderr
+    assert "class:0; try" in done.stderr
+    assert [one["dead"] for one in read(folder)["results"]] == [True, False]
+
+
 def test_transfer(folder):
     done = transfer("--images", folder / "set" / "a" / "0.png", "--epsilon", "16/255", "--steps", 4, "--rms", 0.2)
     assert done.exit_code == 0, done.output
@@ -104,11 +163,29 @@ def test_transfer(folder):
 
 
 @pytest.mark.parametrize(
+    ("model", "told"), [("flat", "is zero at 1 of 1 images"), ("odd", "met numbers that are not finite")]
+)
+def test_transfer_tells_what_hides_a_gradient(folder, model, told):
+    one = folder / "set" / "a" / "0.png"
+    models = f"toy_nets:build,other_nets:{model}"
+    done = call("transfer", "--models", models, "--images", one, "--epsilon", "16/255", "--steps", 4)
+    assert done.exit_code == 0, done.output
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f"jaxopt-input: other_nets:{model}: ")
+    assert told in line
+    build, other = read(folder)["results"]
+    assert build["warnings"] == []
+    assert told in other["warnings"][0]
+
+
+@pytest.mark.parametrize(
     ("command", "args", "status", "hint"),
     [
         (fool, ("--classes", "z"), 1, "unknown class"),
         (fool, ("--classes", "9"), 1, "class 9 does not exist"),
         (fool, ("--classes", "a,0"), 1, "twice"),
+        (fool, ("--model", "other_nets:probable"), 1, "are probabilities"),
+        (fool, ("--model", "other_nets:probable", "--method", "evolution"), 1, "are probabilities"),
         (fool, ("--judge", "mnist"), 1, "it cannot judge"),
         (fool, ("--encoding", "cppn"), 2, "--method gradient"),
         (fool, ("--method", "evolution", "--init", "noise"), 2, "--method evolution"),

@@ -97,3 +97,35 @@ def test_style_gradient_holds_one_copy_of_the_map(build):
     maps = jax.ShapeDtypeStruct((2, size, size, channels), jnp.float32)
     compiled = jax.jit(jax.grad(total)).lower(maps).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 1.5 * 4 * 2 * size**2 * channels
+
+
+def test_a_containers_limit_counts(tmp_path):
+    """The versions 1 and 2 of Linux's control groups; files that were read give way."""
+    proc, groups = tmp_path / "proc", tmp_path / "groups"
+    proc.mkdir()
+    (proc / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 8000 kB\n")
+    assert memory._main_memory(proc, groups) == 8000 << 10
+    (groups / "memory").mkdir(parents=True)
+    for name, text in (("memory.max", "max"), ("memory.current", "5"), ("memory.stat", "inactive_file 3\n")):
+        (groups / name).write_text(text)
+    assert memory._main_memory(proc, groups) == 8000 << 10
+    (groups / "memory.max").write_text("1000000")
+    assert memory._main_memory(proc, groups) == 1000000 - 5 + 3
+    for name, text in (("limit_in_bytes", "500"), ("usage_in_bytes", "200"), ("stat", "total_inactive_file 10\n")):
+        (groups / "memory" / f"memory.{name}").write_text(text)
+    assert memory._main_memory(proc, groups) == 500 - 200 + 10
+    assert memory._main_memory(tmp_path / "nothing", groups) == 4 << 30
+
+
+def test_the_peak_of_a_call():
+    held = []
+    rise = memory.peak_of(lambda: held.append(np.ones(1 << 24, np.float64).sum()), jax.local_devices()[0])
+    assert (1 << 27) <= rise < 1.2 * (1 << 27)  # 128 MiB, and what else the process took meanwhile
+    again = memory.peak_of(lambda: None, jax.local_devices()[0])
+    assert again < 1 << 24  # the earlier peak is forgotten
+
+
+@pytest.mark.parametrize("text", ["1e400", "0.0000001", "0", "4TB", "-1"])
+def test_no_amount_of_memory(text):
+    with pytest.raises(joi.InputError, match="is no amount of memory"):
+        memory.parse_bytes(text)

@@ -39,6 +39,8 @@ def prepare(request):
         raise ValueError("it broke")
     print("what a library prints")
     seconds = iter(request["seconds"])
+    if request.get("peer") == "dies":
+        return lambda: sys.exit("killed"), {{"version": "1"}}
     return lambda: next(seconds), {{"version": "1.2.3", "device": "cpu", "check": request["check"]}}
 
 serve(prepare)
@@ -85,6 +87,14 @@ def test_a_peer_that_cannot_run_is_told_by_name_and_reason(speed, monkeypatch, w
     assert found == entry
     ((kind, reason),) = entry.items()
     assert speed.line("gradient", peer, found) == f"{'gradient':<14} {peer:<20} {kind}: {reason}"
+
+
+def test_a_peer_that_dies_in_its_turn_ends_its_own_entry_alone(speed, monkeypatch, worker):
+    assert against(speed, monkeypatch, worker, "dies") == {"failed": "killed"}
+
+
+def test_numbers_that_are_none_do_not_agree(speed):
+    assert not speed.agree([1.0, float("nan")], [1.0, 2.0]) < speed.AGREE
 
 
 def test_an_environment_that_is_not_there(speed):

@@ -28,7 +28,7 @@ def model_of(request: dict[str, Any]) -> joi.Model:
     from peer_state import random_state
 
     name, shape = request["model"], (request["size"], request["size"], 3)
-    params = convert.convert(name, random_state(convert.expected_shapes(name)))
+    params = jax.device_put(convert.convert(name, random_state(convert.expected_shapes(name))))
     return joi.from_linen(VGG(int(name.removeprefix("vgg"))), {"params": params}, image_shape=shape, name=name)
 
 

@@ -58,7 +58,7 @@ ROWS = {
     "vgg16-4": Row("gradient", TORCH, 4, 2, "vgg16", 224),
     "lucent-fire4": Row("visualization", ("lucent",), 1, 48, size=224, more={"layer": "fire4", "channel": 3}),
     "lucent-fire8": Row("visualization", ("lucent",), 1, 48, size=224, more={"layer": "fire8", "channel": 3}),
-    "pgd": Row("pgd", ("torchattacks", "foolbox-torch", "foolbox-jax"), 8, 40, more=ATTACK, rounds=2),
+    "pgd": Row("pgd", ("torchattacks", "foolbox-torch", "foolbox-jax"), 32, 40, more=ATTACK, rounds=2),
     "apgd": Row("apgd", ("torchattacks",), 8, 20, more=ATTACK),
     "style": Row(
         "style", ("torch-style",), 1, 12, "vgg19", 256, {"styles": STYLES, "content": "relu4_2", "weight": 1e-3}
@@ -90,7 +90,8 @@ def request_of(row: Row, folder: Path) -> dict[str, Any]:
 
 def agree(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """The largest relative difference of the numbers that both sides tell."""
-    return max(abs(a - b) / max(abs(b), 1e-12) for a, b in zip(ours, theirs, strict=True))
+    a, b = np.asarray(ours), np.asarray(theirs)
+    return float(np.max(np.abs(a - b) / np.maximum(np.abs(b), 1e-12)))  # NaN if any is
 
 
 def against(row: Row, ours: Worker, peer: str, command: Sequence[str], request: dict[str, Any]) -> Any:
@@ -211,7 +212,7 @@ def main() -> None:
         for name in args.rows:
             row = dataclasses.replace(ROWS[name], **changes)
             result = measure(name, row, args.peer, Path(folder))
-            keep(args.out, {**result, **ground()}, same=("row",))
+            keep(args.out, {**result, **ground()}, same=("row", "arguments"))
 
 
 if __name__ == "__main__":

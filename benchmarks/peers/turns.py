@@ -7,6 +7,7 @@ Imports nothing but the standard library, so that every environment can run it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -74,7 +75,8 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.close()
+        with contextlib.suppress(OSError):  # it may have died
+            self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
         self._errors.close()
@@ -82,8 +84,9 @@ class Worker:
     def seconds(self) -> float:
         """Of one run."""
         assert self._process.stdin
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(OSError):  # it may have died: what it said last is heard below
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
         return float(self._hear()["seconds"])
 
     def _hear(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from jaxopt_input.attacks.objectives import Builder, Objective, objective
 from jaxopt_input.attacks.problem import Found, Method, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
-from jaxopt_input.checks import count, one_of
+from jaxopt_input.checks import count, given, one_of
 
 MOMENTUM, RISING = 0.75, 0.75
 
@@ -92,7 +92,7 @@ class APGD:
         def advance(carry: tuple[jax.Array, _State]) -> tuple[jax.Array, _State]:
             i, s = carry
             value, gradient, logits = problem.gradient(s.x, self.objective, i)
-            success = problem.success(logits) & ~s.done
+            success = problem.confirmed(s.x, problem.success(logits) & ~s.done)
             done = s.done | (success & self.stop)
             better = value > s.best_loss
             best_loss = jnp.where(better, value, s.best_loss)
@@ -202,5 +202,6 @@ def apgd(
     else:
         method = APGD(aim, norm, steps, bool(stop))
     return run(
-        method, key, model, images, labels, norm=norm, epsilon=epsilon, objective=aim, start=start, stop=stop, **options
-    )
+        method, key, model, images, labels,
+        norm=norm, epsilon=given(epsilon), objective=aim, start=start, draws=start is None, stop=stop, **options,
+    )  # fmt: skip

@@ -93,7 +93,7 @@ class SparseAPGD:
         def advance(carry: tuple[jax.Array, _State]) -> tuple[jax.Array, _State]:
             i, s = carry
             value, gradient, logits = problem.gradient(s.x, self.objective, i)
-            success = problem.success(logits) & ~s.done
+            success = problem.confirmed(s.x, problem.success(logits) & ~s.done)
             done = s.done | (success & self.stop)
             better = value > s.best_loss
             best = where(better, s.x, s.best)

@@ -109,7 +109,7 @@ class Ascent:
             history = history.at[:, i].set(jnp.where(done, jnp.nan, value))
             gradients = gradients + ~done
             if self.stop:
-                done |= problem.success(logits)
+                done |= problem.confirmed(x, problem.success(logits) & ~done)
             updates, state = jax.vmap(rule.update)(geometry.scaled(gradient), state, x)
             moved = problem.into_ball(x + geometry.rows(size, x) * updates, self.norm)
             return i + 1, done, geometry.where(done, x, moved), state, steps + ~done, gradients, history

@@ -74,10 +74,12 @@ def autoattack(
         >>> found.success.tolist(), [STAGES[stage] for stage in found.history["stage"]]
         ([True], ['apgd-ce'])
     """
+    checks.one_of("norm", norm, ("linf", "l2"))
     for name in ("target", "criterion", "restarts"):
         if options.get(name) is not None:
             raise InputError(
-                f"the standard AutoAttack sets its own {name}: leave it out, or run its attacks one by one"
+                f"AutoAttack and its stages set their own {name}: leave it out, or run an attack of its own, such as "
+                "apgd with loss='dlr' (apgd-dlr)"
             )
     images = checks.batch(images, model)
     n = len(images)
@@ -85,7 +87,7 @@ def autoattack(
     total = shapes["logits"][0] if "logits" in shapes else 0
     labels = checks.classes("label", labels, n, model, total)
     losses.targeted_dlr(labels, labels).check(shapes)
-    budgets = checks.budgets(epsilon, n)
+    budgets = checks.budgets(checks.given(epsilon), n)
     steps, queries = checks.count("steps", steps), checks.count("queries", queries)
     targets = min(checks.count("targets", targets), total - 1)
     most = options.get("chunk") or min(CHUNK, chunk_within(options.get("memory"), model, images.shape[1:]))
@@ -120,7 +122,7 @@ def _stages(
         return fab(key, model, x, y, norm=norm, steps=steps, candidates=targets, **untargeted)
 
     def squares(key: Any, x: Any, y: Any, radius: Any, _: Any) -> AttackResult:
-        return square(key, model, x, y, epsilon=radius, norm=norm, queries=queries, **untargeted)
+        return square(key, model, x, y, epsilon=radius, norm=norm, queries=queries, rescale=False, **untargeted)
 
     if name not in STAGES:
         raise unknown("stage", name, STAGES)
@@ -161,6 +163,7 @@ def _before(model: Model, images: np.ndarray, labels: np.ndarray, norm: str, chu
         image=images,
         raw=images,
         success=success,
+        finite=np.isfinite(logits).all(-1),
         label=labels,
         target=None,
         clean=clean,
@@ -179,7 +182,7 @@ def _before(model: Model, images: np.ndarray, labels: np.ndarray, norm: str, chu
     )
 
 
-_LANES = ("image", "raw", "success", "prediction", "probability", "steps", "gradients", "forwards")
+_LANES = ("image", "raw", "success", "finite", "prediction", "probability", "steps", "gradients", "forwards")
 
 
 def _at(result: AttackResult, budget: int) -> AttackResult:
@@ -207,6 +210,8 @@ def _merge(total: AttackResult, result: AttackResult, alive: np.ndarray, hit: np
         fields[name][alive] += getattr(result, name)
     for name in ("image", "raw", "prediction", "probability"):
         fields[name] = put(getattr(total, name), getattr(result, name))
+    fields["finite"] = total.finite.copy()
+    fields["finite"][alive] &= result.finite
     success = put(total.success, result.success)
     return dataclasses.replace(
         total,

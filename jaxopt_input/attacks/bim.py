@@ -10,7 +10,7 @@ from jaxopt_input.attacks.ascent import Ascent, sign, step_size
 from jaxopt_input.attacks.objectives import Builder, objective
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
-from jaxopt_input.checks import count
+from jaxopt_input.checks import count, given
 
 
 def bim(
@@ -55,5 +55,6 @@ def bim(
     method = Ascent(aim, "linf", sign, count("steps", steps), False, stop)
     numbers = step_size(step, 0.25)
     return run(
-        method, key, model, images, labels, epsilon=epsilon, numbers=numbers, objective=aim, stop=stop, **options
-    )
+        method, key, model, images, labels,
+        epsilon=given(epsilon), numbers=numbers, objective=aim, stop=stop, draws=False, **options,
+    )  # fmt: skip

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.decision import BISECTIONS, adversarial_start, judge, to_boundary
+from jaxopt_input.attacks.decision import BISECTIONS, adversarial_needed, adversarial_start, judge, to_boundary
 from jaxopt_input.attacks.geometry import dot, rows, where
 from jaxopt_input.attacks.nearest import nothing_yet
 from jaxopt_input.attacks.problem import Found, Numbers, Problem
@@ -32,7 +32,7 @@ class Boundary:
         x, found, queries = adversarial_start(problem)
         active = found & ~problem.done()
         x = to_boundary(problem, x, 0)
-        nearest = nothing_yet(problem).after(x, active, problem.distance(x, "l2"))
+        nearest = nothing_yet(problem).after(problem, x, active, problem.distance(x, "l2"))
         n = len(active)
 
         def step(i: jax.Array, carry: Any) -> Any:
@@ -49,7 +49,7 @@ class Boundary:
             closer = jnp.clip(clean + (beside - clean) * rows(1 - towards, x), 0.0, 1.0)
             success_beside, success_closer = judge(problem, beside, i), judge(problem, closer, i)
             moved = where(active & success_closer, closer, x)
-            nearest = nearest.after(closer, success_closer & active, problem.distance(closer, "l2"))
+            nearest = nearest.after(problem, closer, success_closer & active, problem.distance(closer, "l2"))
             hits_around, hits_towards = hits_around + success_beside, hits_towards + success_closer
             full = (i + 1) % WINDOW == 0
             around = jnp.where(full, _adapted(around, hits_around), around)
@@ -112,6 +112,7 @@ def boundary(
         "around": number("around", around, 0, 0.9, open_low=True),
         "towards": number("towards", towards, 0, 0.9, open_low=True),
     }
+    adversarial_needed(options.get("target"), start)
     return run(
         Boundary(count("steps", steps)), key, model, images, labels, norm="l2", numbers=numbers, start=start, **options
     )

@@ -11,6 +11,7 @@ import optax
 
 from jaxopt_input import losses
 from jaxopt_input.attacks import geometry
+from jaxopt_input.attacks.criteria import refuse_beyond_boundary
 from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.nearest import nothing_yet
 from jaxopt_input.attacks.objectives import Objective
@@ -60,7 +61,7 @@ class CarliniWagner:
                 x = (jnp.tanh(w) + 1) / 2
                 lost, gradient, logits = problem.gradient(x, objective, i)
                 success = problem.success(logits) & (lost <= 0) & going
-                best = best.after(x, success, problem.distance(x, "l2"))
+                best = best.after(problem, x, success, problem.distance(x, "l2"))
                 total = jnp.square(geometry.norm(x - clean, "l2")) + c * lost
                 gradients = gradients + going
                 stuck = (i % patience == 0) & (total > ENOUGH * least)
@@ -125,6 +126,7 @@ def carlini_wagner(
         >>> bool(0.1414 < found.distance["l2"][0] < 1.05 * 0.1414)
         True
     """
+    refuse_beyond_boundary(options.get("criterion"), "carlini_wagner")
     numbers = {
         "learning_rate": number("learning_rate", learning_rate, open_low=True),
         "confidence": number("confidence", confidence),
@@ -135,4 +137,4 @@ def carlini_wagner(
     else:
         aim = Objective(losses.margin, "target", -1.0)
     method = CarliniWagner(count("steps", steps), count("searches", searches))
-    return run(method, key, model, images, labels, norm="l2", numbers=numbers, objective=aim, **options)
+    return run(method, key, model, images, labels, norm="l2", numbers=numbers, objective=aim, draws=False, **options)

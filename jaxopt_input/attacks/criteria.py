@@ -142,6 +142,25 @@ class Own(Criterion):
         return jnp.asarray(self.function(logits, label, target), bool)
 
 
+def check_criterion(criterion: Criterion, classes: int) -> None:
+    """Raise an `InputError` for a criterion that cannot be met, or does not return one truth value."""
+    if isinstance(criterion, TopK) and int(criterion.k) >= classes:
+        raise InputError(f"top_k takes less than the {classes} classes of the model, not {int(criterion.k)}")
+    logits, index = jax.ShapeDtypeStruct((classes,), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
+    shape = jax.eval_shape(criterion, logits, index, index).shape
+    if shape != ():
+        raise InputError(f"a criterion returns one truth value for one image's logits, not an array of shape {shape}")
+
+
+def refuse_beyond_boundary(criterion: Any, attack: str) -> None:
+    """Raise an `InputError` for a criterion that is met beyond the boundary, where an attack or a loss does not go."""
+    if isinstance(criterion, (Confidence, TopK)):
+        raise InputError(
+            f"{attack} goes no further than a class's boundary, so it cannot serve the criterion "
+            f"{type(criterion).__name__.lower()}: take pgd, apgd, ddn or fmn with another loss"
+        )
+
+
 def as_criterion(what: Any, targeted: bool) -> Criterion:
     """A criterion from one, from a function, or from None: the target where there is one, else misclassification.
 

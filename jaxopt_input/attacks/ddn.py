@@ -34,7 +34,7 @@ class DDN:
             best, x, size, gradients = carry
             _, gradient, logits = problem.gradient(x, self.objective, i)
             success = problem.success(logits)
-            best = best.after(x, success & active, problem.distance(x, "l2"))
+            best = best.after(problem, x, success & active, problem.distance(x, "l2"))
             change = (
                 x - clean + cosine(numbers["first"], numbers["last"], i, self.steps) * geometry.unit(gradient, "l2")
             )
@@ -47,7 +47,7 @@ class DDN:
         carry = (nothing_yet(problem), clean, size, nothing)
         best, x, _, gradients = jax.lax.fori_loop(0, self.steps, step, carry)
         last = problem.success(problem.logits(x, self.steps)) & active
-        best = best.after(x, last, problem.distance(x, "l2"))
+        best = best.after(problem, x, last, problem.distance(x, "l2"))
         return Found(best.image, gradients, gradients, nothing + active)
 
 
@@ -100,4 +100,4 @@ def ddn(
         "last": 0.01,
     }
     method = DDN(aim, count("steps", steps))
-    return run(method, key, model, images, labels, norm="l2", numbers=numbers, objective=aim, **options)
+    return run(method, key, model, images, labels, norm="l2", numbers=numbers, objective=aim, draws=False, **options)

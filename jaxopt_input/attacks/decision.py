@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxopt_input.attacks.ascent import START
 from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.problem import Problem
+from jaxopt_input.errors import InputError
 
 TRIES = 50  # random images, until one is a success
 BISECTIONS = 12
@@ -18,6 +19,12 @@ BISECTIONS = 12
 def judge(problem: Problem, x: jax.Array, draw: Any) -> jax.Array:
     """`[L]`: whether images are a success: one query."""
     return problem.success(problem.logits(x, draw))
+
+
+def adversarial_needed(target: Any, start: Any) -> None:
+    """Raise an `InputError` for a target without images to begin from: noise as a rule is not of one given class."""
+    if target is not None and start is None:
+        raise InputError("with a target this attack begins at images of that class: give them as start, or no target")
 
 
 def adversarial_start(problem: Problem) -> tuple[jax.Array, jax.Array, jax.Array]:

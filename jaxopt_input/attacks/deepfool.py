@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_input.attacks import geometry
+from jaxopt_input.attacks.criteria import refuse_beyond_boundary
 from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.problem import Found, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
@@ -26,9 +27,16 @@ def rivals(problem: Problem, candidates: int) -> jax.Array:
 
 
 def differences(problem: Problem, x: jax.Array, classes: jax.Array, draw: Any) -> tuple[jax.Array, ...]:
-    """What each class's logit leads the label's by, its gradient, and the logits: `[K, L]`, `[K, L, …]`, `[L, C]`."""
+    """What each class's logit leads the label's by, its gradient, and the logits: `[K, L]`, `[K, L, …]`, `[L, C]`.
+
+    A target must lead all the others: it is compared with the largest of them.
+    """
     total = problem.lanes.logits.shape[-1]
-    weights = jax.nn.one_hot(classes.T, total) - jax.nn.one_hot(problem.label, total)
+    rival = problem.label
+    if problem.targeted:
+        others = jnp.where(jnp.arange(total) == problem.target[:, None], -jnp.inf, problem.logits(x, draw))
+        rival = jnp.argmax(others, -1)
+    weights = jax.nn.one_hot(classes.T, total) - jax.nn.one_hot(rival, total)
     logits, gradients = problem.jacobian(x, weights, draw)
     return jnp.einsum("klc,lc->kl", weights, logits), gradients, logits
 
@@ -53,7 +61,7 @@ class DeepFool:
             i, done, x, steps, gradients = carry
             lead, gradient, logits = differences(problem, x, classes, i)
             gradients = gradients + jnp.where(done, 0, k)
-            done |= problem.success(logits)
+            done |= problem.confirmed(x, problem.success(logits))
             slope = jax.vmap(lambda g: geometry.norm(g, dual))(gradient)
             distance = jnp.where(slope > 0, jnp.abs(lead) / jnp.where(slope > 0, slope, 1.0), jnp.inf)
             nearest = jnp.argmin(distance, 0)
@@ -109,6 +117,7 @@ def deepfool(
         >>> found.steps.tolist(), bool(0.1414 < found.distance["l2"][0] < 1.05 * 0.1414)
         ([1], True)
     """
+    refuse_beyond_boundary(options.get("criterion"), "deepfool")
     method = DeepFool(one_of("norm", norm, ("l2", "linf")), count("steps", steps), count("candidates", candidates))
     numbers = {"overshoot": number("overshoot", overshoot)}
-    return run(method, key, model, images, labels, norm=norm, numbers=numbers, **options)
+    return run(method, key, model, images, labels, norm=norm, numbers=numbers, draws=False, **options)

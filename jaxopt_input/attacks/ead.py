@@ -62,7 +62,7 @@ class EAD:
                 # One run of the network serves both: the gradient at y, and the judgement of y.
                 lost, gradient, logits = problem.gradient(y, objective, i)
                 success = problem.success(logits) & (lost <= 0) & active
-                best = best.after(y, success, measure(y))
+                best = best.after(problem, y, success, measure(y))
                 rate = numbers["learning_rate"] * jnp.sqrt(1 - i / self.steps)
                 slope = 2 * (y - clean) + rows(c, y) * gradient
                 after = shrink(y - rate * slope, clean, beta)  # by β itself, as the authors do, not by rate · β
@@ -133,4 +133,4 @@ def ead(
     targeted = options.get("target") is not None
     aim = Objective(losses.margin, "target", -1.0) if targeted else Objective(losses.margin, "label", 1.0)
     method = EAD(count("steps", steps), count("searches", searches), one_of("decision", decision, ("l1", "en")))
-    return run(method, key, model, images, labels, norm="l1", numbers=numbers, objective=aim, **options)
+    return run(method, key, model, images, labels, norm="l1", numbers=numbers, objective=aim, draws=False, **options)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input import checks
+from jaxopt_input.attacks.examine import check_logits
 from jaxopt_input.attacks.fooling import Fooling, classes_of, some_classes
 from jaxopt_input.attacks.geometry import where
 from jaxopt_input.model import Apply, Model
@@ -28,6 +29,7 @@ WEIGHT = 0.5  # standard deviation of a weight's change
 IDLE = 0.1  # an elite of probability p is a parent as often as 1 + IDLE − p says
 FUNCTIONS = (jnp.sin, jax.nn.sigmoid, lambda t: jnp.exp(-jnp.square(t)), lambda t: t)
 REPORTS = 20  # of progress
+NONE = -1.0  # in place of a probability where there is no finite one: less than all
 
 
 class Encoding(Protocol):
@@ -144,7 +146,7 @@ def map_elites(
         on_progress: called as (generations done, generations in all, 1 − mean probability) about 20 times.
 
     Raises:
-        InputError: for classes that do not exist, or arguments out of range.
+        InputError: for classes that do not exist, arguments out of range, or probabilities as logits.
 
     Source:
         Nguyen, Yosinski & Clune, Deep Neural Networks are Easily Fooled (2015), section 2.3; Mouret & Clune (2015) for
@@ -167,6 +169,7 @@ def map_elites(
         "rate": checks.number("mutation_rate", mutation_rate, 0, 1, open_low=True),
         "halve_every": np.float32(checks.count("halve_every", halve_every)),
     }
+    check_logits(model)
     program = _Program(model.apply, kind(model.info.image_shape), generations, population)
     state = _begin(program, model.params, checks.typed_key(key), label)
     at, parts = 0, REPORTS if on_progress else 1
@@ -174,9 +177,11 @@ def map_elites(
         span = np.array([at, stop], np.int32)
         state, at = _advance(program, model.params, checks.typed_key(key), label, numbers, state, span), stop
         if on_progress:
-            on_progress(stop, generations, 1 - float(np.asarray(state.history)[stop].mean()))
+            on_progress(stop, generations, 1 - float(np.maximum(np.asarray(state.history)[stop], 0).mean()))
     image, history = jax.device_get((_seen(program, state.elites), state.history))
-    return Fooling(image, label, history[-1], history, population * (generations + 1))
+    history = np.where(history == NONE, np.nan, history)
+    finite = np.isfinite(history[-1])
+    return Fooling(image, label, history[-1], history, population * (generations + 1), finite, np.zeros_like(finite))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +196,7 @@ class _Program:
 
 class _State(NamedTuple):
     elites: Any  # a genome a class
-    history: jax.Array  # [generations + 1, classes], the elites' probabilities
+    history: jax.Array  # [generations + 1, classes], the elites' probabilities, NONE before the first finite one
 
 
 @functools.partial(jax.jit, static_argnames="program")
@@ -199,7 +204,7 @@ def _begin(program: _Program, params: Any, key: jax.Array, label: jax.Array) -> 
     """The best of a random population."""
     genomes = jax.vmap(program.encoding.init)(jax.random.split(jax.random.fold_in(key, 0), program.population))
     elites = jax.tree.map(lambda x: jnp.repeat(x[:1], len(label), 0), genomes)
-    elites, best = _challenge(program, params, label, elites, jnp.full(len(label), -1.0), genomes)
+    elites, best = _challenge(program, params, label, elites, jnp.full(len(label), NONE), genomes)
     return _State(elites, jnp.zeros((program.generations + 1, len(label))).at[0].set(best))
 
 
@@ -219,7 +224,7 @@ def _advance(
     def generation(i: jax.Array, state: _State) -> _State:
         elites, best = state.elites, state.history[i - 1]
         drawn, mutated = jax.random.split(jax.random.fold_in(key, i))
-        parents = jax.random.categorical(drawn, jnp.log(1 + IDLE - best), shape=(size,))
+        parents = jax.random.categorical(drawn, jnp.log(1 + IDLE - jnp.maximum(best, 0)), shape=(size,))
         rate = numbers["rate"] * 0.5 ** jnp.floor((i - 1) / numbers["halve_every"])
         genomes = jax.tree.map(lambda x: x[parents], elites)
         mutate = jax.vmap(lambda k, genome: program.encoding.mutate(k, genome, rate))
@@ -236,6 +241,7 @@ def _challenge(
     """The elites, and their probabilities, after a batch of challengers."""
     logits = program.apply(params, _seen(program, genomes), ("logits",))["logits"].astype(jnp.float32)
     score = jax.nn.softmax(logits)[:, label]
+    score = jnp.where(jnp.isfinite(score), score, NONE)  # a challenger that is not finite spoils no other's chance
     winner, mark = jnp.argmax(score, 0), jnp.max(score, 0)
     better = mark > best
     winners = jax.tree.map(lambda x: x[winner], genomes)

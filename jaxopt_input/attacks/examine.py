@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxopt_input import losses
@@ -21,6 +21,8 @@ from jaxopt_input.flops import inside
 from jaxopt_input.model import Apply, Model
 
 CHUNK = 64  # images that are judged at once
+PROBES = 8  # images that tell probabilities from logits
+TOLERANCE = {"bfloat16": 1e-2, "float16": 2e-3, "float32": 1e-4}  # of the sum of probabilities in a precision
 
 
 def rounds(lanes: int, size: int) -> Iterator[np.ndarray]:
@@ -34,6 +36,60 @@ def logits_of(model: Model, images: np.ndarray) -> np.ndarray:
     n = len(images)
     parts = [model.activations(images[at], ["logits"])["logits"] for at in rounds(n, min(CHUNK, n))]
     return np.concatenate([np.asarray(part, np.float32) for part in parts])[:n]
+
+
+def check_logits(model: Model, images: np.ndarray | None = None) -> None:
+    """Raise an `InputError` where what a network says of some images is probabilities instead of logits.
+
+    Args:
+        model: the network.
+        images: `[N, H, W, C]`, of which the first few are looked at; noise of rising brightness if None.
+
+    Raises:
+        InputError: where the logits are probabilities.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> model = joi.from_function(lambda p, x, taps: {"logits": jax.nn.softmax(x.mean((1, 2)))}, 0.0,
+        ...                           image_shape=(4, 4, 3), taps=("logits",))
+        >>> try:
+        ...     check_logits(model)
+        ... except joi.InputError as error:
+        ...     print(error)
+        the logits of model are probabilities (none negative, their sum 1): give it before its softmax
+    """
+    if images is None:
+        noise = jax.random.uniform(jax.random.key(0), (PROBES, *model.info.image_shape))
+        images = np.asarray(noise) * np.linspace(0, 1, PROBES, dtype=np.float32)[:, None, None, None]
+    images = images[:PROBES]
+
+    def trace() -> ClosedJaxpr:
+        return jax.make_jaxpr(lambda params, x: model.apply(params, x, ("logits",)))(model.params, images)
+
+    _refuse_probabilities(model.info.name, logits_of(model, images), trace)
+
+
+def _refuse_probabilities(name: str, logits: np.ndarray, trace: Callable[[], ClosedJaxpr]) -> None:
+    """Raise an `InputError` where logits `[N, classes]` are probabilities, as nearly as the network's precision allows.
+
+    Args:
+        name: of the network.
+        logits: what it says.
+        trace: makes its jaxpr; called where it matters.
+    """
+    off = float(np.abs(logits.sum(1) - 1).max())
+    if logits.shape[1] < 2 or not (logits >= 0).all() or off > max(TOLERANCE.values()):
+        return
+    if off <= TOLERANCE[_precision(trace().jaxpr)]:
+        raise InputError(
+            f"the logits of {name} are probabilities (none negative, their sum 1): give it before its softmax"
+        )
+
+
+def _precision(jaxpr: Jaxpr) -> str:
+    """The least that a network computes in: what it returns may be cast to more."""
+    types = {str(getattr(out.aval, "dtype", None)) for equation in _equations(jaxpr) for out in equation.outvars}
+    return next((one for one in TOLERANCE if one in types), "float32")
 
 
 @functools.partial(jax.jit, static_argnames="apply")
@@ -52,15 +108,16 @@ def _look(apply: Apply, params: Any, images: jax.Array, labels: jax.Array) -> tu
 def _leaves_jax(apply: Apply, params: Any, images: jax.Array, labels: jax.Array) -> bool:
     """Whether the network calls what JAX knows nothing of; otherwise one compiled program twice is the same twice."""
     traced = _look.trace(apply, params, images, labels).jaxpr  # as it is called before: not traced again
-    return any("callback" in name or name in ("ffi_call", "rng_uniform") for name in _primitives(traced.jaxpr))
+    names = (equation.primitive.name for equation in _equations(traced.jaxpr))
+    return any("callback" in name or name in ("ffi_call", "rng_uniform") for name in names)
 
 
-def _primitives(jaxpr: Jaxpr) -> Iterator[str]:
-    """The names of all operations, also within loops and calls."""
+def _equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+    """All operations, also within loops and calls."""
     for equation in jaxpr.eqns:
-        yield equation.primitive.name
+        yield equation
         for body in inside(equation):
-            yield from _primitives(body)
+            yield from _equations(body)
 
 
 def examine(
@@ -93,10 +150,7 @@ def examine(
             again = jax.device_get(_look(model.apply, params, *rows))[0]
     logits, slope = (np.concatenate([part[k] for part in parts])[:n] for k in (0, 1))
     name = model.info.name
-    if logits.shape[1] > 1 and (logits >= 0).all() and np.allclose(logits.sum(1), 1, atol=1e-4):
-        raise InputError(
-            f"the logits of {name} are probabilities (none negative, their sum 1): give it before its softmax"
-        )
+    _refuse_probabilities(name, logits, lambda: _look.trace(model.apply, params, *rows).jaxpr)
     told = []
     if again is not None and not np.allclose(parts[0][0], again, rtol=1e-3, atol=1e-4, equal_nan=True):
         told.append(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.ascent import START
+from jaxopt_input.attacks.criteria import refuse_beyond_boundary
 from jaxopt_input.attacks.deepfool import differences, rivals
 from jaxopt_input.attacks.geometry import dot, rows, where
 from jaxopt_input.attacks.nearest import Nearest, nothing_yet
@@ -47,7 +48,7 @@ class FAB:
             bias = rows(jnp.minimum(a / (a + b), MOST_BIAS), x)
             x = jnp.clip((x + EXTRAPOLATION * here) * (1 - bias) + (clean + EXTRAPOLATION * there) * bias, 0.0, 1.0)
             success = problem.success(problem.logits(x, i)) & active
-            best = best.after(x, success, problem.distance(x, p))
+            best = best.after(problem, x, success, problem.distance(x, p))
             return best, where(success, clean + (x - clean) * BACKWARD, x)
 
         total = self.steps * classes.shape[1]
@@ -104,6 +105,7 @@ def fab(
         >>> bool(0.025 < found.distance["linf"][0] < 1.05 * 0.025)
         True
     """
+    refuse_beyond_boundary(options.get("criterion"), "fab")
     method = FAB(one_of("norm", norm, ("l2", "linf")), count("steps", steps), count("candidates", candidates))
     numbers = {"reach": number("reach", reach, open_low=True)}
     return run(method, key, model, images, labels, norm=norm, numbers=numbers, **options)

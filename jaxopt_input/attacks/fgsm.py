@@ -10,7 +10,7 @@ from jaxopt_input.attacks.ascent import STEEPEST, Ascent, step_size
 from jaxopt_input.attacks.objectives import Builder, objective
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
-from jaxopt_input.checks import one_of
+from jaxopt_input.checks import given, one_of
 
 
 def fgsm(
@@ -54,5 +54,5 @@ def fgsm(
     numbers = {**step_size(None, 1.0), "sparsity": 0.99}
     return run(
         method, key, model, images, labels,
-        norm=norm, epsilon=epsilon, numbers=numbers, objective=aim, stop=stop, **options,
+        norm=norm, epsilon=given(epsilon), numbers=numbers, objective=aim, stop=stop, draws=False, **options,
     )  # fmt: skip

@@ -45,7 +45,7 @@ class FMN:
             value, gradient, logits = problem.gradient(x, self.objective, i)
             success = problem.success(logits)
             distance = geometry.norm(x - clean, self.norm)
-            best = best.after(x, success & active, problem.distance(x, self.norm))
+            best = best.after(problem, x, success & active, problem.distance(x, self.norm))
             gamma = cosine(numbers["gamma"], numbers["gamma_last"], i, self.steps)
             radius = jnp.minimum(self._radius(radius, gamma, success, best, distance, value, gradient), most)
             size = cosine(numbers["step"], numbers["step"] / 100, i, self.steps)
@@ -128,4 +128,4 @@ def fmn(
         "gamma_last": number("gamma", gamma, 0, 0.999) / 50,
     }
     method = FMN(aim, one_of("norm", norm, FMN_NORMS), count("steps", steps))
-    return run(method, key, model, images, labels, norm=norm, numbers=numbers, objective=aim, **options)
+    return run(method, key, model, images, labels, norm=norm, numbers=numbers, objective=aim, draws=False, **options)

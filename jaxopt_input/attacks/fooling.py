@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxopt_input import checks, losses, optimizers
-from jaxopt_input.attacks.examine import logits_of
+from jaxopt_input.attacks.examine import check_logits, logits_of
 from jaxopt_input.data import to_uint8
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import pixels
@@ -28,10 +28,16 @@ class Fooling:
     Attributes:
         image: `[N, H, W, C]` float32 in [0, 1], rounded to 8 bits.
         label: `[N]` int32, the class that each was made for.
-        probability: `[N]`, that of this class, after rounding.
+        probability: `[N]`, that of this class, after rounding; NaN where the network says none.
         history: `[steps + 1, N]`, the probability of this class before each step, or generation, and after the last:
-            of the iterates, not rounded, for gradient ascent; of the elites, rounded, for evolution.
-        evaluations: runs of the network on one image, gradients or not.
+            of the iterates, not rounded, for gradient ascent; of the elites, rounded, for evolution; NaN where the
+            network says none.
+        evaluations: runs of the network on one image, gradients or not; those that tell whether its logits are
+            probabilities are left out.
+        finite: `[N]` bool, False where the probability is not finite, or, for gradient ascent, log p or its gradient
+            was not at some step; the best finite image is kept then.
+        dead: `[N]` bool, True where the gradient was zero at every step, and the probability is not 1; evolution, which
+            needs none, has no such.
     """
 
     image: np.ndarray
@@ -39,6 +45,8 @@ class Fooling:
     probability: np.ndarray
     history: np.ndarray
     evaluations: int
+    finite: np.ndarray
+    dead: np.ndarray
 
 
 def fool(
@@ -75,7 +83,7 @@ def fool(
         on_progress: called as (steps done, steps in all, mean of −log p).
 
     Raises:
-        InputError: for classes that do not exist, or arguments out of range.
+        InputError: for classes that do not exist, arguments out of range, or probabilities as logits.
 
     Source:
         Nguyen, Yosinski & Clune, Deep Neural Networks are Easily Fooled (2015), section 3.4, with the update of
@@ -92,25 +100,30 @@ def fool(
     total = classes_of(model)
     label = some_classes(classes, model, total)
     sd = DEVIATION[checks.one_of("init", init, tuple(DEVIATION))]
+    steps = checks.count("steps", steps)
+    optimizer = optimizers.yosinski(learning_rate, desired_progress=progress, decay=decay)
+    check_logits(model)
     solution = minimize(
         -losses.class_log_probability(label),
         model,
         image=pixels(sd=sd),
-        optimizer=optimizers.yosinski(learning_rate, desired_progress=progress, decay=decay),
-        steps=checks.count("steps", steps),
+        optimizer=optimizer,
+        steps=steps,
         key=key,
         chunk=chunk,
         devices=devices,
         on_progress=on_progress,
     )
     image = to_uint8(solution.best_image) / np.float32(255)
-    logits = logits_of(model, image)
+    probability = np.asarray(jax.nn.softmax(logits_of(model, image)))[np.arange(len(label)), label]
     return Fooling(
         image,
         label,
-        np.asarray(jax.nn.softmax(logits))[np.arange(len(label)), label],
+        probability,
         np.exp(-np.asarray(solution.loss)).T,
         int(np.sum(solution.evaluations)) + len(label),
+        np.asarray(solution.finite) & np.isfinite(probability),
+        np.asarray(solution.dead) & (probability < 1),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxopt_input.projections import ball
 
@@ -220,18 +221,48 @@ def to_hyperplane(image: jax.Array, normal: jax.Array, rise: jax.Array, p: str) 
 
 
 def to_8bit(image: jax.Array, clean: jax.Array, epsilon: jax.Array | None = None, p: str = "linf") -> jax.Array:
-    """Images rounded to 8 bits, as a PNG would hold them.
+    """Images rounded to 8 bits, as a PNG would hold them: the very numbers that reading it gives.
 
     Args:
         image, clean: `[L, H, W, C]`.
-        epsilon: `[L]`: where rounding to the nearest leaves the ball around the clean image, round towards that image
-            instead; the clean image, if it came from 8 bits itself, lies on the way.
+        epsilon: `[L]`: where rounding to the nearest leaves the ball around the clean image, numbers are rounded
+            towards that image instead: in L∞ those that leave it, otherwise those nearest to the middle of two levels,
+            as many as it takes. The clean image, if it came from 8 bits itself, lies on the way.
         p: the norm of the ball.
+
+    Example:
+        >>> clean = jnp.zeros((1, 1, 1, 3))
+        >>> image = jnp.array([[[[0.9, 0.6, 0.2]]]]) / 255
+        >>> [(255 * to_8bit(image, clean, jnp.array([1.5]) / 255, p)).tolist()[0][0][0] for p in ("linf", "l1")]
+        [[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     """
-    levels = image * 255
-    nearest = jnp.floor(levels + 0.5) / 255
+    levels = jnp.clip(image, 0.0, 1.0) * 255
     if epsilon is None:
-        return nearest
-    inwards = jnp.where(image > clean, jnp.floor(levels + 1e-3), jnp.ceil(levels - 1e-3)) / 255
-    outside = norm(nearest - clean, p) > epsilon * (1 + 1e-6)
-    return where(outside, inwards, nearest)
+        return _level(jnp.floor(levels + 0.5))
+    rises = image > clean
+    inner = jnp.where(rises, jnp.floor(levels + 1e-3), jnp.ceil(levels - 1e-3))
+    way = jnp.where(rises, 1.0, -1.0)
+    part = (levels - inner) * way  # of the way to the next level outwards
+
+    def rounded(least: jax.Array) -> jax.Array:
+        return _level(inner + jnp.where(part >= rows(least, part), way, 0.0))
+
+    radius = epsilon * (1 + 1e-6)
+    nearest = rounded(jnp.full_like(epsilon, 0.5))
+    if p == "linf":
+        return jnp.where(jnp.abs(nearest - clean) > rows(radius, image), _level(inner), nearest)
+
+    def halve(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        outside = norm(rounded(middle) - clean, p) > radius
+        return jnp.where(outside, middle, low), jnp.where(outside, high, middle)
+
+    half, all_inwards = jnp.full_like(epsilon, 0.5), jnp.full_like(epsilon, 2.0)
+    least = jax.lax.fori_loop(0, HALVINGS, halve, (half, all_inwards))[1]
+    return where(norm(nearest - clean, p) > radius, rounded(least), nearest)
+
+
+def _level(number: jax.Array) -> jax.Array:
+    """Levels from 0 to 255 as numbers in [0, 1], from a table: compiled, a division by 255 may be a product."""
+    return jnp.asarray(np.arange(256, dtype=np.float32) / 255)[jnp.clip(number, 0, 255).astype(jnp.int32)]

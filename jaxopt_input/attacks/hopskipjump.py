@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.decision import BISECTIONS, adversarial_start, judge, to_boundary
+from jaxopt_input.attacks.decision import BISECTIONS, adversarial_needed, adversarial_start, judge, to_boundary
 from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.nearest import nothing_yet
 from jaxopt_input.attacks.problem import Found, Numbers, Problem
@@ -33,7 +33,7 @@ class HopSkipJump:
         x, found, queries = adversarial_start(problem)
         active = found & ~problem.done()
         x = to_boundary(problem, x, 0)
-        best = nothing_yet(problem).after(x, active, problem.distance(x, "l2"))
+        best = nothing_yet(problem).after(problem, x, active, problem.distance(x, "l2"))
 
         def step(t: jax.Array, carry: Any) -> Any:
             best, x, queries = carry
@@ -57,7 +57,7 @@ class HopSkipJump:
             _, moved, _, _, queries = jax.lax.while_loop(unfinished, attempt, start)
             moved = where(active, to_boundary(problem, moved, t), x)
             success = judge(problem, moved, t) & active
-            best = best.after(moved, success, problem.distance(moved, "l2"))
+            best = best.after(problem, moved, success, problem.distance(moved, "l2"))
             return best, where(success, moved, x), queries + jnp.where(active, self.samples + BISECTIONS + 1, 0)
 
         carry = (best, x, queries + jnp.where(active, BISECTIONS, 0))
@@ -125,4 +125,5 @@ def hop_skip_jump(
         ([True], [0])
     """
     method = HopSkipJump(count("steps", steps), count("directions", directions))
+    adversarial_needed(options.get("target"), start)
     return run(method, key, model, images, labels, norm="l2", start=start, **options)

@@ -10,7 +10,7 @@ from jaxopt_input.attacks.ascent import Ascent, momentum, step_size
 from jaxopt_input.attacks.objectives import Builder, objective
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
-from jaxopt_input.checks import count, number
+from jaxopt_input.checks import count, given, number
 
 
 def mi_fgsm(
@@ -60,5 +60,6 @@ def mi_fgsm(
     method = Ascent(aim, "linf", momentum, steps, False, stop)
     numbers = {**step_size(step, 1 / steps), "decay": number("decay", decay)}
     return run(
-        method, key, model, images, labels, epsilon=epsilon, numbers=numbers, objective=aim, stop=stop, **options
-    )
+        method, key, model, images, labels,
+        epsilon=given(epsilon), numbers=numbers, objective=aim, stop=stop, draws=False, **options,
+    )  # fmt: skip

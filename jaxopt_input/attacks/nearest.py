@@ -27,9 +27,9 @@ class Nearest(NamedTuple):
         """`[L]`: whether there is one."""
         return jnp.isfinite(self.distance)
 
-    def after(self, images: jax.Array, success: jax.Array, distance: jax.Array) -> Nearest:
+    def after(self, problem: Problem, images: jax.Array, success: jax.Array, distance: jax.Array) -> Nearest:
         """The nearest among this and further images."""
-        nearer = success & (distance < self.distance)
+        nearer = problem.confirmed(images, success & (distance < self.distance))
         return Nearest(where(nearer, images, self.image), jnp.where(nearer, distance, self.distance))
 
 

@@ -10,7 +10,7 @@ from jaxopt_input.attacks.ascent import STEEPEST, Ascent, step_size
 from jaxopt_input.attacks.objectives import Builder, objective
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
-from jaxopt_input.checks import count, number, one_of
+from jaxopt_input.checks import count, given, number, one_of
 
 
 def pgd(
@@ -67,5 +67,6 @@ def pgd(
     numbers = {**step_size(step, 0.25), "sparsity": number("sparsity", sparsity, high=1.0)}
     return run(
         method, key, model, images, labels,
-        norm=norm, epsilon=epsilon, numbers=numbers, objective=aim, start=start, stop=stop, **options,
+        norm=norm, epsilon=given(epsilon), numbers=numbers, objective=aim, stop=stop, start=start,
+        draws=random_start and start is None, **options,
     )  # fmt: skip

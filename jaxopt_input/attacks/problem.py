@@ -27,7 +27,7 @@ class Lanes(NamedTuple):
         target: `[L]` int32, the class that the image is to get; the label where there is none.
         epsilon: `[L]` float32, the largest distance; infinite for attacks without one.
         key: `[L]` keys: each a function of the caller's key, the image's content and the restart.
-        logits: `[L, classes]` of the clean image.
+        logits: `[L, classes]` of the clean image, as `Problem.judged` has them.
         restart: `[L]` uint32, which of its image's restarts it is, the first 0.
         start: `[L, H, W, C]`, where to begin, or None.
     """
@@ -60,6 +60,9 @@ class Found(NamedTuple):
     history: dict[str, jax.Array] = {}  # noqa: RUF012  (never mutated)
 
 
+DRAWS = 32  # of a random transform, at least, under which an image is judged
+LAST_DRAW = 2**31 - 4  # the first of theirs; they count downwards, those of the steps upwards
+
 Numbers = Mapping[str, jax.Array]
 Method = Callable[["Problem", Numbers], Found]
 Taps = dict[str, jax.Array]
@@ -75,6 +78,7 @@ class Problem:
         criterion: logits `[classes]`, label, target → success.
         targeted: whether the lanes have targets.
         rounded: whether the network sees images rounded to 8 bits. The gradient passes through the rounding.
+        norm: of the budget, or the one that is minimised.
         transform: what the network sees of an image, at random; None is the image itself.
         samples: how many draws of it losses, gradients and logits are the mean of.
     """
@@ -84,6 +88,7 @@ class Problem:
     criterion: Callable[..., jax.Array]
     targeted: bool
     rounded: bool
+    norm: str = "linf"
     transform: Transform | None = None
     samples: int = 1
 
@@ -115,6 +120,19 @@ class Problem:
         """`[L]`: whether these logits `[L, classes]` are a success; never where they are not finite."""
         met = jax.vmap(self.criterion)(logits, self.label, self.target)
         return met & jnp.isfinite(logits).all(-1)
+
+    def confirmed(self, images: jax.Array, success: jax.Array) -> jax.Array:
+        """`[L]`: which successes of these images are no luck: under a random transform those that `judged` confirms."""
+        if self.transform is None:
+            return success
+        return jax.lax.cond(success.any(), lambda: success & self.success(self.judged(images)), lambda: success)
+
+    def judged(self, images: jax.Array) -> jax.Array:
+        """`[L, classes]`, by which images are judged: under a random transform the mean of the same `DRAWS` draws."""
+        if self.transform is None:
+            return self.logits(images)
+        draws = LAST_DRAW - jnp.arange(-(-DRAWS // self.samples))
+        return jax.lax.map(lambda draw: self.logits(images, draw), draws).mean(0)
 
     def logits(self, images: jax.Array, draw: Any = 0) -> jax.Array:
         """`[L, classes]` of images; `draw` tells one step's random transforms from another's."""
@@ -161,20 +179,23 @@ class Problem:
 
     def distance(self, images: jax.Array, p: str) -> jax.Array:
         """`[L]`: how far images are from the clean ones, as they count: rounded to 8 bits where that is asked for."""
-        counted = geometry.to_8bit(images, self.clean) if self.rounded else images
-        return geometry.norm(counted - self.clean, p)
+        return geometry.norm(self.counted(images) - self.clean, p)
+
+    def counted(self, images: jax.Array) -> jax.Array:
+        """Images as they count: rounded to 8 bits within the ball where that is asked for."""
+        return geometry.to_8bit(images, self.clean, self.epsilon, self.norm) if self.rounded else images
 
     def into_ball(self, images: jax.Array, p: str) -> jax.Array:
         """The nearest images within ε of the clean ones, then within [0, 1]."""
         return geometry.clip_to_ball(images, self.clean, self.epsilon, p)
 
     def _activations(self, images: jax.Array, taps: tuple[str, ...], draw: Any) -> Taps:
+        if self.rounded:
+            images = images + jax.lax.stop_gradient(self.counted(images) - images)
         if self.transform is not None:
             images = jnp.repeat(images, self.samples, 0)
             drawn = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, draw), self.samples))(self.lanes.key)
             images = jax.vmap(self.transform)(drawn.reshape(-1), images)
-        if self.rounded:
-            images = images + jax.lax.stop_gradient(geometry.to_8bit(images, images) - images)
         return {tap: a.astype(jnp.float32) for tap, a in self.apply(images, taps).items()}
 
     def _mean(self, values: jax.Array) -> jax.Array:

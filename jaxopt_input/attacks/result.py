@@ -26,10 +26,11 @@ class AttackResult:
         image: `[N, H, W, C]` float32 in [0, 1], rounded to 8 bits if asked for.
         raw: `[N, H, W, C]`, what the method returned, before it was clipped and rounded.
         success: `[N]` bool, judged on `image`.
+        finite: `[N]` bool, False where the attack ended at numbers that are not finite; `image` is the original then.
         label: `[N]` int32, the true classes.
         target: `[N]` int32, the target classes, or None.
         clean: `[N]` int32, the classes predicted for the originals.
-        logits: `[N, classes]`, of the originals.
+        logits: `[N, classes]`, of the originals, without a random transform.
         prediction: `[N]` int32, the classes predicted for `image`.
         probability: `[N]`, of the predicted class.
         distance: by norm ("l0", "l1", "l2", "linf", "rms") `[N]`: from the original to `image`; l0 counts numbers,
@@ -48,6 +49,7 @@ class AttackResult:
     image: np.ndarray
     raw: np.ndarray
     success: np.ndarray
+    finite: np.ndarray
     label: np.ndarray
     target: np.ndarray | None
     clean: np.ndarray
@@ -68,8 +70,13 @@ class AttackResult:
     @property
     def accuracy(self) -> dict[str, np.ndarray]:
         """The shares of images that are classified rightly: `clean`, and `robust`, rightly before and after."""
-        right = self.clean == self.label
+        right = self._right
         return {"clean": right.mean(), "robust": (right & (self.prediction == self.label)).mean(-1)}
+
+    @property
+    def _right(self) -> np.ndarray:
+        """`[N]`: whether the original is classified rightly."""
+        return (self.clean == self.label) & np.isfinite(self.logits).all(-1)
 
     def robust_accuracy(self, epsilons: Sequence[float]) -> np.ndarray:
         """The robust accuracy at each ε in the attack's norm, from one run of an attack that minimises it.
@@ -81,7 +88,7 @@ class AttackResult:
             `[…, len(epsilons)]`: the share of images that are classified rightly and have no adversarial example found
             within ε.
         """
-        right = self.clean == self.label
+        right = self._right
         found = self.success & (self.prediction != self.label)
         distance = np.where(found, self.distance[self.norm], np.inf)
         budgets = np.asarray(epsilons, np.float32)[:, None]

@@ -22,11 +22,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxopt_input import checks, losses
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.criteria import Criterion, as_criterion
+from jaxopt_input.attacks.criteria import Criterion, as_criterion, check_criterion
 from jaxopt_input.attacks.examine import examine, rounds
 from jaxopt_input.attacks.objectives import Objective
 from jaxopt_input.attacks.problem import Found, Lanes, Method, Problem
 from jaxopt_input.attacks.result import NORMS, AttackResult
+from jaxopt_input.backend import on
 from jaxopt_input.errors import InputError
 from jaxopt_input.losses.adversarial import best_other
 from jaxopt_input.memory import image_bytes, images_within
@@ -34,7 +35,6 @@ from jaxopt_input.model import Apply, Model
 from jaxopt_input.transforms import Transform
 
 DEFAULT_CHUNK = 32
-JUDGEMENT = 2**31 - 1  # the draw of random transforms under which a result is judged
 TARGETS = 2**31 - 2  # the purpose of the keys that choose random targets
 
 
@@ -46,8 +46,10 @@ class Options(TypedDict, total=False):
             true one) or "least-likely" (of the original); None to leave the true class.
         criterion: of success, from `attacks.criteria` or a function of one image's (logits, label, target).
         restarts: random starts of each image, as further lanes; the best is kept.
-        rounded: whether images count as they are once rounded to 8 bits, in the search and in the result.
-        transform: what the network sees of an image, at random; losses and logits are means over it (EOT).
+        rounded: whether images count as they are once rounded to 8 bits within the budget, in the search and in the
+            result.
+        transform: what the network sees of an image, at random; losses and logits are means over it (EOT). Success,
+            also of the original, is judged by the mean logits of at least 32 draws, always the same.
         samples: draws of it at each step.
         chunk: lanes that a device runs at once, 32 at most if None; the last chunk is padded.
         memory: bytes of a device that the work may take; with `chunk` None, no more lanes than fit run at once.
@@ -96,6 +98,7 @@ def run(
     objective: Objective | None = None,
     start: Any = None,
     stop: bool = True,
+    draws: bool = True,
     target: Any = None,
     criterion: Criterion | Callable[..., Any] | None = None,
     restarts: int = 1,
@@ -122,6 +125,7 @@ def run(
         objective: the loss the method maximises, to be checked against the model.
         start: `[N, H, W, C]`, images to begin from.
         stop: whether an image is done once it succeeds.
+        draws: whether the method draws at random, so that its restarts differ.
         target, criterion, restarts, rounded, transform, samples, chunk, memory, devices, on_progress: see
             `Options`.
 
@@ -149,6 +153,7 @@ def run(
         ([[False], [True]], [[inf], [1.0]])
     """
     images = checks.batch(images, model)
+    checks.one_of("norm", norm, NORMS)
     n = len(images)
     shapes = model.layers(images.shape[1:])
     if "logits" not in shapes or len(shapes["logits"]) != 1:
@@ -157,6 +162,7 @@ def run(
     labels = checks.classes("label", labels, n, model, total)
     targeted = target is not None
     criterion = as_criterion(criterion, targeted)
+    check_criterion(criterion, total)
     minimises = epsilon is None
     budgets = None if minimises else checks.budgets(epsilon, n)
     if start is not None:
@@ -164,6 +170,11 @@ def run(
         if start.shape != images.shape:
             raise InputError(f"starts have shape {start.shape}, the images {images.shape}: one start an image")
     restarts, samples = checks.count("restarts", restarts), checks.count("samples", samples)
+    if restarts > 1 and not draws and transform is None:
+        raise InputError(
+            f"{restarts} restarts would be copies: this attack draws nothing at random; leave them out, or take pgd "
+            "within a budget, fab for the nearest image"
+        )
     if samples > 1 and transform is None:
         raise InputError("several samples are draws of a random transform: give one, such as transforms.jitter(2)")
     fixed = _targets(target, labels, model, total) if targeted else labels
@@ -185,7 +196,8 @@ def run(
     )
     params, base = jax.device_put((model.params, base), NamedSharding(mesh, PartitionSpec()))
 
-    logits, told = examine(model, params, mesh, images, labels, chunk)
+    with on(devices):
+        logits, told = examine(model, params, mesh, images, labels, chunk)
     content = np.array([zlib.crc32(image.tobytes()) for image in images], np.uint32)
     if fixed is None and target == "random":
         drawn = np.asarray(_draw(base, content, np.int32(total - 1)))
@@ -196,18 +208,17 @@ def run(
 
     grid = (lanes // (restarts * n), restarts, n)
     radius = _radii(budgets, grid)
-    parts = []
+    found: dict[str, np.ndarray] = {}
     for at in rounds(lanes, chunk * len(devices)):
         image, restart = at % n, (at // n % restarts).astype(np.uint32)
         first = None if start is None else start[image]
         rows = (images[image], labels[image], fixed[image], radius[at], content[image], restart, logits[image], first)
-        parts.append(jax.device_get(_attack(program, params, base, criterion, numbers, *rows)))
+        with on(devices):
+            part = jax.device_get(_attack(program, params, base, criterion, numbers, *rows))
+        new = np.unique(at, return_index=True)[1]  # not what the last chunk is padded with
+        _keep(found, {name: values[new] for name, values in part.items()}, at[new], grid)
         if on_progress:
             on_progress(min(int(at[-1]) + 1, lanes), lanes)
-    found = {}
-    for name in parts[0]:
-        joined = np.concatenate([part[name] for part in parts])[:lanes]
-        found[name] = joined.reshape(*grid, *joined.shape[1:])
     several = budgets is not None and budgets.ndim > 0
     return _result(found, several, labels, fixed if targeted else None, logits, program, budgets, told)
 
@@ -298,11 +309,15 @@ def _attack_local(
         lanes=Lanes(clean, label, target, epsilon, keys, logits, restart, start),
         apply=functools.partial(program.apply, params),
         criterion=criterion,
+        norm=program.norm,
         targeted=program.targeted,
         rounded=program.rounded,
         transform=program.transform,
         samples=program.samples,
     )
+    if program.transform is not None:  # what is known of the originals is without it
+        seen = problem.judged(clean)
+        problem = dataclasses.replace(problem, lanes=problem.lanes._replace(logits=seen))
     found = program.method(problem, numbers)
     given = problem.done() & program.stop
     return _judge(program, problem, _untouched(found, given, clean))
@@ -319,12 +334,13 @@ def _untouched(found: Found, given: jax.Array, clean: jax.Array) -> Found:
 
 
 def _judge(program: _Program, problem: Problem, found: Found) -> dict[str, jax.Array]:
-    """What was found, clipped and rounded, and what the network says of it now."""
+    """What was found, clipped and rounded, and what the network says of it now; the original if it is not finite."""
     clean = problem.clean
-    image = jnp.clip(found.image, 0.0, 1.0)
-    if program.rounded:
-        image = geometry.to_8bit(image, clean, problem.epsilon, program.norm)
-    logits = problem.logits(image, JUDGEMENT)
+    usable = jnp.isfinite(geometry.flat(found.image)).all(-1)
+    image = problem.counted(jnp.clip(geometry.where(usable, found.image, clean), 0.0, 1.0))
+    logits = problem.judged(image)
+    finite = usable & jnp.isfinite(logits).all(-1)
+    image, logits = geometry.where(finite, (image, logits), (clean, problem.lanes.logits))
     success = problem.success(logits)
     if not program.minimises:
         success &= geometry.norm(image - clean, program.norm) <= problem.epsilon * (1 + 1e-5) + 1e-6
@@ -341,6 +357,7 @@ def _judge(program: _Program, problem: Problem, found: Found) -> dict[str, jax.A
         "image": image,
         "raw": found.image,
         "success": success,
+        "finite": finite,
         "prediction": jnp.argmax(logits, -1).astype(jnp.int32),
         "probability": jax.nn.softmax(logits).max(-1),
         "steps": found.steps,
@@ -355,6 +372,32 @@ def _judge(program: _Program, problem: Problem, found: Found) -> dict[str, jax.A
 # ---- results ---------------------------------------------------------------------------------------------------------
 
 
+def _keep(
+    found: dict[str, np.ndarray], part: dict[str, np.ndarray], at: np.ndarray, grid: tuple[int, int, int]
+) -> None:
+    """Take a chunk of lanes into the best of each budget and image so far: `[E, N, …]`; successes `[E, R, N]`."""
+    budgets, _, n = grid
+    if not found:
+        found["of_start"] = np.zeros(grid, bool)
+        found["rank"] = np.full((budgets, n), -np.inf)
+        for name, values in part.items():
+            found[name] = np.zeros((budgets, n, *values.shape[1:]), values.dtype)
+    budget, restart, image = np.unravel_index(at, grid)
+    found["of_start"][budget, restart, image] = part["success"]
+    merit = np.where(np.isfinite(part["merit"]), part["merit"], -np.finfo(np.float32).max).astype(np.float64)
+    rank = np.where(part["success"], merit + 1e39, merit)  # success first, then merit, which is within float32
+    for number in np.unique(restart):
+        rows = np.flatnonzero(restart == number)
+        where = budget[rows], image[rows]
+        for name in ("gradients", "forwards"):
+            found[name][where] += part[name][rows]
+        better = rows[rank[rows] >= found["rank"][where]]
+        where = budget[better], image[better]
+        found["rank"][where] = rank[better]
+        for name in part.keys() - {"gradients", "forwards"}:
+            found[name][where] = part[name][better]
+
+
 def _result(
     found: dict[str, np.ndarray],
     several: bool,
@@ -365,30 +408,23 @@ def _result(
     budgets: np.ndarray | None,
     told: tuple[str, ...],
 ) -> AttackResult:
-    """The best restart of each image and budget, from arrays `[E, R, N, …]`."""
-    merit = np.where(np.isfinite(found["merit"]), found["merit"], -np.finfo(np.float32).max)
-    best = np.lexsort((merit, found["success"]), axis=1)[:, -1:]  # success first, then merit
+    """The best restart of each image and budget, from arrays `[E, N, …]`."""
 
-    def pick(values: np.ndarray) -> np.ndarray:
-        index = best.reshape(*best.shape, *[1] * (values.ndim - 3))
-        return squeeze(np.take_along_axis(values, index, 1)[:, 0])
-
-    def squeeze(values: np.ndarray) -> np.ndarray:
-        return values if several else values[0]
+    def squeeze(name: str) -> np.ndarray:
+        return found[name] if several else found[name][0]
 
     def named(prefix: str) -> dict[str, np.ndarray]:
-        return {name.removeprefix(prefix): pick(found[name]) for name in found if name.startswith(prefix)}
+        return {name.removeprefix(prefix): squeeze(name) for name in found if name.startswith(prefix)}
 
+    plain = ("image", "raw", "success", "finite", "prediction", "probability", "steps", "gradients", "forwards")
     return AttackResult(
-        **{name: pick(found[name]) for name in ("image", "raw", "success", "prediction", "probability", "steps")},
+        **{name: squeeze(name) for name in plain},
         label=labels,
         target=target,
         clean=logits.argmax(-1).astype(np.int32),
         logits=logits,
         distance=named("distance/"),
-        gradients=squeeze(found["gradients"].sum(1)),
-        forwards=squeeze(found["forwards"].sum(1)),
-        success_of_start=squeeze(found["success"]),
+        success_of_start=squeeze("of_start"),
         history=named("history/"),
         norm=program.norm,
         minimises=program.minimises,

@@ -17,13 +17,15 @@ from jaxopt_input.attacks.objectives import Builder, Objective, objective
 from jaxopt_input.attacks.problem import Found, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
-from jaxopt_input.checks import count, number, one_of
+from jaxopt_input.checks import count, given, number, one_of
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of p, in ten-thousandths of the queries
 
 
-def sides(share: float, queries: int, shape: tuple[int, ...], norm: str) -> np.ndarray:
+def sides(share: float, queries: int, shape: tuple[int, ...], norm: str, rescale: bool = True) -> np.ndarray:
     """`[queries]`: the side in pixels of each query's square; in L2 odd and at least 3.
+
+    Unless it is rescaled to so many queries, the schedule is that of 10,000.
 
     Example:
         >>> sides(0.8, 5000, (32, 32, 3), "linf")[[0, 5, 25, 4999]]
@@ -32,7 +34,7 @@ def sides(share: float, queries: int, shape: tuple[int, ...], norm: str) -> np.n
     height, width, _ = shape
     found = []
     for query in range(1, queries):
-        at = int(query / queries * 10000)
+        at = int(query / queries * 10000) if rescale else query
         halved = share / 2 ** sum(at > mark for mark in HALVINGS)
         side = max(round(math.sqrt(halved * height * width)), 1 if norm == "linf" else 3)
         if norm == "l2":
@@ -108,7 +110,7 @@ class Square:
             side = jnp.asarray(self.sides, jnp.int32)[i]
             tried = jnp.where(i == 0, x, self._propose(problem, x, problem.keys(i), side, shape))
             value, logits = self._score(problem, tried, i)
-            success = problem.success(logits)
+            success = problem.confirmed(tried, problem.success(logits) & ~done)
             better = ((value > best) | success) & ~done
             spent = spent + ~done
             if self.stop:
@@ -187,6 +189,7 @@ def square(
     queries: int = 5000,
     share: float = 0.8,
     loss: str | Builder = "margin",
+    rescale: bool = True,
     stop: bool = True,
     **options: Unpack[Options],
 ) -> AttackResult:
@@ -201,6 +204,7 @@ def square(
         queries: runs of the network.
         share: of the image's area that the first squares take, above 0 and at most 1; halved nine times on the way.
         loss: "margin", "cross_entropy", "dlr", or a loss builder of the logits.
+        rescale: whether the squares' sides fall within so many queries as within 10,000; AutoAttack leaves them.
         stop: whether an image is done once it succeeds.
         options: see `Options`.
 
@@ -209,7 +213,7 @@ def square(
 
     Source:
         Andriushchenko et al., Square Attack: a query-efficient black-box adversarial attack via random search (2020),
-        algorithms 1 to 3; the schedule as in Croce & Hein's AutoAttack (2020). Squares lie elsewhere in each image.
+        algorithms 1 to 3; the schedule as in their code. Squares lie elsewhere in each image.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxopt_input as joi
@@ -224,6 +228,11 @@ def square(
     one_of("norm", norm, ("linf", "l2"))
     number("share", share, 0, 1, open_low=True)
     shape = tuple(np.shape(images)[1:])
-    plan = sides(float(share), count("queries", queries), shape, norm) if len(shape) == 3 else np.ones(1, np.int32)
+    plan = np.ones(1, np.int32)
+    if len(shape) == 3:
+        plan = sides(float(share), count("queries", queries), shape, norm, rescale)
     method = Square(aim, norm, tuple(plan.tolist()), bool(stop))
-    return run(method, key, model, images, labels, norm=norm, epsilon=epsilon, objective=aim, stop=stop, **options)
+    return run(
+        method, key, model, images, labels,
+        norm=norm, epsilon=given(epsilon), objective=aim, stop=stop, **options,
+    )  # fmt: skip

@@ -75,7 +75,7 @@ class Szegedy:
                 trial = jnp.clip(s.x + rows(s.bracket.step, s.x) * s.direction, 0.0, 1.0)
                 value, gradient, success, distance = self._evaluate(problem, trial, c, i)
                 success &= ~s.settled
-                best = best.after(trial, success, distance)
+                best = best.after(problem, trial, success, distance)
                 gradients = gradients + ~s.settled
                 forwards = forwards + (~s.settled & problem.rounded)
                 after = where(s.settled, s, _advance(s, trial, value, gradient))
@@ -109,7 +109,7 @@ class Szegedy:
         gain, gradient, logits = smooth.gradient(x, self.objective, draw)
         judged = x
         if problem.rounded:
-            judged = geometry.to_8bit(x, problem.clean)
+            judged = problem.counted(x)
             logits = problem.logits(judged, draw)
         change = x - problem.clean
         value = dot(change, change) - c * gain
@@ -199,4 +199,4 @@ def szegedy(
     aim = objective(loss, options.get("target") is not None)
     numbers = {"c": number("c", c, open_low=True)}
     method = Szegedy(aim, count("evaluations", evaluations), count("searches", searches))
-    return run(method, key, model, images, labels, norm="l2", numbers=numbers, objective=aim, **options)
+    return run(method, key, model, images, labels, norm="l2", numbers=numbers, objective=aim, draws=False, **options)

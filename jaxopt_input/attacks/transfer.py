@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxopt_input import checks
 from jaxopt_input.attacks.examine import logits_of
+from jaxopt_input.attacks.fooling import classes_of
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.errors import InputError
 from jaxopt_input.model import Model
@@ -35,6 +36,7 @@ class Transfer:
         counted: how many images.
         clean: `[K]`, the error rates on all originals.
         evaluations: runs of a network on one image, gradients or not, to attack and to judge.
+        warnings: what each row's attack tells, such as signs of gradient masking: its error may be underrated.
     """
 
     names: tuple[str, ...]
@@ -45,6 +47,7 @@ class Transfer:
     counted: int
     clean: np.ndarray
     evaluations: int
+    warnings: tuple[tuple[str, ...], ...]
 
 
 def transfer(
@@ -62,8 +65,8 @@ def transfer(
         rms: amplify each change to this RMS before it is clipped; None leaves it.
 
     Raises:
-        InputError: for fewer than two networks, networks that differ in image size or classes, an RMS that is not
-            positive, or where no image is classified rightly by all.
+        InputError: for fewer than two networks, networks without logits or that differ in image size or classes, an
+            RMS that is not positive, or where no image is classified rightly by all.
 
     Source:
         Szegedy et al., Intriguing properties of neural networks (2014), section 4.2, tables 2 to 4.
@@ -83,14 +86,14 @@ def transfer(
         raise InputError(f"transfer needs at least two networks, not {len(models)}")
     first = next(iter(models.values()))
     images = checks.batch(images, first)
-    total = first.layers(images.shape[1:])["logits"]
+    total = classes_of(first)
     for name, model in models.items():
         if model.info.image_shape != images.shape[1:]:
             sizes = ["x".join(map(str, shape)) for shape in (model.info.image_shape, images.shape[1:])]
             raise InputError(f"{name} takes images of {sizes[0]}, not {sizes[1]}: transfer needs networks of one size")
-        if model.layers(images.shape[1:]).get("logits") != total:
+        if classes_of(model) != total:
             raise InputError(f"{name} has other classes than {first.info.name}: transfer needs the same")
-    labels = checks.classes("label", labels, len(images), first, total[0])
+    labels = checks.classes("label", labels, len(images), first, total)
     wanted = None if rms is None else checks.number("rms", rms, open_low=True)
     wrong = np.stack([_predict(model, images) != labels for model in models.values()])
     right = np.flatnonzero(~wrong.any(0))
@@ -100,11 +103,12 @@ def transfer(
     draw = jax.random.normal(jax.random.fold_in(checks.typed_key(key), NOISE), images.shape)
     noise = np.asarray(draw) / np.sqrt(np.square(draw).mean((1, 2, 3), keepdims=True))
 
-    error, control, sizes, success = [], [], [], []
+    error, control, sizes, success, told = [], [], [], [], []
     evaluations = wrong.size + 2 * len(models) ** 2 * len(right)
     for model in models.values():
         result = attack(key, model, images, labels)
-        change = result.image - images
+        broken = ~(result.finite & np.isfinite(result.image).all((1, 2, 3)))
+        change = np.where(broken[:, None, None, None], 0.0, result.image - images)
         size = _rms(change)
         if wanted is not None:
             change = change * (wanted / np.where(size > 0, size, 1.0))[:, None, None, None]
@@ -115,6 +119,7 @@ def transfer(
         control.append([(_predict(other, noisy) != labels).mean() for other in models.values()])
         sizes.append(size.mean())
         success.append(result.success.mean())
+        told.append((*result.warnings, *_untold(model, broken)))
         evaluations += int(np.sum(result.gradients) + np.sum(result.forwards))
     return Transfer(
         names=tuple(models),
@@ -125,6 +130,7 @@ def transfer(
         counted=len(right),
         clean=clean,
         evaluations=evaluations,
+        warnings=tuple(told),
     )
 
 
@@ -132,5 +138,15 @@ def _rms(change: np.ndarray) -> np.ndarray:
     return np.asarray(np.sqrt(np.square(change.astype(np.float64)).mean((1, 2, 3))))
 
 
+def _untold(model: Model, broken: np.ndarray) -> list[str]:
+    """A line where an attack met numbers that are not finite."""
+    if not broken.any():
+        return []
+    lost = f"{broken.sum()} of {len(broken)} images made for {model.info.name} met numbers that are not finite"
+    return [f"{lost}, and the originals stand for them: try another method or loss"]
+
+
 def _predict(model: Model, images: np.ndarray) -> np.ndarray:
-    return logits_of(model, images.astype(np.float32)).argmax(-1)
+    """The classes of images, −1 where the logits are not finite."""
+    logits = logits_of(model, images.astype(np.float32))
+    return np.where(np.isfinite(logits).all(-1), logits.argmax(-1), -1)

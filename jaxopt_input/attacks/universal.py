@@ -13,12 +13,15 @@ import numpy as np
 from jaxopt_input import checks
 from jaxopt_input.attacks.criteria import misclassified
 from jaxopt_input.attacks.deepfool import DeepFool
+from jaxopt_input.attacks.examine import check_logits
 from jaxopt_input.attacks.problem import Lanes, Problem
 from jaxopt_input.errors import InputError
 from jaxopt_input.model import Apply, Model
 from jaxopt_input.projections import NORMS, ball
+from jaxopt_input.transforms import Transform
 
 CHUNK = 32  # images that are judged at once
+LANES = 2**31 - 5  # the purpose of the keys of the images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +35,8 @@ class UniversalPerturbation:
         prediction: `[N]` int32, those with the perturbation.
         rate: `[epochs + 1]`, the share that is fooled before and after each pass; NaN after the last that was needed.
         norm: of its budget.
+
+    Under a random transform, classes are those of the mean logits, each image's over the same draws.
     """
 
     perturbation: np.ndarray
@@ -50,6 +55,8 @@ class _Program:
     norm: str
     epochs: int
     deepfool: DeepFool
+    transform: Transform | None
+    samples: int
 
 
 def universal(
@@ -64,6 +71,8 @@ def universal(
     steps: int = 10,
     overshoot: float = 0.02,
     candidates: int = 10,
+    transform: Transform | None = None,
+    samples: int = 1,
 ) -> UniversalPerturbation:
     """One change within ε that makes a network change its mind on most images.
 
@@ -71,7 +80,7 @@ def universal(
     joins it, and the sum is projected into the ball; pass after pass, until the share `rate` is fooled.
 
     Args:
-        key: a JAX key: the order of the images.
+        key: a JAX key: the order of the images, and the draws of the transform.
         model: the network.
         images: `[N, H, W, C]` in [0, 1].
         epsilon: ξ, the budget.
@@ -80,9 +89,10 @@ def universal(
         epochs: passes over the images, at most.
         steps: of DeepFool on each image, at most; what has not fooled the network then is left out.
         overshoot, candidates: as `deepfool`.
+        transform, samples: as `run`.
 
     Raises:
-        InputError: for images outside [0, 1] or arguments out of range.
+        InputError: for images outside [0, 1], arguments out of range, or probabilities as logits.
 
     Source:
         Moosavi-Dezfooli et al., Universal adversarial perturbations (2017), algorithm 1.
@@ -106,9 +116,14 @@ def universal(
         "rate": checks.number("rate", rate, 0, 1, open_low=True),
         "overshoot": checks.number("overshoot", overshoot),
     }
+    samples = checks.count("samples", samples)
+    if samples > 1 and transform is None:
+        raise InputError("several samples are draws of a random transform: give one, such as transforms.jitter(2)")
     method = DeepFool("l2", checks.count("steps", steps), checks.count("candidates", candidates))
-    program = _Program(model.apply, norm, checks.count("epochs", epochs), method)
-    found = jax.device_get(_search(program, model.params, checks.typed_key(key), images, numbers))
+    program = _Program(model.apply, norm, checks.count("epochs", epochs), method, transform, samples)
+    key = checks.typed_key(key)
+    check_logits(model, images)
+    found = jax.device_get(_search(program, model.params, key, images, numbers))
     return UniversalPerturbation(**found, norm=norm)
 
 
@@ -119,35 +134,39 @@ def _search(
     apply = functools.partial(program.apply, params)
     n = len(images)
     zero = jnp.zeros(images.shape[1:])
+    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.fold_in(key, LANES)))(jnp.arange(n))
+
+    def problem_of(image: jax.Array, change: jax.Array, label: jax.Array, key: jax.Array) -> Problem:
+        """One lane: an image with the change so far."""
+        begin = jnp.clip(image + change, 0.0, 1.0)[None]
+        rows = (begin, label[None], label[None], jnp.full(1, jnp.inf), key[None])
+        lanes = Lanes(*rows, jnp.zeros((1, 0)), jnp.zeros(1, jnp.uint32), None)
+        problem = Problem(
+            lanes=lanes,
+            apply=apply,
+            criterion=misclassified(),
+            norm=program.deepfool.norm,
+            targeted=False,
+            rounded=False,
+            transform=program.transform,
+            samples=program.samples,
+        )
+        return dataclasses.replace(problem, lanes=lanes._replace(logits=problem.judged(begin)))
 
     def classes(change: jax.Array) -> jax.Array:
-        def one(image: jax.Array) -> jax.Array:
-            return jnp.argmax(logits_of(image, change)).astype(jnp.int32)
+        def one(row: tuple[jax.Array, jax.Array]) -> jax.Array:
+            image, key = row
+            return jnp.argmax(problem_of(image, change, jnp.int32(0), key).lanes.logits[0]).astype(jnp.int32)
 
-        return jax.lax.map(one, images, batch_size=min(CHUNK, n))
-
-    def logits_of(image: jax.Array, change: jax.Array) -> jax.Array:
-        return apply(jnp.clip(image + change, 0.0, 1.0)[None], ("logits",))["logits"][0].astype(jnp.float32)
+        return jax.lax.map(one, (images, keys), batch_size=max(1, min(CHUNK // program.samples, n)))
 
     clean = classes(zero)
 
     def visit(change: jax.Array, which: jax.Array) -> tuple[jax.Array, None]:
-        image, label = images[which], clean[which][None]
-        begin = jnp.clip(image + change, 0.0, 1.0)[None]
-        lanes = Lanes(
-            begin,
-            label,
-            label,
-            jnp.full(1, jnp.inf),
-            key[None],
-            logits_of(image, change)[None],
-            jnp.zeros(1, jnp.uint32),
-            None,
-        )
-        problem = Problem(lanes, apply, misclassified(), targeted=False, rounded=False)
+        problem = problem_of(images[which], change, clean[which], keys[which])
         found = program.deepfool(problem, numbers)
         reached = found.steps[0] < program.deepfool.steps
-        longer = change + jnp.where(reached, found.image[0] - begin[0], 0.0)
+        longer = change + jnp.where(reached, found.image[0] - problem.clean[0], 0.0)
         return ball(program.norm, numbers["epsilon"], zero)(longer), None
 
     def unfinished(carry: Any) -> jax.Array:

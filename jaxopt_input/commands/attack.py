@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     "Random starts of each image, side by side; the best is kept.  [default: 1]"
 ))  # fmt: skip
 @click.option("--rounded", is_flag=True, help="Judge images as they are once rounded to 8 bits, in the search as well.")
+@click.option("--transform", help=(
+    "lucid or jitter: what the network sees of an image, at random; success is judged over many draws.  [default: none]"
+))  # fmt: skip
+@click.option("--samples", type=click.IntRange(min=1), help="Draws of the transform at each step.  [default: 1]")
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many images, evenly spread.  [default: all]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers.")
 @click.option(
@@ -60,6 +64,8 @@ def attack(
     loss: str | None,
     restarts: int | None,
     rounded: bool,
+    transform: str | None,
+    samples: int | None,
     limit: int | None,
     seed: int,
     chunk: int | None,
@@ -77,7 +83,7 @@ def attack(
     import jax
     import numpy as np
 
-    from jaxopt_input import data, networks
+    from jaxopt_input import data, networks, transforms
     from jaxopt_input.attacks import GradientMaskingWarning
     from jaxopt_input.attacks.methods import arguments
     from jaxopt_input.memory import free_bytes, parse_bytes
@@ -93,8 +99,8 @@ def attack(
     devices = devices_of(device)
     options: dict[str, Any] = {"rounded": rounded, "chunk": chunk, "devices": devices}
     options["memory"] = parse_bytes(memory) if memory else free_bytes(devices) // 2
-    if restarts is not None:
-        options["restarts"] = restarts
+    options["transform"] = transforms.by_name(transform or "none")
+    options |= {name: n for name, n in (("restarts", restarts), ("samples", samples)) if n is not None}
     begin = time.perf_counter()
     with compile_seconds() as compiling, progress_bar("image") as on_progress:
         model = networks.load(model_name)
@@ -130,6 +136,8 @@ def attack(
         norm=result.norm,
         labels="predicted" if missing.all() else "given",
     )
+    if lost := int((~result.finite).sum()):
+        click.echo(f"jaxopt-input: {lost} of {result.finite.size} images met numbers that are not finite", err=True)
     for text in result.warnings:
         click.echo(f"jaxopt-input: {text}", err=True)
     robust = np.atleast_1d(info["accuracy"]["robust"])

@@ -84,19 +84,20 @@ def report_failures(
     dead = [target for target, starts in by_target.items() if all(r["dead"] for r in starts)]
     broken = [r for r in results if not r["finite"]]
     if dead:
-        shown = ", ".join(dead[:8]) + (f" and {len(dead) - 8} more" if len(dead) > 8 else "")
-        click.echo(
-            f"jaxopt-input: dead (zero gradient at every start): {shown}; try {alive}",
-            err=True,
-        )
+        click.echo(f"jaxopt-input: dead (zero gradient at every start): {_first(dead)}; try {alive}", err=True)
     if broken:
+        shown = _first(list(dict.fromkeys(r["target"] for r in broken)))
         click.echo(
             f"jaxopt-input: {len(broken)} of {len(results)} starts met numbers that are not finite and kept their best "
-            f"finite image; try {finite}",
+            f"finite image: {shown}; try {finite}",
             err=True,
         )
     if alone and all(r["dead"] or not r["finite"] for r in results):
         sys.exit(1)
+
+
+def _first(names: list[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def devices_of(device: str) -> Sequence[jax.Device]:
@@ -108,9 +109,24 @@ def devices_of(device: str) -> Sequence[jax.Device]:
 
     _keep_compiled()
     try:
-        return jax.local_devices(backend=None if device == "auto" else device)
+        devices = jax.local_devices(backend=None if device == "auto" else device)
     except RuntimeError as error:
         raise InputError(f"no {device} to run on: {str(error).splitlines()[0]}") from error
+    if devices[0].platform != jax.default_backend():
+        jax.config.update("jax_default_device", devices[0])
+    return devices
+
+
+@contextlib.contextmanager
+def _without_cache() -> Iterator[None]:
+    import jax
+
+    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
 
 
 def _keep_compiled() -> None:
@@ -125,6 +141,8 @@ def _keep_compiled() -> None:
     context = click.get_current_context(silent=True)
     given = context.find_root().params if context else {}
     told = "compiled programs are not kept"
+    if context and not given.get("cache"):
+        context.find_root().with_resource(_without_cache())  # also where JAX's own variable names a folder
     if given.get("cache") and jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         try:
             told = f"compiled programs are kept in {compilation_cache()}"

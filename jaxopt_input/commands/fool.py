@@ -8,10 +8,21 @@ from pathlib import Path
 import click
 
 from jaxopt_input.commands.attack import class_of
-from jaxopt_input.commands.common import devices_of, given_arguments, precision_option, progress_bar, refuse
+from jaxopt_input.commands.common import (
+    devices_of,
+    given_arguments,
+    precision_option,
+    progress_bar,
+    refuse,
+    report_failures,
+)
 
 OF_EVOLUTION = {"encoding", "generations", "population"}
 OF_GRADIENT = {"init", "steps", "chunk"}
+REMEDIES = {
+    "gradient": "another --init or --seed, or --method evolution, which needs no gradient",
+    "evolution": "a larger --population, another --seed or --encoding",
+}
 
 
 @click.command()
@@ -109,10 +120,11 @@ def fool(
         seconds={"compile": sum(compiling), "run": time.perf_counter() - begin - sum(compiling)},
         overwrite=overwrite,
     )
+    median = "not finite" if info["median"] is None else f"{info['median']:.4f}"
     click.echo(
-        f"{len(info['results'])} images in {out}: median probability {info['median']:.4f}, "
-        f"{info['confident']} above {CONFIDENT}"
+        f"{len(info['results'])} images in {out}: median probability {median}, {info['confident']} above {CONFIDENT}"
     )
     if judge is not None:
         told = info["judge"]
         click.echo(f"{told['name']} takes {told['agrees']} for their class, and {told['fooled']} of those above not")
+    report_failures(info["results"], REMEDIES[method], REMEDIES[method])

@@ -27,7 +27,8 @@ def models_list() -> None:
 @models.command("info")
 @click.argument("name")
 @click.option("--size", type=click.IntRange(min=1), help="Show layer shapes for an image of this side.")
-def models_info(name: str, size: int | None) -> None:
+@click.pass_context
+def models_info(context: click.Context, name: str, size: int | None) -> None:
     """A network's source, licence, classes and layers with their shapes."""
     import jax
     import numpy as np
@@ -42,7 +43,8 @@ def models_info(name: str, size: int | None) -> None:
             click.echo(f"{field:<14} {getattr(entry, field)}")
         click.echo(f"{'weights':<14} {entry.path()}")
     click.echo(f"{'sha256':<14} {model.info.sha256}")
-    click.echo(f"{'compiled':<14} kept in {compiled_folder()}")
+    kept = context.find_root().params.get("cache") and jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    click.echo(f"{'compiled':<14} {f'kept in {compiled_folder()}' if kept else 'not kept'}")
     parameters = sum(int(np.prod(np.shape(leaf))) for leaf in jax.tree.leaves(model.params))
     click.echo(f"{'parameters':<14} {parameters:,}")
     shape = model.info.image_shape if size is None else (size, size, model.info.image_shape[2])

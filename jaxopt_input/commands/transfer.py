@@ -109,7 +109,7 @@ def transfer(
             return known.function(key, model, images, labels, **options, on_progress=report)
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", attacks.GradientMaskingWarning)  # `attack` tells it
+            warnings.simplefilter("ignore", attacks.GradientMaskingWarning)  # told below
             found = attacks.transfer(jax.random.key(seed), models, images, labels, attack, rms=rms)
     write_transfer(
         out,
@@ -123,5 +123,8 @@ def transfer(
         overwrite=overwrite,
         labels="predicted" if missing.all() else "given",
     )
+    for name, lines in zip(found.names, found.warnings, strict=True):
+        for text in lines:
+            click.echo(f"jaxopt-input: {name}: {text}", err=True)
     click.echo(table(found))
     click.echo(f"error rates on {found.counted} of {len(images)} images, those that all classify rightly")

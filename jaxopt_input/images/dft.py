@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input.backend import platform
+
 ROUGH = 64  # XLA's FFT on a CPU is slow where a side has a prime factor above this,
 MATRIX_SIDE = 384  # and matrix products are faster up to this side
 
@@ -32,7 +34,7 @@ def inverse_real(real: jax.Array, imaginary: jax.Array, width: int) -> jax.Array
     """
     height = real.shape[-3]
     rough = max(map(_largest_prime, (height, width))) > ROUGH
-    if jax.default_backend() == "cpu" and rough and max(height, width) <= MATRIX_SIDE:
+    if platform() == "cpu" and rough and max(height, width) <= MATRIX_SIDE:
         return by_matrices(real, imaginary, width)
     return jnp.fft.irfft2(jax.lax.complex(real, imaginary), s=(height, width), axes=(-3, -2))
 

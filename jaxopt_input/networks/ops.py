@@ -3,7 +3,7 @@
 Optimising an image needs the input gradient of every layer, and XLA's CPU back end computes several of them far from
 the machine's speed. Each function computes what plain `jax.lax` computes, up to rounding; only the arithmetic differs,
 of the input gradient and, in large 3x3 convolutions (`winograd`), of the values as well, and only where
-`jax.default_backend()` is a CPU. Reverse mode only: `jax.custom_vjp` has no forward mode (`jax.jvp`, `jax.hessian`).
+`backend.platform()` is a CPU. Reverse mode only: `jax.custom_vjp` has no forward mode (`jax.jvp`, `jax.hessian`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from jaxopt_input.backend import platform
 
 _plain = contextvars.ContextVar("plain", default=False)
 
@@ -41,7 +43,7 @@ def plain() -> Iterator[None]:
 
 def on_cpu() -> bool:
     """Whether the CPU forms are in use; elsewhere every function here is plain `jax.lax`."""
-    return jax.default_backend() == "cpu" and not _plain.get()
+    return platform() == "cpu" and not _plain.get()
 
 
 # Max pooling
@@ -57,7 +59,8 @@ def max_pool(x: jax.Array, window: int, stride: int, ceil: bool = False) -> jax.
     >>> max_pool(jnp.arange(25.0).reshape(1, 5, 5, 1), 3, 2)[0, :, :, 0].tolist()
     [[12.0, 14.0], [22.0, 24.0]]
     """
-    if on_cpu() and stride <= window <= min(3 * stride, 11):  # 11 x 11 elements are numbered in 7 bits
+    held = min(_pooled(size, window, stride, ceil) for size in x.shape[1:3]) > 0
+    if on_cpu() and held and stride <= window <= min(3 * stride, 11):  # 11 x 11 elements are numbered in 7 bits
         return _indexed_max_pool(x, window, stride, ceil)
     return _plain_max_pool(x, window, stride, ceil)
 
@@ -159,7 +162,8 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: str | Pads =
             return jnp.dot(x, kernel[0, 0])
         return dense_conv(x, kernel, pads)
     if on_cpu() and channels <= 4:
-        return stem(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, stride)
+        border = ((0, 0, 0), *((before, after, 0) for before, after in pads), (0, 0, 0))
+        return stem(lax.pad(x, jnp.zeros((), x.dtype), border), kernel, stride)  # pads may be negative
     return _plain_conv(x, kernel, stride, pads)
 
 

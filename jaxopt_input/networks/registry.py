@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.cache import user_folder
@@ -243,7 +245,8 @@ def _read(file: Path, name: str, known: Entry | None = None) -> Model:
             model = _squeezenet(file)
         else:
             model = _small(file)
-    return dataclasses.replace(model, info=dataclasses.replace(model.info, name=name, sha256=digest))
+    params = jax.tree.map(jnp.asarray, model.params)  # on the device once, not at each call
+    return dataclasses.replace(model, params=params, info=dataclasses.replace(model.info, name=name, sha256=digest))
 
 
 def _classic(file: Path, options: Mapping[str, Any]) -> tuple[Model, str]:

@@ -51,9 +51,9 @@ def write_attack(
     prepare(folder, overwrite)
     budgets = [None] if result.epsilon is None else np.atleast_1d(result.epsilon).tolist()
     n = len(images)
-    found, success, prediction, probability = (
+    found, success, finite, prediction, probability = (
         np.reshape(x, (len(budgets), n, *x.shape[np.ndim(result.success) :]))
-        for x in (result.image, result.success, result.prediction, result.probability)
+        for x in (result.image, result.success, result.finite, result.prediction, result.probability)
     )
     counts = {k: np.reshape(getattr(result, k), (len(budgets), n)) for k in ("steps", "gradients", "forwards")}
     distance = {p: np.reshape(d, (len(budgets), n)) for p, d in result.distance.items()}
@@ -72,6 +72,7 @@ def write_attack(
                 "prediction": {"clean": int(result.clean[i]), "adversarial": int(prediction[e, i])},
                 "probability": _number(probability[e, i]),
                 "success": bool(success[e, i]),
+                "finite": bool(finite[e, i]),
                 "distance": {p: _number(d[e, i]) for p, d in distance.items()},
                 **{k: int(values[e, i]) for k, values in counts.items()},
             }
@@ -86,14 +87,15 @@ def write_attack(
     if robust is None:
         robust = np.atleast_1d(result.accuracy["robust"]).tolist()
     arrays: dict[str, Any] = {"original": images, "label": result.label}
-    arrays |= {name: getattr(result, name) for name in ("image", "raw", "success", "prediction")}
+    arrays |= {name: getattr(result, name) for name in ("image", "raw", "success", "finite", "prediction")}
     arrays |= {**{f"distance_{p}": d for p, d in result.distance.items()}}
     arrays |= {f"history_{name}": values for name, values in result.history.items()}
     if result.epsilon is not None:
         arrays["epsilon"] = result.epsilon
     with atomic(folder / "adversarial.npz") as part:
         np.savez(part, **arrays)
-    largest = (found[-1], success[-1], prediction[-1], distance[result.norm][-1])
+    most = 0 if result.epsilon is None else int(np.argmax(np.reshape(result.epsilon, (len(budgets), -1)).max(1)))
+    largest = (found[most], success[most], prediction[most], distance[result.norm][most])
     save_png(folder / "sheet.png", _sheet(images, *largest, result, model))
     with atomic(folder / "robust.png") as part:
         _figure(part, curve, result.norm)

@@ -10,9 +10,9 @@ import numpy as np
 
 import jaxopt_input
 from jaxopt_input.attacks.fooling import Fooling
-from jaxopt_input.data import atomic, save_png
+from jaxopt_input.data import atomic, save_png, to_uint8
 from jaxopt_input.model import Model
-from jaxopt_input.report.run import prepare, record
+from jaxopt_input.report.run import _number, prepare, record
 from jaxopt_input.report.sheet import grid_sheet
 
 CONFIDENT = 0.99
@@ -44,44 +44,51 @@ def write_fooling(
         run: the other arguments of `report.run.record`.
 
     Returns:
-        What `run.json` says.
+        What `run.json` says; its `median` is that of the probabilities which are finite.
     """
     prepare(folder, overwrite)
     software = f"jaxopt_input {jaxopt_input.__version__}"
     opinion = None if judged is None else np.asarray(jax.nn.softmax(judged))
+    pictures = to_uint8(np.where(np.isfinite(found.image), found.image, 0.5))
+    known = found.probability[np.isfinite(found.probability)]
+    sure = found.probability > CONFIDENT
     results: list[dict[str, Any]] = []
     for n, (label, probability) in enumerate(zip(found.label.tolist(), found.probability.tolist(), strict=True)):
         one: dict[str, Any] = {
+            "target": f"class:{label}",
             "class": label,
             "name": model.info.label(label),
             "image": f"class{label}.png",
-            "probability": probability,
+            "probability": _number(probability),
+            "finite": bool(found.finite[n]),
+            "dead": bool(found.dead[n]),
         }
         if opinion is not None:
-            seen = int(opinion[n].argmax())
+            seen = int(opinion[n].argmax()) if np.isfinite(opinion[n]).all() else None
             one["judge"] = {
                 "prediction": seen,
-                "name": model.info.label(seen),
-                "probability": float(opinion[n, label]),
+                "name": None if seen is None else model.info.label(seen),
+                "probability": _number(opinion[n, label]),
             }
         text = {"class": str(label), "probability": f"{probability:.6f}", "Software": software}
-        save_png(folder / one["image"], found.image[n], text | {"model": model.info.name, "seed": str(seed)})
+        save_png(folder / one["image"], pictures[n], text | {"model": model.info.name, "seed": str(seed)})
         results.append(one)
-    captions = [f"{one['probability']:.3f} {one['name'] or one['class']}" for one in results]
-    save_png(folder / "sheet.png", grid_sheet(found.image, captions))
+    captions = [f"{p:.3f} {one['name'] or one['class']}" for p, one in zip(found.probability, results, strict=True)]
+    save_png(folder / "sheet.png", grid_sheet(pictures, captions))
     with atomic(folder / "probability.png") as part:
-        _figure(part, found.history, step)
+        _figure(part, found.history[:, found.finite], step)
     with atomic(folder / "probability.npz") as part:
         np.savez(part, probability=found.history, label=found.label)
     entries: dict[str, Any] = {}
     if judge is not None:
-        other = [one["judge"]["prediction"] != one["class"] for one in results]
-        sure = [one["probability"] > CONFIDENT for one in results]
+        seen_as = [one["judge"]["prediction"] for one in results]
+        agrees = np.array([seen == one["class"] for seen, one in zip(seen_as, results, strict=True)])
+        other = ~agrees & np.array([seen is not None for seen in seen_as])
         entries["judge"] = {
             "name": judge.info.name,
             "sha256": judge.info.sha256,
-            "agrees": int(len(other) - np.sum(other)),
-            "fooled": int(np.sum(np.logical_and(other, sure))),
+            "agrees": int(agrees.sum()),
+            "fooled": int((other & sure).sum()),
         }
     return record(
         folder,
@@ -89,8 +96,8 @@ def write_fooling(
         seed=seed,
         files=[*(one["image"] for one in results), "sheet.png", "probability.png", "probability.npz"],
         results=results,
-        median=float(np.median(found.probability)),
-        confident=int(np.sum(found.probability > CONFIDENT)),
+        median=float(np.median(known)) if known.size else None,
+        confident=int(sure.sum()),
         **entries,
         sheet="sheet.png",
         curves={"figure": "probability.png", "data": "probability.npz"},
@@ -100,15 +107,16 @@ def write_fooling(
 
 
 def _figure(part: Path, history: np.ndarray, step: str) -> None:
-    """The median over the classes, and where the middle half of them is."""
+    """The median over the classes that met only finite numbers, and where the middle half of them is."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()
-    low, median, high = np.quantile(history, (0.25, 0.5, 0.75), axis=1)
-    axes.fill_between(range(len(history)), low, high, alpha=0.25, lw=0, label="middle half")
-    axes.plot(median, label="median")
+    if history.shape[1]:
+        low, median, high = np.quantile(history, (0.25, 0.5, 0.75), axis=1)
+        axes.fill_between(range(len(history)), low, high, alpha=0.25, lw=0, label="middle half")
+        axes.plot(median, label="median")
+        axes.legend(frameon=False, loc="lower right")
     axes.set(xlabel=step, ylabel="probability of the class", ylim=(0, 1.02))
-    axes.legend(frameon=False, loc="lower right")
     axes.grid(alpha=0.3)
     figure.savefig(part, format="png", dpi=120, metadata={"Software": None})

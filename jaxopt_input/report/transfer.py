@@ -11,7 +11,7 @@ import numpy as np
 from jaxopt_input.attacks.transfer import Transfer
 from jaxopt_input.data import atomic
 from jaxopt_input.model import Model
-from jaxopt_input.report.run import prepare, record
+from jaxopt_input.report.run import _number, prepare, record
 
 
 def write_transfer(
@@ -28,18 +28,19 @@ def write_transfer(
 
     Returns:
         What `run.json` says: a result a network, with the `error` that what was made for it, and the `noise` of the
-        same size, causes in each.
+        same size, causes in each, and the `warnings` of its attack.
     """
     prepare(folder, overwrite)
     results = [
         {
             "made_for": name,
             "sha256": models[name].info.sha256,
-            "error": dict(zip(found.names, found.error[k].tolist(), strict=True)),
-            "noise": dict(zip(found.names, found.noise[k].tolist(), strict=True)),
-            "rms": float(found.rms[k]),
-            "success": float(found.success[k]),
-            "accuracy": float(1 - found.clean[k]),
+            "error": dict(zip(found.names, map(_number, found.error[k]), strict=True)),
+            "noise": dict(zip(found.names, map(_number, found.noise[k]), strict=True)),
+            "rms": _number(found.rms[k]),
+            "success": _number(found.success[k]),
+            "accuracy": _number(1 - found.clean[k]),
+            "warnings": list(found.warnings[k]),
         }
         for k, name in enumerate(found.names)
     ]
@@ -64,8 +65,8 @@ def table(found: Transfer) -> str:
         found: of K networks.
 
     Example:
-        >>> one = np.array([[1.0, 0.25], [0.5, 1.0]])
-        >>> print(table(Transfer(("a", "b"), one, one / 10, np.array([0.01, 0.02]), one[0], 8, one[0] * 0, 0)))
+        >>> one, rms = np.array([[1.0, 0.25], [0.5, 1.0]]), np.array([0.01, 0.02])
+        >>> print(table(Transfer(("a", "b"), one, one / 10, rms, one[0], 8, one[0] * 0, 0, ((), ()))))
         made for \\ fed to       a       b     RMS
         a                 100.0 %  25.0 %  0.0100
         noise of this RMS  10.0 %   2.5 %  0.0100

@@ -1,5 +1,7 @@
 """Networks whose adversarial examples are known."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,36 @@ class Halfspace:
 @pytest.fixture(scope="session")
 def halfspace():
     return Halfspace
+
+
+@pytest.fixture(scope="session")
+def flat(toy):
+    """The toy network, its gradient hidden."""
+    return dataclasses.replace(toy, apply=lambda params, x, taps: toy.apply(params, jax.lax.stop_gradient(x), taps))
+
+
+@pytest.fixture(scope="session")
+def probable(toy):
+    """The toy network with a softmax at its end, in float32 and in bfloat16."""
+
+    def apply(params, image, taps):
+        out = toy.apply(params, image, taps)
+        return {tap: jax.nn.softmax(a) if tap == "logits" else a for tap, a in out.items()}
+
+    model = dataclasses.replace(toy, apply=apply)
+    return {"float32": model, "bfloat16": joi.model.in_dtype(model, "bfloat16")}
+
+
+@pytest.fixture(scope="session")
+def cliff():
+    """Three classes: the logs of what the mean colours have above 0.49; not finite below."""
+    return joi.from_function(
+        lambda level, x, taps: {"logits": jnp.log(x.mean((1, 2)) - level)},
+        jnp.float32(0.49),
+        image_shape=(6, 6, 3),
+        taps=("logits",),
+        name="cliff",
+    )
 
 
 @pytest.fixture(scope="session")

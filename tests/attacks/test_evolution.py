@@ -1,5 +1,7 @@
 """MAP-Elites: elites get better, are what was scored, and paint what their genomes say."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ def test_elites(toy, encoding):
     assert (np.diff(found.history, axis=0) >= 0).all()
     assert (found.history[-1] > found.history[0]).any()
     assert found.evaluations == 31 * 20
+    assert found.finite.all()
+    assert not found.dead.any()
     np.testing.assert_allclose(found.image * 255, np.rint(found.image * 255), atol=1e-4)
     logits = np.asarray(toy.activations(found.image, ["logits"])["logits"], np.float64)
     share = np.exp(logits - np.logaddexp.reduce(logits, -1, keepdims=True))
@@ -40,6 +44,33 @@ def test_progress_changes_nothing_and_some_classes_suffice(toy, compilations):
     assert whole.label.tolist() == [3, 1]
     assert len(told) == 20
     assert told[-1] == (30, 30, pytest.approx(1 - whole.probability.mean()))
+
+
+def test_challengers_that_are_not_finite_never_win(cliff):
+    """Half of all random images are too dark in some colour."""
+    found = attacks.map_elites(KEY, cliff, generations=10, population=20)
+    assert found.finite.all()
+    assert (np.diff(found.history, axis=0) >= 0).all()
+    np.testing.assert_allclose(found.probability, found.history[-1])
+    told = []
+    nothing = attacks.map_elites(
+        KEY,
+        dataclasses.replace(cliff, params=np.float32(2)),
+        [2, 0],
+        generations=2,
+        population=4,
+        on_progress=lambda *args: told.append(args),
+    )
+    assert nothing.finite.tolist() == [False, False]
+    assert np.isnan(nothing.probability).all()
+    assert np.isnan(nothing.history).all()
+    assert told[-1] == (2, 2, 1)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_probabilities_are_refused(probable, precision):
+    with pytest.raises(joi.InputError, match="are probabilities"):
+        attacks.map_elites(KEY, probable[precision], 0)
 
 
 def test_mutation_changes_as_much_as_asked_for():

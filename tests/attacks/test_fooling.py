@@ -1,11 +1,15 @@
 """Fooling images: sure of their class once rounded, the same whichever others are asked for."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxopt_input as joi
 from jaxopt_input import attacks
+from jaxopt_input.attacks.examine import check_logits
 from jaxopt_input.attacks.fooling import check_judge
 
 KEY = jax.random.key(0)
@@ -23,6 +27,8 @@ def test_classes_are_reached(toy, init):
     assert found.image.shape == (2, 12, 10, 3)
     assert found.history.shape == (26, 2)
     assert found.evaluations == 2 * 27  # 25 gradients, the last value and the judgement
+    assert found.finite.all()
+    assert not found.dead.any()
     np.testing.assert_allclose(found.image * 255, np.rint(found.image * 255), atol=1e-4)
     if init == "grey":  # the noise of one level changes little
         grey = share(toy, np.full((1, 12, 10, 3), 0.5, np.float32))[0, [3, 0]]
@@ -55,6 +61,48 @@ def test_other_numbers_do_not_recompile(toy, compilations):
     with compilations() as seen:
         attacks.fool(other, toy, [4, 2], steps=2, learning_rate=1e3, decay=0.1)
     assert seen.count == 0
+
+
+def test_no_gradient_is_told(flat):
+    found = attacks.fool(KEY, flat, [3, 0], steps=3)
+    assert found.dead.all()
+    assert found.finite.all()
+
+
+def test_a_sure_class_needs_no_gradient(linear):
+    sure = dataclasses.replace(linear, params=1e4 * jnp.array([[1.0, 0, 0]] * 3))  # 0 for all but the first class
+    found = attacks.fool(KEY, sure, 0, steps=2)
+    assert found.probability == 1
+    assert not found.dead.any()
+
+
+def test_numbers_that_are_not_finite_are_told(cliff):
+    """To be sure of a class, its rivals get too dark for a number: the best image before that is kept."""
+    found = attacks.fool(KEY, cliff, [0, 2], steps=30)
+    assert not found.finite.any()
+    assert not found.dead.any()
+    assert np.isfinite(found.probability).all()
+    assert np.isnan(found.history[-1]).all()
+    broken = attacks.fool(KEY, dataclasses.replace(cliff, params=np.float32(2)), 1, steps=3)
+    assert not broken.finite.any()
+    assert np.isnan(broken.probability).all()
+    assert np.isfinite(broken.image).all()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_probabilities_are_refused(probable, precision):
+    with pytest.raises(joi.InputError, match="are probabilities"):
+        attacks.fool(KEY, probable[precision], 0)
+
+
+def test_sums_near_one_are_refused_in_coarse_networks_alone():
+    def nearly(params, image, taps):
+        return {"logits": jnp.stack([image[:, 0, 0, 0], 1.001 - image[:, 0, 0, 0]], -1)}
+
+    model = joi.from_function(nearly, 0.0, image_shape=(2, 2, 3), taps=("logits",))
+    check_logits(model)
+    with pytest.raises(joi.InputError, match="are probabilities"):
+        check_logits(joi.model.in_dtype(model, "bfloat16"))
 
 
 @pytest.mark.parametrize(

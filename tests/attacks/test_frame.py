@@ -7,7 +7,7 @@ import pytest
 
 import jaxopt_input as joi
 from jaxopt_input import attacks
-from jaxopt_input.attacks import criteria
+from jaxopt_input.attacks import criteria, geometry
 
 KEY = jax.random.key(0)
 EPSILON = 0.02
@@ -142,6 +142,23 @@ def test_rounded(toy, toy_batch):
     np.testing.assert_array_equal(again != labels, result.success)
 
 
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 3.7 / 255), ("l2", 0.25), ("l1", 3.0)])
+def test_rounding_within_a_budget_costs_few_successes(toy, toy_batch, norm, epsilon):
+    """The search judges what the result is: of the finds of a search without rounding at most one is lost."""
+    images, labels = toy_batch
+    images = np.rint(images * 255).astype(np.float32) / 255
+    options = {"epsilon": epsilon, "norm": norm, "steps": 20, "chunk": 8}
+    plain = attacks.pgd(KEY, toy, images, labels, **options)
+    rounded = attacks.pgd(KEY, toy, images, labels, rounded=True, **options)
+    assert plain.success.sum() >= 3
+    assert rounded.success.sum() >= plain.success.sum() - 1
+    levels = np.rint(rounded.image * 255)
+    np.testing.assert_array_equal(rounded.image, levels.astype(np.float32) / 255)  # the very numbers of a PNG
+    changed = (levels != np.rint(images * 255)).reshape(8, -1).sum(1)
+    np.testing.assert_array_equal(rounded.distance["l0"][rounded.success], changed[rounded.success])
+    assert (geometry.norm(rounded.image - images, norm) <= epsilon * (1 + 1e-5)).all()
+
+
 def test_expectation_over_transformations(toy, toy_batch):
     images, labels = toy_batch
     drawn = joi.transforms.noise(0.05)
@@ -151,6 +168,60 @@ def test_expectation_over_transformations(toy, toy_batch):
     assert np.abs(result.image - images).max() <= EPSILON + 1e-6
     again = small_pgd(toy, images[2:4], labels[2:4], transform=drawn, samples=4, stop=False, chunk=8)
     np.testing.assert_allclose(again.image, result.image[2:4], atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["pgd", "apgd", "ddn", "deepfool"])
+def test_success_under_a_random_transform_is_no_luck(toy, toy_batch, method):
+    """Finds hold for the mean logits of fresh draws; the search does not end at the first draw that happens to."""
+    images, labels = toy_batch
+    drawn = joi.transforms.noise(0.1)
+    options = {"epsilon": 0.1} if method in ("pgd", "apgd") else {}
+    result = getattr(attacks, method)(KEY, toy, images, labels, transform=drawn, steps=30, chunk=8, **options)
+    assert result.success.sum() >= 6
+    for n in np.flatnonzero(result.success):
+        views = jax.vmap(drawn, (0, None))(jax.random.split(jax.random.key(7), 256), result.image[n])
+        mean = np.asarray(toy.activations(views, ["logits"])["logits"]).mean(0)
+        lead = np.delete(mean, labels[n]).max() - mean[labels[n]]
+        assert lead > -0.02  # the means of 32 and of 256 draws differ by about a tenth of a draw's spread of 0.1
+
+
+def broken_apply(params, image, taps):
+    """Fine at images up to 0.6, no number where any is larger."""
+    return {"logits": jnp.where(image.max() > params, jnp.nan, 1.0) * image.mean((1, 2))}
+
+
+def test_numbers_that_are_not_finite_are_no_success(toy):
+    model = joi.from_function(broken_apply, 0.6, image_shape=(4, 4, 3), taps=("logits",))
+    image = np.full((1, 4, 4, 3), 0.5, np.float32)
+    image[..., 0] = 0.55
+    result = attacks.pgd(KEY, model, image, [0], epsilon=0.2, steps=3, random_start=False, stop=False,
+                         criterion=lambda z, y, t: z[1] > 9)  # fmt: skip
+    assert not result.success[0]
+    assert not result.finite[0]
+    np.testing.assert_array_equal(result.image, image)
+    assert result.accuracy == {"clean": 1.0, "robust": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, x, y: attacks.fgsm(KEY, m, x, y, epsilon=None), "this attack works within a budget: give epsilon"),
+        (lambda m, x, y: attacks.square(KEY, m, x, y, epsilon=None), "this attack works within a budget"),
+        (lambda m, x, y: attacks.bim(KEY, m, x, y, epsilon=0.1, restarts=2), "2 restarts would be copies"),
+        (lambda m, x, y: attacks.ddn(KEY, m, x, y, restarts=2), "2 restarts would be copies"),
+        (lambda m, x, y: small_pgd(m, x, y, criterion=criteria.top_k(5)), "top_k takes less than the 5 classes"),
+        (lambda m, x, y: small_pgd(m, x, y, criterion=lambda z, y, t: z > 0), "one truth value"),
+        (lambda m, x, y: attacks.deepfool(KEY, m, x, y, criterion=criteria.confidence(0.9)), "no further than"),
+        (lambda m, x, y: small_pgd(m, x, y.astype(np.int64) + 2**32), "label must be from"),
+        (lambda m, x, y: small_pgd(m, x, y, epsilon=[[0.1], [0.1, 0.2]]), "epsilon is a number, or an array of them"),
+        (lambda m, x, y: attacks.boundary(KEY, m, x, y, target=(y + 1) % 5), "give them as start"),
+        (lambda m, x, y: attacks.run(print, KEY, m, x, y, norm="l7"), "norm is one of"),
+        (lambda m, x, y: attacks.autoattack(KEY, m, x, y, epsilon=0.1, norm="l1"), "norm is one of linf, l2"),
+    ],
+)
+def test_more_mistakes(toy, toy_batch, call, message):
+    with pytest.raises(joi.InputError, match=message):
+        call(toy, *toy_batch)
 
 
 def softmax_apply(params, image, taps):

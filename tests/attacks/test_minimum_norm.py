@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxopt_input as joi
 from jaxopt_input import attacks
 from jaxopt_input.attacks import Lanes, Problem
 from jaxopt_input.attacks.fab import FAB
@@ -146,3 +147,20 @@ def test_restarts_of_fab_begin_elsewhere(toy_batch):
     assert away[0] == 0
     # The largest of 360 uniform numbers is within 5 % of the bound but once in 10⁸ times.
     np.testing.assert_allclose(away[1:], [0.2, 0.1, 0.2], rtol=0.05)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_fab_reaches_a_target_past_other_classes(norm):
+    """Between class 0 and class 2 lies class 1: where z₂ passes z₀, class 1 is on top."""
+    weights = jnp.array([[0.0, 1.0, 2.0]] * 3) / 3
+    bias = jnp.array([0.9, 0.55, 0.0])
+    model = joi.from_function(
+        lambda p, x, taps: {"logits": x.mean((1, 2)) @ p[0] + p[1]}, (weights, bias), image_shape=(4, 4, 3),
+        taps=("logits",),
+    )  # fmt: skip
+    image = np.full((1, 4, 4, 3), 0.2, np.float32)
+    found = joi.attacks.fab(jax.random.key(0), model, image, [0], target=[2], norm=norm, steps=20)
+    assert found.success[0]
+    # z₂ = z₁ at a mean of 0.55; z₂ = z₀ already at 0.45.
+    change = 0.35 * (1 if norm == "linf" else np.sqrt(48))
+    assert change * (1 - 1e-4) < found.distance[norm][0] < 1.05 * change

@@ -48,6 +48,12 @@ def test_sides_shrink():
     assert plan[-1] == 3
 
 
+def test_sides_of_autoattack_are_those_of_ten_thousand_queries():
+    # p = .8 halves after 10, 50, 200, 500, 1000, 2000 and 4000 queries of their code; round(sqrt(p · 32 · 32)).
+    plan = sides(0.8, 5000, (32, 32, 3), "linf", rescale=False)
+    assert plan[[6, 11, 101, 1001, 2001, 4999]].tolist() == [29, 20, 14, 5, 4, 3]
+
+
 @pytest.mark.parametrize(("norm", "factor"), [("linf", 1.6), ("l2", 3.0)])
 def test_square(halfspace, norm, factor):
     problem = halfspace((8, 8, 1))

@@ -11,6 +11,7 @@ import jaxopt_input as joi
 from jaxopt_input import attacks
 
 KEY = jax.random.key(0)
+PGD = functools.partial(attacks.pgd, epsilon=0.05, steps=4)
 
 
 def test_matrix(toy, toy_batch):
@@ -37,3 +38,38 @@ def test_matrix(toy, toy_batch):
         attacks.transfer(KEY, {"toy": toy, "larger": larger_images}, images, labels, pgd)
     with pytest.raises(joi.InputError, match="at least two"):
         attacks.transfer(KEY, {"toy": toy}, images, labels, pgd)
+
+
+def test_masked_gradients_are_told(toy, flat, toy_batch):
+    with pytest.warns(attacks.GradientMaskingWarning, match="zero at 8 of 8"):
+        found = attacks.transfer(KEY, {"toy": toy, "flat": flat}, *toy_batch, PGD)
+    assert found.warnings[0] == ()
+    (told,) = found.warnings[1]
+    assert "is zero at 8 of 8 images" in told
+
+
+def test_images_that_are_not_finite_are_the_originals(toy, toy_batch):
+    def attack(*args):
+        found = PGD(*args)
+        return dataclasses.replace(found, image=np.where(np.arange(8)[:, None, None, None] < 2, np.nan, found.image))
+
+    found = attacks.transfer(KEY, {"toy": toy, "same": toy}, *toy_batch, attack, rms=0.1)
+    assert np.isfinite(found.rms).all()
+    assert (found.error <= 6 / 8).all()
+    assert "2 of 8 images" in found.warnings[0][0]
+    assert "not finite" in found.warnings[0][0]
+
+
+def test_logits_that_are_not_finite_are_no_class(cliff):
+    images = np.full((2, 6, 6, 3), 0.6, np.float32)
+    images[1] = 0.3
+    found = attacks.transfer(KEY, {"a": cliff, "b": cliff}, images, [0, 0], PGD)
+    assert found.counted == 1
+    assert (found.clean == 0.5).all()
+
+
+@pytest.mark.parametrize("order", [("nameless", "toy"), ("toy", "nameless")])
+def test_networks_need_logits(toy, toy_batch, order):
+    models = {"toy": toy, "nameless": dataclasses.replace(toy, info=dataclasses.replace(toy.info, taps=("first",)))}
+    with pytest.raises(joi.InputError, match="no layer logits"):
+        attacks.transfer(KEY, {name: models[name] for name in order}, *toy_batch, PGD)

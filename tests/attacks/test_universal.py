@@ -24,8 +24,43 @@ def test_one_change_fools_most(toy, toy_batch):
     assert done[-1] >= 0.5
 
 
+def test_one_change_for_many_views(toy, toy_batch, compilations):
+    """Under a random transform: what it fools it fools in other views as well, where the mean decides."""
+    images, _ = toy_batch
+    given = {"epsilon": 0.1, "rate": 1.0, "epochs": 3, "transform": joi.transforms.noise(0.1), "samples": 2}
+    found = attacks.universal(KEY, toy, images, **given)
+    assert np.abs(found.perturbation).max() <= 0.1 + 1e-6
+    assert found.fooled.mean() >= 0.5
+
+    def mean(images):
+        views = np.random.default_rng(0).normal(images, 0.1, (256, *images.shape)).astype(np.float32)
+        logits = np.asarray(toy.activations(views.reshape(-1, *images.shape[1:]), ["logits"])["logits"])
+        return logits.reshape(256, len(images), -1).mean(0)
+
+    before, after = mean(images), mean(np.clip(images + found.perturbation, 0, 1))
+    assert (before.argmax(-1) == found.clean).mean() >= 7 / 8  # means of 32 and of 256 draws: ties may part
+    assert (after.argmax(-1) == found.prediction).mean() >= 7 / 8
+    with compilations() as seen:
+        again = attacks.universal(KEY, toy, images, **given)
+    assert seen.count == 0
+    np.testing.assert_array_equal(again.perturbation, found.perturbation)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_probabilities_are_refused(probable, toy_batch, precision):
+    with pytest.raises(joi.InputError, match="are probabilities"):
+        attacks.universal(KEY, probable[precision], toy_batch[0])
+
+
 @pytest.mark.parametrize(
-    ("change", "hint"), [({"epsilon": 0}, "above 0"), ({"norm": "l0"}, "norm"), ({"rate": 2}, "1")]
+    ("change", "hint"),
+    [
+        ({"epsilon": 0}, "above 0"),
+        ({"norm": "l0"}, "norm"),
+        ({"rate": 2}, "1"),
+        ({"samples": 2}, "give one"),
+        ({"samples": 0}, "samples must be at least 1"),
+    ],
 )
 def test_mistakes(toy, toy_batch, change, hint):
     with pytest.raises(joi.InputError, match=hint):

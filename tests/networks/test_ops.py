@@ -237,3 +237,13 @@ def test_elsewhere_than_on_a_cpu_everything_is_plain_lax(monkeypatch):
     x, kernel = random((1, 15, 15, 3)), random((7, 7, 3, 6))
     for function in (lambda: ops.conv(x, kernel, 2), lambda: ops.max_pool(x, 3, 2, True)):
         assert "custom_vjp" not in str(jax.make_jaxpr(function)())
+
+
+def test_odd_shapes_are_as_in_lax():
+    """A map smaller than the window has no maximum; a pad may be negative."""
+    assert ops.max_pool(jnp.ones((1, 2, 5, 3)), 3, 2).shape == (1, 0, 2, 3)
+    x, kernel = random((1, 9, 9, 3)), random((3, 3, 3, 8))
+    with ops.plain():
+        expected = ops.conv(x, kernel, 2, ((-1, 0), (0, -1)))
+    # float32 sums of 27 products in another order
+    np.testing.assert_allclose(ops.conv(x, kernel, 2, ((-1, 0), (0, -1))), expected, atol=1e-5)
