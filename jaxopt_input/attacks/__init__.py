@@ -27,7 +27,7 @@ from jaxopt_input.attacks.run import Options, run
 from jaxopt_input.attacks.square import square
 from jaxopt_input.attacks.szegedy import szegedy
 from jaxopt_input.attacks.transfer import transfer
-from jaxopt_input.attacks.universal import universal
+from jaxopt_input.attacks.universal import universal, universal_attack
 
 __all__ = [
     "AttackResult",
@@ -59,4 +59,5 @@ __all__ = [
     "szegedy",
     "transfer",
     "universal",
+    "universal_attack",
 ]

@@ -23,6 +23,7 @@ from jaxopt_input.attacks.pgd import pgd
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.square import square
 from jaxopt_input.attacks.szegedy import szegedy
+from jaxopt_input.attacks.universal import universal_attack
 from jaxopt_input.errors import InputError, unknown
 
 
@@ -61,6 +62,7 @@ METHODS = {
     "apgd-t": Known(autoattack, _TWO, True, loss=False, fixed=(("stages", ("apgd-t",)),)),
     "square": Known(square, _TWO, True, "queries"),
     "autoattack": Known(autoattack, _TWO, True, loss=False),
+    "universal": Known(universal_attack, _BALLS, True, "epochs", loss=False),
     "szegedy": Known(szegedy, ("l2",), False, "evaluations", takes_norm=False),
     "carlini-wagner": Known(carlini_wagner, ("l2",), False, takes_norm=False, loss=False),
     "deepfool": Known(deepfool, ("l2", "linf"), False, loss=False),

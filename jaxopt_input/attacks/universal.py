@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,9 @@ from jaxopt_input import checks
 from jaxopt_input.attacks.criteria import misclassified
 from jaxopt_input.attacks.deepfool import DeepFool
 from jaxopt_input.attacks.examine import check_logits
-from jaxopt_input.attacks.problem import Lanes, Problem
+from jaxopt_input.attacks.problem import Found, Lanes, Numbers, Problem
+from jaxopt_input.attacks.result import AttackResult
+from jaxopt_input.attacks.run import Options, run
 from jaxopt_input.errors import InputError
 from jaxopt_input.model import Apply, Model
 from jaxopt_input.projections import NORMS, ball
@@ -125,6 +127,63 @@ def universal(
     check_logits(model, images)
     found = jax.device_get(_search(program, model.params, key, images, numbers))
     return UniversalPerturbation(**found, norm=norm)
+
+
+def universal_attack(
+    key: jax.Array,
+    model: Model,
+    images: Any,
+    labels: Any,
+    *,
+    epsilon: Any,
+    norm: str = "linf",
+    epochs: int = 10,
+    **options: Unpack[Options],
+) -> AttackResult:
+    """The same change of all images, by `universal`, judged as any other attack.
+
+    Args:
+        key, model, images, labels: as `run`.
+        epsilon: the budget, one number.
+        norm, epochs: as `universal`.
+        options: see `Options`; without `target` and `restarts`.
+
+    Returns:
+        An `AttackResult`; `raw` less the original is the change, before the image is clipped.
+
+    Raises:
+        InputError: as `run` and `universal`; for several budgets or a target.
+
+    Source:
+        Moosavi-Dezfooli et al., Universal adversarial perturbations (2017), algorithm 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
+        ...                           image_shape=(4, 4, 3), taps=("logits",))
+        >>> images = jnp.full((3, 4, 4, 3), 0.5).at[..., 0].set(jnp.array([0.51, 0.52, 0.53])[:, None, None])
+        >>> found = joi.attacks.universal_attack(jax.random.key(0), model, images, 0, epsilon=0.05)
+        >>> float(found.accuracy["robust"]), bool(abs(found.raw - images)[1:].max() <= 0.05 + 1e-6)
+        (0.0, True)
+    """
+    if options.get("target") is not None:
+        raise InputError("a universal perturbation leaves the classes that the network sees: give no target")
+    if np.ndim(epsilon):
+        raise InputError("a universal perturbation is sought within one budget: give one epsilon")
+    transform, samples = options.get("transform"), options.get("samples", 1)
+    found = universal(
+        key, model, images, epsilon=epsilon, norm=norm, epochs=epochs, transform=transform, samples=samples
+    )
+    numbers = {"perturbation": found.perturbation}
+    return run(
+        _added, key, model, images, labels,
+        norm=norm, epsilon=epsilon, numbers=numbers, stop=False, draws=False, **options,
+    )  # fmt: skip
+
+
+def _added(problem: Problem, numbers: Numbers) -> Found:
+    nothing = jnp.zeros(len(problem.label), jnp.int32)
+    return Found(problem.clean + numbers["perturbation"], nothing, nothing, nothing)
 
 
 @functools.partial(jax.jit, static_argnames="program")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ))  # fmt: skip
 @click.option("--target", metavar="CLASS|random|least-likely", help="The class to reach.  [default: any but the label]")
 @click.option("--label", metavar="CLASS", help="The true class of images that have none.")
-@click.option("--steps", type=click.IntRange(min=1), help="Steps, or queries.  [default: the method's]")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps, queries or passes.  [default: the method's]")
 @click.option("--loss", help="cross_entropy, margin, dlr or carlini_wagner.  [default: the method's]")
 @click.option("--restarts", "--starts", "restarts", type=click.IntRange(min=1), help=(
     "Random starts of each image, side by side; the best is kept.  [default: 1]"
@@ -76,7 +76,8 @@ def attack(
 ) -> None:
     """Make adversarial examples: images close to given ones that a network takes for something else.
 
-    Methods with a budget ε: fgsm, bim, pgd, mi-fgsm, apgd-ce, apgd-dlr, apgd-t, square, autoattack. Methods that look
+    Methods with a budget ε: fgsm, bim, pgd, mi-fgsm, apgd-ce, apgd-dlr, apgd-t, square, autoattack,
+    and universal, one change for all images. Methods that look
     for the nearest such image: szegedy, carlini-wagner, deepfool, ddn, fmn, fab, ead, and
     without gradients boundary and hop-skip-jump.
     """

@@ -65,3 +65,16 @@ def test_probabilities_are_refused(probable, toy_batch, precision):
 def test_mistakes(toy, toy_batch, change, hint):
     with pytest.raises(joi.InputError, match=hint):
         attacks.universal(KEY, toy, toy_batch[0], **change)
+
+
+def test_one_change_judged_as_an_attack(toy, toy_batch):
+    images, labels = toy_batch
+    found = attacks.universal(KEY, toy, images, epsilon=0.1, epochs=3)
+    result = attacks.universal_attack(KEY, toy, images, labels, epsilon=0.1, epochs=3)
+    np.testing.assert_allclose(result.raw - images, np.broadcast_to(found.perturbation, images.shape), atol=1e-6)
+    np.testing.assert_array_equal(result.prediction, found.prediction)
+    np.testing.assert_array_equal(result.success, found.prediction != labels)
+    assert np.abs(result.image - images).max() <= 0.1 + 1e-6
+    for options, message in (({"target": 1}, "give no target"), ({"restarts": 2}, "would be copies")):
+        with pytest.raises(joi.InputError, match=message):
+            attacks.universal_attack(KEY, toy, images, labels, epsilon=0.1, epochs=1, **options)
