@@ -297,7 +297,7 @@ def measure(
         >>> report = measure(plan([model], tasks=["class"], batches=[2], steps=2), repeats=2)
         >>> found = report.measurements[0]
         >>> len(found.image_steps.values), found.work.flops, found.cold.picture > 0
-        (2, 36, True)
+        (2, 72, True)
     """
     if not cases or repeats < 1:
         raise InputError(f"nothing to measure: {len(cases)} cases, {repeats} repeats")

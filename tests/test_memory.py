@@ -120,7 +120,8 @@ def test_a_containers_limit_counts(tmp_path):
 def test_the_peak_of_a_call():
     held = []
     rise = memory.peak_of(lambda: held.append(np.ones(1 << 24, np.float64).sum()), jax.local_devices()[0])
-    assert (1 << 27) <= rise < 1.2 * (1 << 27)  # 128 MiB, and what else the process took meanwhile
+    # 128 MiB; meanwhile the process may take more or give back what it held.
+    assert 0.9 * (1 << 27) < rise < 1.3 * (1 << 27)
     again = memory.peak_of(lambda: None, jax.local_devices()[0])
     assert again < 1 << 24  # the earlier peak is forgotten
 

@@ -91,7 +91,7 @@ def test_autoattack(toy, toy_batch):
 
 def test_mistakes(toy, toy_batch):
     images, labels = toy_batch
-    with pytest.raises(joi.InputError, match="sets its own target"):
+    with pytest.raises(joi.InputError, match="set their own target"):
         attacks.autoattack(KEY, toy, images, labels, epsilon=0.1, target=1)
     with pytest.raises(joi.InputError, match="label 9"):
         attacks.autoattack(KEY, toy, images, 9, epsilon=0.1)
