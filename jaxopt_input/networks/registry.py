@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.cache import user_folder
@@ -245,7 +244,7 @@ def _read(file: Path, name: str, known: Entry | None = None) -> Model:
             model = _squeezenet(file)
         else:
             model = _small(file)
-    params = jax.tree.map(jnp.asarray, model.params)  # on the device once, not at each call
+    params = jax.device_put(model.params)  # once, not at each call
     return dataclasses.replace(model, params=params, info=dataclasses.replace(model.info, name=name, sha256=digest))
 
 
