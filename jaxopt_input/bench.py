@@ -121,7 +121,8 @@ class Measurement:
         cold, cached: first runs without and with a filled persistent compilation cache.
         work: of the batch's gradient, see `flops.gradient_work`.
         gradient_bytes: what the compiled gradient takes, parameters and images included.
-        peak_bytes: what the whole run takes, parameters included, see `memory.peak_of`; None where nothing tells.
+        peak_bytes: what the whole run takes, parameters included, see `memory.peak_of`, and at least what its gradient
+            does; None where nothing tells.
     """
 
     case: Case
@@ -386,7 +387,8 @@ def _prepare(case: Case, device: jax.Device, tell: Callable[[], None]) -> _Ready
     rise = peak_of(lambda: loop(0), device)
     tell()
     cold, cached = firsts
-    return _Ready(case, gradient, loop, cold, cached, size, None if rise is None else rise + params)
+    peak = None if rise is None else max(rise + params, size)  # what a process has free already hides a small rise
+    return _Ready(case, gradient, loop, cold, cached, size, peak)
 
 
 @contextlib.contextmanager

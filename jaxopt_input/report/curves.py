@@ -45,6 +45,7 @@ def throughput(path: Path, curves: Mapping[tuple[str, str, str], Sequence[tuple[
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, ScalarFormatter
 
     models, tasks, dtypes = (list(dict.fromkeys(names)) for names in zip(*curves, strict=True))
     figure = Figure(figsize=(7, 4.2 * len(models)), dpi=110, layout="constrained")
@@ -63,6 +64,8 @@ def throughput(path: Path, curves: Mapping[tuple[str, str, str], Sequence[tuple[
         axes.set(title=model, ylabel="images x steps a second", xscale="log", yscale="log")
         axes.set_xticks(batches, [str(batch) for batch in batches], minor=False)
         axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))  # rates as a rule span less than a decade
+        axes.yaxis.set_major_formatter(ScalarFormatter())
         axes.spines[["top", "right"]].set_visible(False)
     axes.set(xlabel="images at once")
     figure.legend(labels.values(), labels, loc="outside right upper", frameon=False, fontsize=8)
