@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxopt_input import losses
 from jaxopt_input.attacks.carlini_wagner import next_factor
+from jaxopt_input.attacks.criteria import refuse_beyond_boundary
 from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.nearest import nothing_yet
 from jaxopt_input.attacks.objectives import Objective
@@ -124,6 +125,7 @@ def ead(
         >>> joi.attacks.ead(jax.random.key(0), model, image, [0], c=10.0).success.tolist()
         [True]
     """
+    refuse_beyond_boundary(options.get("criterion"), "ead")
     numbers = {
         "learning_rate": number("learning_rate", learning_rate, open_low=True),
         "beta": number("beta", beta),

@@ -27,6 +27,11 @@ class Objective:
     of: str
     sign: float
 
+    @property
+    def levels_off(self) -> bool:
+        """Whether it has no gradient beyond the boundary."""
+        return self.builder in (_left, _reached)
+
     def __call__(self, label: Any, target: Any) -> Loss:
         given = {"label": (label,), "target": (target,), "both": (label, target)}[self.of]
         return self.sign * self.builder(*given)

@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxopt_input import checks, losses
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.criteria import Criterion, as_criterion, check_criterion
+from jaxopt_input.attacks.criteria import Criterion, as_criterion, check_criterion, refuse_beyond_boundary
 from jaxopt_input.attacks.examine import examine, rounds
 from jaxopt_input.attacks.objectives import Objective
 from jaxopt_input.attacks.problem import Found, Lanes, Method, Problem
@@ -163,6 +163,8 @@ def run(
     targeted = target is not None
     criterion = as_criterion(criterion, targeted)
     check_criterion(criterion, total)
+    if objective is not None and objective.levels_off:
+        refuse_beyond_boundary(criterion, "the loss carlini_wagner")
     minimises = epsilon is None
     budgets = None if minimises else checks.budgets(epsilon, n)
     if start is not None:

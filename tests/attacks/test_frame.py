@@ -212,6 +212,11 @@ def test_numbers_that_are_not_finite_are_no_success(toy):
         (lambda m, x, y: small_pgd(m, x, y, criterion=criteria.top_k(5)), "top_k takes less than the 5 classes"),
         (lambda m, x, y: small_pgd(m, x, y, criterion=lambda z, y, t: z > 0), "one truth value"),
         (lambda m, x, y: attacks.deepfool(KEY, m, x, y, criterion=criteria.confidence(0.9)), "no further than"),
+        (lambda m, x, y: attacks.ead(KEY, m, x, y, criterion=criteria.top_k(2)), "ead goes no further than"),
+        (
+            lambda m, x, y: small_pgd(m, x, y, loss="carlini_wagner", criterion=criteria.confidence(0.9)),
+            "the loss carlini_wagner goes no further than",
+        ),
         (lambda m, x, y: small_pgd(m, x, y.astype(np.int64) + 2**32), "label must be from"),
         (lambda m, x, y: small_pgd(m, x, y, epsilon=[[0.1], [0.1, 0.2]]), "epsilon is a number, or an array of them"),
         (lambda m, x, y: attacks.boundary(KEY, m, x, y, target=(y + 1) % 5), "give them as start"),
