@@ -72,6 +72,13 @@ def classes(what: str, values: Any, n: int, model: Model, total: int) -> np.ndar
     return np.ascontiguousarray(array)
 
 
+def samples(value: Any, transform: Any) -> int:
+    """How many draws of a random transform are taken at once; one without a transform."""
+    if count("samples", value) > 1 and transform is None:
+        raise InputError("several samples are draws of a random transform: give one, such as transforms.jitter(2)")
+    return int(value)
+
+
 def given(epsilon: Any) -> Any:
     """The budget of an attack that needs one."""
     if epsilon is None:

@@ -171,14 +171,12 @@ def run(
         start = checks.batch(start, model, "starts")
         if start.shape != images.shape:
             raise InputError(f"starts have shape {start.shape}, the images {images.shape}: one start an image")
-    restarts, samples = checks.count("restarts", restarts), checks.count("samples", samples)
+    restarts, samples = checks.count("restarts", restarts), checks.samples(samples, transform)
     if restarts > 1 and not draws and transform is None:
         raise InputError(
             f"{restarts} restarts would be copies: this attack draws nothing at random; leave them out, or take pgd "
             "within a budget, fab for the nearest image"
         )
-    if samples > 1 and transform is None:
-        raise InputError("several samples are draws of a random transform: give one, such as transforms.jitter(2)")
     fixed = _targets(target, labels, model, total) if targeted else labels
     losses.margin(labels).check(shapes)
     if objective is not None:

@@ -118,9 +118,7 @@ def universal(
         "rate": checks.number("rate", rate, 0, 1, open_low=True),
         "overshoot": checks.number("overshoot", overshoot),
     }
-    samples = checks.count("samples", samples)
-    if samples > 1 and transform is None:
-        raise InputError("several samples are draws of a random transform: give one, such as transforms.jitter(2)")
+    samples = checks.samples(samples, transform)
     method = DeepFool("l2", checks.count("steps", steps), checks.count("candidates", candidates))
     program = _Program(model.apply, norm, checks.count("epochs", epochs), method, transform, samples)
     key = checks.typed_key(key)
