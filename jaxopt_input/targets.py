@@ -45,8 +45,25 @@ def traced(cls: type[T]) -> type[T]:
     """
     cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    data = [f.name for f in fields if f.metadata]
-    jax.tree_util.register_dataclass(cls, data, [f.name for f in fields if not f.metadata])
+    data = tuple(f.name for f in fields if f.metadata)
+    static = tuple(f.name for f in fields if not f.metadata)
+
+    # The class itself is part of the static data. `jax.tree_util.register_dataclass` leaves it out: the treedefs of
+    # two classes with equal fields then compare equal, and JAX now and then runs the program of the other class.
+    def flatten(node: T) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return tuple(getattr(node, name) for name in data), (cls, *(getattr(node, name) for name in static))
+
+    def flatten_with_keys(node: T) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        children, kind = flatten(node)
+        return tuple(zip(map(jax.tree_util.GetAttrKey, data), children, strict=True)), kind
+
+    def unflatten(kind: tuple[Any, ...], children: tuple[Any, ...]) -> T:
+        node = object.__new__(cls)  # past any check of the constructor: JAX also puts what is no array into a tree
+        for name, value in zip((*static, *data), (*kind[1:], *children), strict=True):
+            object.__setattr__(node, name, value)
+        return node
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
 
 

@@ -21,7 +21,10 @@ from jaxopt_input.errors import InputError, unknown
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """`(key, image [H, W, C]) -> view`; the base class of all transforms."""
+    """`(key, image [H, W, C]) -> view`; the base class of all transforms. As a pytree it is static as a whole."""
+
+    def __init_subclass__(cls) -> None:
+        jax.tree_util.register_static(cls)
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         raise TypeError(f"{type(self).__name__} does not define a transform: derive from Transform, define __call__")

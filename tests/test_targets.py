@@ -1,5 +1,7 @@
 """The target axis: ranks, counting, selection, lanes."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 import jaxopt_input as joi
 from jaxopt_input import targets
+from jaxopt_input.attacks import criteria
 
 
 def test_every_leaf_is_strongly_typed_and_static_names_are_no_leaves():
@@ -22,6 +25,54 @@ def test_losses_of_other_numbers_share_a_structure():
     two = jax.tree.structure(3 * joi.losses.unit("a", 2, (4, 5)) + 0.1 * joi.losses.l2_decay(0.3))
     other = jax.tree.structure(3 * joi.losses.unit("b", 2, (4, 5)) + 0.1 * joi.losses.l2_decay(0.3))
     assert one == two != other
+
+
+LOSSES, PHOTO = joi.losses, np.full((4, 4, 3), 0.5, np.float32)
+KINDS = {
+    "losses": [
+        *(kind(1) for kind in (LOSSES.class_logit, LOSSES.class_probability, LOSSES.class_log_probability)),
+        *(kind(1) for kind in (LOSSES.cross_entropy, LOSSES.margin, LOSSES.dlr, LOSSES.carlini_wagner)),
+        LOSSES.targeted_dlr(1, 2),
+        *(kind("a", 1) for kind in (LOSSES.channel, LOSSES.channel_square, LOSSES.shortfall, LOSSES.unit)),
+        *(kind("a") for kind in (LOSSES.layer, LOSSES.layer_mean, LOSSES.alignment, LOSSES.diversity)),
+        *(kind("a", PHOTO) for kind in (LOSSES.caricature, LOSSES.content, LOSSES.feature_distance, LOSSES.guided)),
+        *(kind("a", PHOTO) for kind in (LOSSES.gram, LOSSES.mean, LOSSES.covariance, LOSSES.batch_norm_statistics)),
+        *(kind("a", PHOTO) for kind in (LOSSES.wasserstein_gaussian, LOSSES.histogram)),
+        *(LOSSES.mmd("a", PHOTO, kernel) for kernel in ("linear", "polynomial", "gaussian")),
+        LOSSES.sliced_wasserstein("a", PHOTO, jax.random.key(0)),
+        LOSSES.interpolation(LOSSES.class_logit(1), LOSSES.class_logit(2)),
+        *(kind() for kind in (LOSSES.alpha_norm, LOSSES.pixel_norm, LOSSES.total_variation)),
+        LOSSES.total_variation_l1(),
+        LOSSES.direction("a", [1.0, 0.0, 0.0]),
+    ],
+    "projections": [
+        joi.projections.box(),
+        joi.projections.sphere(1.0),
+        joi.projections.pixel_ball(1.0),
+        *(joi.projections.ball(norm, 1.0, PHOTO) for norm in ("l1", "l2", "linf")),
+    ],
+    "transforms": [
+        *(joi.transforms.pad(2), joi.transforms.crop(2), joi.transforms.jitter(2), joi.transforms.noise(2.0)),
+        *(joi.transforms.rotate([2.0]), joi.transforms.scale([2.0]), joi.transforms.lucid()),
+    ],
+    "images": [joi.images.by_name(name) for name in ("pixels", "fourier", "pyramid", "cppn", "maco")],
+    "optimizers": [
+        *(joi.optimizers.optimizer(name) for name in joi.optimizers.NAMES),
+        *(joi.optimizers.yosinski(), joi.optimizers.mahendran(0.1), joi.optimizers.averaged(joi.optimizers.adam())),
+    ],
+    "criteria": [
+        *(criteria.misclassified(), criteria.target(), criteria.confidence(0.5)),
+        criteria.as_criterion(lambda logits, label, target: logits[0] > 0, targeted=False),
+        criteria.as_criterion(lambda logits, label, target: logits[0] < 0, targeted=False),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_never_compare_equal(kind):
+    """Otherwise JAX's cache now and then runs the compiled program of another kind."""
+    for first, second in itertools.combinations(map(jax.tree.structure, KINDS[kind]), 2):
+        assert first != second
 
 
 @pytest.mark.parametrize(

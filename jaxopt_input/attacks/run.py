@@ -379,23 +379,29 @@ def _keep(
     budgets, _, n = grid
     if not found:
         found["of_start"] = np.zeros(grid, bool)
-        found["rank"] = np.full((budgets, n), -np.inf)
+        found["taken"] = np.zeros((budgets, n), bool)
         for name, values in part.items():
             found[name] = np.zeros((budgets, n, *values.shape[1:]), values.dtype)
     budget, restart, image = np.unravel_index(at, grid)
     found["of_start"][budget, restart, image] = part["success"]
-    merit = np.where(np.isfinite(part["merit"]), part["merit"], -np.finfo(np.float32).max).astype(np.float64)
-    rank = np.where(part["success"], merit + 1e39, merit)  # success first, then merit, which is within float32
     for number in np.unique(restart):
         rows = np.flatnonzero(restart == number)
         where = budget[rows], image[rows]
         for name in ("gradients", "forwards"):
             found[name][where] += part[name][rows]
-        better = rows[rank[rows] >= found["rank"][where]]
+        better = rows[~found["taken"][where] | _ahead(part, rows, found, where)]
         where = budget[better], image[better]
-        found["rank"][where] = rank[better]
+        found["taken"][where] = True
         for name in part.keys() - {"gradients", "forwards"}:
             found[name][where] = part[name][better]
+
+
+def _ahead(part: dict[str, np.ndarray], rows: np.ndarray, kept: dict[str, np.ndarray], where: Any) -> np.ndarray:
+    """Whether each of these lanes beats what is kept: a success first, then a higher merit, then an earlier restart."""
+    success, before = part["success"][rows], kept["success"][where]
+    merit, least = part["merit"][rows], kept["merit"][where]
+    higher = (merit > least) | (np.isnan(least) & ~np.isnan(merit))
+    return (success & ~before) | ((success == before) & higher)
 
 
 def _result(

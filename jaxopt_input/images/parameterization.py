@@ -29,9 +29,14 @@ class Parameterization:
 
     Attributes:
         shape: (height, width, channels) of the image; None takes the model's (see `bind`).
+
+    As a pytree it is static as a whole.
     """
 
     shape: Shape | None = None
+
+    def __init_subclass__(cls) -> None:
+        jax.tree_util.register_static(cls)
 
     def bind(self, shape: Shape) -> Self:
         """This parameterization for images of `shape`, unless it has a shape of its own."""

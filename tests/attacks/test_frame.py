@@ -65,6 +65,34 @@ def test_restarts_are_lanes_and_the_best_is_kept(toy, toy_batch):
     assert (result.forwards == 4).all()  # each restart is judged once
 
 
+@pytest.mark.parametrize("nearest", range(4))
+def test_of_several_successes_the_nearest_is_kept(toy, toy_batch, nearest):
+    images, labels = toy_batch
+    lengths = np.roll([0.05, 0.2, 0.3, 0.4], nearest)
+
+    def away(problem, numbers):
+        """A success in each restart, at a distance that the restart alone decides."""
+        distance = numbers["lengths"][problem.lanes.restart.astype(int)][:, None, None, None]
+        image = jnp.clip(problem.clean + jnp.where(problem.clean > 0.5, -distance, distance), 0, 1)
+        none = jnp.zeros(len(image), jnp.int32)
+        return attacks.Found(image, none, none, none)
+
+    def always(logits, label, target):
+        return logits[0] > -jnp.inf
+
+    result = attacks.run(away, KEY, toy, images, labels, norm="linf", numbers={"lengths": lengths}, restarts=4,
+                         stop=False, criterion=always, chunk=8)  # fmt: skip
+    np.testing.assert_allclose(result.distance["linf"], 0.05, rtol=1e-5)
+
+
+def test_further_restarts_bring_a_minimum_norm_attack_no_farther(toy, toy_batch):
+    images, labels = toy_batch
+    one = attacks.fab(KEY, toy, images, labels, steps=20, chunk=8)
+    four = attacks.fab(KEY, toy, images, labels, steps=20, restarts=4, chunk=8)
+    assert one.success.any()
+    assert (four.distance["linf"] <= one.distance["linf"]).all()
+
+
 def test_what_is_done_is_left_alone(toy, toy_batch):
     images, labels = toy_batch
     wrong = labels.copy()
