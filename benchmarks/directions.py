@@ -22,7 +22,7 @@ import jax
 from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
-from jaxopt_input.recipes.directions import compare_directions
+from jaxopt_input.methods.directions.recipe import compare_directions
 
 ARCHIVES = [f"tiny-imagenet-100-train-{part}.tar.xz" for part in range(3)]
 

@@ -21,8 +21,8 @@ import numpy as np
 from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
-from jaxopt_input.recipes import tiles
-from jaxopt_input.recipes.dream import starting_image
+from jaxopt_input.methods.dream import tiles
+from jaxopt_input.methods.dream.recipe import starting_image
 
 NEAR = 8  # pixels on each side of a cut
 TILE = 256  # small enough for several cuts in an image whose gradient fits into memory whole

@@ -22,9 +22,9 @@ from typing import Any
 from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
-from jaxopt_input.memory import parse_bytes
-from jaxopt_input.receptive import receptive_field
-from jaxopt_input.recipes.units import visualize_units
+from jaxopt_input.engine.memory import parse_bytes
+from jaxopt_input.methods.visualize.units import visualize_units
+from jaxopt_input.models.receptive import receptive_field
 
 
 def compared(model: joi.Model, layer: str, channels: int, steps: int, repeats: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 import jaxopt_input as joi
 from jaxopt_input.attacks.examine import logits_of
 from jaxopt_input.data import save_png
-from jaxopt_input.report.sheet import grid_sheet
+from jaxopt_input.draw.sheet import grid_sheet
 
 CONFIDENT = 0.99
 

@@ -20,8 +20,8 @@ import numpy as np
 from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
-from jaxopt_input.report.sheet import contact_sheet
-from jaxopt_input.similarity import ssim
+from jaxopt_input.draw.sheet import contact_sheet
+from jaxopt_input.methods.directions.similarity import ssim
 
 
 def photographs(folder: Path, count: int, shape: tuple[int, int, int]) -> tuple[list[str], np.ndarray]:

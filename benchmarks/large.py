@@ -23,8 +23,8 @@ import numpy as np
 from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
-from jaxopt_input.memory import estimate
-from jaxopt_input.tiling import tiled
+from jaxopt_input.engine.memory import estimate
+from jaxopt_input.models.tiling import tiled
 
 
 def smooth_noise(seed: int, height: int, width: int) -> np.ndarray:

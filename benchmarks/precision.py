@@ -19,7 +19,7 @@ import numpy as np
 from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
-from jaxopt_input.model import in_dtype
+from jaxopt_input.models.model import in_dtype
 
 PRECISIONS = {"float32": ("float32", "float32"), "tf32": ("tensorfloat32", "float32"), "bfloat16": (None, "bfloat16")}
 

@@ -24,9 +24,9 @@ import torch
 from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
-from jaxopt_input.recipes.resize import resize
-from jaxopt_input.recipes.style_settings import default_layers, settle
-from jaxopt_input.recipes.style_terms import content_loss, style_loss, variation_loss
+from jaxopt_input.methods.resize import resize
+from jaxopt_input.methods.style.settings import default_layers, settle
+from jaxopt_input.methods.style.terms import content_loss, style_loss, variation_loss
 
 STYLES = ("starry_night", "the_scream", "shipwreck")
 RATES = (0.01, 0.02)

@@ -20,9 +20,9 @@ import jax
 from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
-from jaxopt_input.recipes.resize import resize
-from jaxopt_input.recipes.style_terms import STATISTICS
-from jaxopt_input.report.sheet import contact_sheet
+from jaxopt_input.draw.sheet import contact_sheet
+from jaxopt_input.methods.resize import resize
+from jaxopt_input.methods.style.terms import STATISTICS
 
 
 def main() -> None:

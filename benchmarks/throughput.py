@@ -1,4 +1,4 @@
-"""Milliseconds an image and step inside the whole loop, compile time left out, with what `jaxopt_input.bench` measures.
+"""Milliseconds for each image and step inside the whole loop, without compiling, as `methods.bench` measures them.
 
     python benchmarks/throughput.py squeezenet --starts 8
     python benchmarks/throughput.py tin100 --starts 8 --parameterization fourier --transform lucid
@@ -16,7 +16,7 @@ from pathlib import Path
 from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
-from jaxopt_input.bench import TASKS, as_rows, ceilings, measure, plan, table
+from jaxopt_input.methods.bench.recipe import TASKS, as_rows, ceilings, measure, plan, table
 
 
 def main() -> None:

@@ -11,18 +11,18 @@ from jaxopt_input.errors import InputError
 
 if TYPE_CHECKING:
     from jaxopt_input import attacks, data, images, losses, networks, optimizers, projections, transforms
-    from jaxopt_input.adapters import from_equinox, from_haiku, from_nnx, load_checkpoint
-    from jaxopt_input.cache import compilation_cache
-    from jaxopt_input.model import Model, ModelInfo, from_function, from_linen
+    from jaxopt_input.engine.minimize import Solution, minimize
+    from jaxopt_input.methods.dream.recipe import dream
+    from jaxopt_input.methods.invert.recipe import invert
+    from jaxopt_input.methods.style.recipe import stylize, texture
+    from jaxopt_input.methods.visualize.recipe import visualize
+    from jaxopt_input.methods.visualize.units import visualize_units
+    from jaxopt_input.models.adapters import from_equinox, from_haiku, from_nnx, load_checkpoint
+    from jaxopt_input.models.model import Model, ModelInfo, from_function, from_linen
+    from jaxopt_input.models.receptive import ReceptiveField, receptive_field
+    from jaxopt_input.models.redirect import redirect_relu
     from jaxopt_input.networks import load
-    from jaxopt_input.optimize import Solution, minimize
-    from jaxopt_input.receptive import ReceptiveField, receptive_field
-    from jaxopt_input.recipes.dream import dream
-    from jaxopt_input.recipes.invert import invert
-    from jaxopt_input.recipes.stylize import stylize, texture
-    from jaxopt_input.recipes.units import visualize_units
-    from jaxopt_input.recipes.visualize import visualize
-    from jaxopt_input.redirect import redirect_relu
+    from jaxopt_input.runs.cache import compilation_cache
 
 __version__ = "0.1.0"
 
@@ -60,18 +60,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "adapters": ("from_equinox", "from_haiku", "from_nnx", "load_checkpoint"),
-    "cache": ("compilation_cache",),
-    "model": ("Model", "ModelInfo", "from_function", "from_linen"),
+    "engine.minimize": ("Solution", "minimize"),
+    "methods.dream.recipe": ("dream",),
+    "methods.invert.recipe": ("invert",),
+    "methods.style.recipe": ("stylize", "texture"),
+    "methods.visualize.recipe": ("visualize",),
+    "methods.visualize.units": ("visualize_units",),
+    "models.adapters": ("from_equinox", "from_haiku", "from_nnx", "load_checkpoint"),
+    "models.model": ("Model", "ModelInfo", "from_function", "from_linen"),
+    "models.receptive": ("ReceptiveField", "receptive_field"),
+    "models.redirect": ("redirect_relu",),
     "networks": ("load",),
-    "optimize": ("Solution", "minimize"),
-    "receptive": ("ReceptiveField", "receptive_field"),
-    "recipes.dream": ("dream",),
-    "recipes.invert": ("invert",),
-    "recipes.stylize": ("stylize", "texture"),
-    "recipes.units": ("visualize_units",),
-    "recipes.visualize": ("visualize",),
-    "redirect": ("redirect_relu",),
+    "runs.cache": ("compilation_cache",),
 }  # the module of each name of `__all__` that is not a module itself
 
 

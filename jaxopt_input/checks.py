@@ -11,7 +11,7 @@ import numpy as np
 from jaxopt_input.errors import InputError
 from jaxopt_input.images.parameterization import check_images
 from jaxopt_input.losses.algebra import check_index
-from jaxopt_input.model import Model
+from jaxopt_input.models.model import Model
 from jaxopt_input.targets import canonical
 
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import click
 
-from jaxopt_input.commands.attack import attack
-from jaxopt_input.commands.bench import bench
-from jaxopt_input.commands.directions import directions
-from jaxopt_input.commands.dream import dream
-from jaxopt_input.commands.fool import fool
-from jaxopt_input.commands.invert import invert
-from jaxopt_input.commands.models import models
-from jaxopt_input.commands.stylize import stylize, texture
-from jaxopt_input.commands.transfer import transfer
-from jaxopt_input.commands.visualize import visualize
 from jaxopt_input.errors import InputError
+from jaxopt_input.methods.attack.command import attack
+from jaxopt_input.methods.bench.command import bench
+from jaxopt_input.methods.directions.command import directions
+from jaxopt_input.methods.dream.command import dream
+from jaxopt_input.methods.fool.command import fool
+from jaxopt_input.methods.invert.command import invert
+from jaxopt_input.methods.models.command import models
+from jaxopt_input.methods.style.command import stylize, texture
+from jaxopt_input.methods.transfer.command import transfer
+from jaxopt_input.methods.visualize.command import visualize
 
 
 class _Commands(click.Group):

@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
 from jaxopt_input.errors import InputError, unknown
-from jaxopt_input.model import Model
+from jaxopt_input.models.model import Model
 
 FITS = ("centre", "imagenet", "stretch", "pad")
 SUFFIXES = (".avif", ".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")

@@ -9,7 +9,7 @@ program.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -57,7 +57,7 @@ def traced(cls: type[T]) -> type[T]:
         children, kind = flatten(node)
         return tuple(zip(map(jax.tree_util.GetAttrKey, data), children, strict=True)), kind
 
-    def unflatten(kind: tuple[Any, ...], children: tuple[Any, ...]) -> T:
+    def unflatten(kind: tuple[Any, ...], children: Iterable[Any]) -> T:
         node = object.__new__(cls)  # past any check of the constructor: JAX also puts what is no array into a tree
         for name, value in zip((*static, *data), (*kind[1:], *children), strict=True):
             object.__setattr__(node, name, value)

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.backend import platform
 from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.kernels.backend import platform
 
 
 @dataclasses.dataclass(frozen=True)

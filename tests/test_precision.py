@@ -12,7 +12,7 @@ from PIL import Image
 
 import jaxopt_input as joi
 from jaxopt_input.cli import main
-from jaxopt_input.model import in_dtype
+from jaxopt_input.models.model import in_dtype
 
 PROBE = """
 import jax, jax.numpy as jnp, jaxopt_input as joi

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 import jaxopt_input as joi
-from jaxopt_input.report.sheet import contact_sheet
+from jaxopt_input.draw.sheet import contact_sheet
 
 LAYERS = ("fire2", "fire4", "fire6", "fire8")
 CHANNELS = 8  # of each layer, evenly spread

@@ -18,7 +18,7 @@ from jaxopt_input.attacks.result import NORMS, AttackResult
 from jaxopt_input.attacks.run import Options, chunk_within
 from jaxopt_input.attacks.square import square
 from jaxopt_input.errors import InputError, unknown
-from jaxopt_input.model import Model
+from jaxopt_input.models.model import Model
 
 CHUNK = 16  # lanes at once: half of the others', for the few images that resist are padded to it again and again
 STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")

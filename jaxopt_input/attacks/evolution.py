@@ -17,8 +17,8 @@ from jaxopt_input import checks
 from jaxopt_input.attacks.examine import check_logits
 from jaxopt_input.attacks.fooling import Fooling, classes_of, some_classes
 from jaxopt_input.attacks.geometry import where
-from jaxopt_input.model import Apply, Model
-from jaxopt_input.optimize import Progress
+from jaxopt_input.engine.minimize import Progress
+from jaxopt_input.models.model import Apply, Model
 
 STRENGTH = 1.0  # η of the polynomial mutation: large changes of few pixels come farther than small ones of many
 RATES = {"direct": 0.015, "cppn": 0.1}  # of mutation

@@ -17,8 +17,8 @@ from jaxopt_input import losses
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.result import GradientMaskingWarning
 from jaxopt_input.errors import InputError
-from jaxopt_input.flops import inside
-from jaxopt_input.model import Apply, Model
+from jaxopt_input.models.flops import inside
+from jaxopt_input.models.model import Apply, Model
 
 CHUNK = 64  # images that are judged at once
 PROBES = 8  # images that tell probabilities from logits

@@ -12,10 +12,10 @@ import numpy as np
 from jaxopt_input import checks, losses, optimizers
 from jaxopt_input.attacks.examine import check_logits, logits_of
 from jaxopt_input.data import to_uint8
+from jaxopt_input.engine.minimize import Progress, minimize
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import pixels
-from jaxopt_input.model import Model
-from jaxopt_input.optimize import Progress, minimize
+from jaxopt_input.models.model import Model
 
 # Of the first image's pixels around grey; a level of it, for at even grey a network may have no gradient.
 DEVIATION = {"noise": 0.25, "grey": 1 / 255}

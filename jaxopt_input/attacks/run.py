@@ -27,11 +27,11 @@ from jaxopt_input.attacks.examine import examine, rounds
 from jaxopt_input.attacks.objectives import Objective
 from jaxopt_input.attacks.problem import Found, Lanes, Method, Problem
 from jaxopt_input.attacks.result import NORMS, AttackResult
-from jaxopt_input.backend import on
+from jaxopt_input.engine.memory import image_bytes, images_within
 from jaxopt_input.errors import InputError
+from jaxopt_input.kernels.backend import on
 from jaxopt_input.losses.adversarial import best_other
-from jaxopt_input.memory import image_bytes, images_within
-from jaxopt_input.model import Apply, Model
+from jaxopt_input.models.model import Apply, Model
 from jaxopt_input.transforms import Transform
 
 DEFAULT_CHUNK = 32

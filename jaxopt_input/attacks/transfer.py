@@ -14,7 +14,7 @@ from jaxopt_input.attacks.examine import logits_of
 from jaxopt_input.attacks.fooling import classes_of
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.errors import InputError
-from jaxopt_input.model import Model
+from jaxopt_input.models.model import Model
 
 NOISE = 2**31 - 4  # the purpose of the key of the control's noise
 

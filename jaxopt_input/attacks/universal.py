@@ -18,7 +18,7 @@ from jaxopt_input.attacks.problem import Found, Lanes, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
 from jaxopt_input.errors import InputError
-from jaxopt_input.model import Apply, Model
+from jaxopt_input.models.model import Apply, Model
 from jaxopt_input.projections import NORMS, ball
 from jaxopt_input.transforms import Transform
 

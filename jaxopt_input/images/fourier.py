@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.images.colour import applies, from_rgb, logit, to_rgb
-from jaxopt_input.images.dft import inverse_real
+from jaxopt_input.images.color import applies, from_rgb, logit, to_rgb
 from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images
+from jaxopt_input.kernels.dft import inverse_real
 
 
 def spectrum_scale(height: int, width: int, decay: float = 1.0) -> np.ndarray:

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.images.colour import FROM_RGB, applies, logit, to_rgb
-from jaxopt_input.images.dft import inverse_real
+from jaxopt_input.images.color import FROM_RGB, applies, logit, to_rgb
 from jaxopt_input.images.fourier import spectrum_scale
 from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images
+from jaxopt_input.kernels.dft import inverse_real
 
 UNIFORM_SD = np.pi / np.sqrt(3)  # of a phase that is as likely anywhere from −π to π
 

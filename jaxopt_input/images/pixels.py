@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.images.colour import applies, from_rgb, logit, to_rgb
+from jaxopt_input.images.color import applies, from_rgb, logit, to_rgb
 from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images
 
 

@@ -17,11 +17,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxopt_input.cache import user_folder
 from jaxopt_input.data import Dataset, atomic
 from jaxopt_input.errors import InputError, unknown
-from jaxopt_input.model import Model, from_linen
+from jaxopt_input.models.model import Model, from_linen
 from jaxopt_input.networks.formats import content_hash, file_digest, flatten, read_safetensors, read_state, unflatten
+from jaxopt_input.runs.cache import user_folder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxopt_input.networks.ops import linen_conv
+from jaxopt_input.kernels.conv import linen_conv
 
 
 def space_to_depth(x: jax.Array) -> jax.Array:

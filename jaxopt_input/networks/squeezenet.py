@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.networks import ops
+from jaxopt_input.kernels import conv as ops
 from jaxopt_input.networks.layers import Weights, normalise
 
 MEAN = (104.0, 117.0, 123.0)  # of blue, green and red, on the scale 0-255

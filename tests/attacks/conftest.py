@@ -57,7 +57,7 @@ def probable(toy):
         return {tap: jax.nn.softmax(a) if tap == "logits" else a for tap, a in out.items()}
 
     model = dataclasses.replace(toy, apply=apply)
-    return {"float32": model, "bfloat16": joi.model.in_dtype(model, "bfloat16")}
+    return {"float32": model, "bfloat16": joi.models.model.in_dtype(model, "bfloat16")}
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,7 @@ def test_sums_near_one_are_refused_in_coarse_networks_alone():
     model = joi.from_function(nearly, 0.0, image_shape=(2, 2, 3), taps=("logits",))
     check_logits(model)
     with pytest.raises(joi.InputError, match="are probabilities"):
-        check_logits(joi.model.in_dtype(model, "bfloat16"))
+        check_logits(joi.models.model.in_dtype(model, "bfloat16"))
 
 
 @pytest.mark.parametrize(

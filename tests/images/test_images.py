@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import jaxopt_input as joi
-from jaxopt_input.images import BY_NAME, colour
+from jaxopt_input.images import BY_NAME
+from jaxopt_input.images import color as colour
 
 NO_INVERSE = ("cppn", "maco")
 SHAPES = [(16, 16, 3), (15, 21, 3), (1, 1, 3), (8, 7, 1)]

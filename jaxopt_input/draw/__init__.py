@@ -1,0 +1,1 @@
+"""Pictures of pictures: sheets, curves, animations."""

@@ -1,0 +1,1 @@
+"""The loop: lanes, compiled steps, the host's side, memory."""

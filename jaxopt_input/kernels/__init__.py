@@ -1,0 +1,1 @@
+"""What a CPU wants computed differently, and nothing else."""

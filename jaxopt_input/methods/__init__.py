@@ -1,0 +1,1 @@
+"""One room for each method: recipe, settings, page, command."""

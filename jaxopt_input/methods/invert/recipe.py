@@ -1,0 +1,400 @@
+"""Inversion: images that a layer cannot tell from a photograph, or only part of its features, or several layers.
+
+photograph ─► model ─► Φ₀ of every layer ─► one loss a rung of the ladder ─► minimize ─► Φ(x), error = ‖Φ(x)−Φ₀‖/‖Φ₀‖
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_input import losses
+from jaxopt_input.checks import count
+from jaxopt_input.data import to_uint8
+from jaxopt_input.engine.minimize import Progress, Solution, minimize
+from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.images import Parameterization
+from jaxopt_input.images.parameterization import Shape
+from jaxopt_input.losses import Loss
+from jaxopt_input.methods.dream.settings import as_image, restricted
+from jaxopt_input.methods.invert.parts import Region, positions_in, weight_of
+from jaxopt_input.methods.invert.settings import Preset, preset
+from jaxopt_input.methods.visualize.recipe import reordered
+from jaxopt_input.models.model import Model
+from jaxopt_input.optimizers.named import Optimizer, is_line_search
+from jaxopt_input.projections import Projection
+
+
+class Term(NamedTuple):
+    """A layer to match, and how much it counts among those of its rung."""
+
+    layer: str
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Rung:
+    """The images that match a layer, or several at once.
+
+    Attributes:
+        name: as asked for, such as "fire4" or "0.5*conv1+fire4".
+        solution: of its starts.
+        error: for each layer, `[starts]` float64: ‖Φ(x) − Φ₀‖ / ‖Φ₀‖ of `solution.best_image`, over the features that
+            were to be matched.
+        error_8bit: the same after rounding to 8 bits, as in a file.
+        positions: for each layer, which of its positions were to be matched, (first row, first column, past the last
+            row, past the last column); None where all were.
+    """
+
+    name: str
+    solution: Solution
+    error: dict[str, np.ndarray]
+    error_8bit: dict[str, np.ndarray]
+    positions: dict[str, Region] | None
+
+    @property
+    def best(self) -> int:
+        """The start of the least error, a mean over the layers."""
+        return int(np.argmin(np.nan_to_num(np.mean(list(self.error.values()), axis=0), nan=np.inf)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Inversion:
+    """What `invert` found.
+
+    Attributes:
+        image: `[H, W, C]`, what was inverted.
+        rungs: in the order asked for.
+    """
+
+    image: np.ndarray
+    rungs: tuple[Rung, ...]
+
+    def solution(self) -> Solution:
+        """All rungs as one `Solution`, less θ, with the names of the rungs."""
+        parts = [
+            dataclasses.replace(rung.solution, theta=(), names=(rung.name,) * len(rung.solution.names))
+            for rung in self.rungs
+        ]
+        return reordered(parts, np.arange(sum(len(part.names) for part in parts)))
+
+
+def invert(
+    model: Model,
+    image: Any,
+    layers: str | Sequence[str],
+    *,
+    preset: str = "default",
+    starts: int = 1,
+    steps: int | None = None,
+    channels: tuple[int, int] | None = None,
+    region: Region | None = None,
+    parameterization: Parameterization | None = None,
+    optimizer: Any = None,
+    learning_rate: Any = None,
+    projection: Projection | None = None,
+    regularizer: Loss | None = None,
+    snapshots: Sequence[int] = (),
+    key: jax.Array | None = None,
+    on_progress: Progress | None = None,
+    **options: Any,
+) -> Inversion:
+    """Images, from several random starts each, whose features in a layer are those of a given image.
+
+    Another image of the same size, and other weights of layers, do not recompile. What is not given is that of the
+    preset.
+
+    Args:
+        model: the network.
+        image: `[H, W, C]` in [0, 1], what to invert; its size is that of the results.
+        layers: a layer, or several as a ladder of which each is matched for itself; "A+B" is one image that matches
+            both, "0.5*A+B" weighs them, "all" stands for every tap.
+        preset: a published method by name, see `methods.invert.settings.preset`.
+        starts: random starts of each rung.
+        steps: updates of each image; presets of several stages share them out in the same proportion. If None, as many
+            as the preset has, and with L-BFGS as many evaluations of its line searches at most.
+        channels: (first, past the last), a group of channels to match alone.
+        region: (y0, x0, y1, x1), a rectangle of the image in pixels, the last two past its end: the positions alone are
+            matched whose receptive field has its centre there. So one region suits all layers of a ladder.
+        parameterization: of the image to be found, such as `images.pixels()`.
+        optimizer, projection: see `minimize`.
+        learning_rate: of the optimizer, in place of its own; of the first stage where a preset has several.
+        regularizer: a loss to add in place of the preset's, such as `1e-6 * losses.total_variation()`.
+        snapshots: see `minimize`.
+        key: a JAX key; `jax.random.key(0)` if None.
+        on_progress: see `minimize`.
+        options: further arguments of `minimize`, such as `dtype`, `chunk`.
+
+    Returns:
+        An `Inversion`.
+
+    Raises:
+        InputError: for an unknown layer (the nearest are offered), one that is empty at the image's size, a group or
+            region that is empty or outside the layer, features that are zero or not finite, and as `preset` and
+            `minimize`.
+
+    Source:
+        Mahendran & Vedaldi, Understanding Deep Image Representations by Inverting Them (2015). Several layers at once,
+        regions in pixels and the default settings are this package's.
+
+    Example:
+        >>> import jaxopt_input as joi
+        >>> photograph = np.random.default_rng(0).uniform(size=(32, 32, 3)).astype(np.float32)
+        >>> found = invert(joi.load("tin100"), photograph, ["conv1", "conv1+block2"], starts=2, steps=8)
+        >>> [rung.name for rung in found.rungs], found.rungs[0].solution.best_image.shape
+        (['conv1', 'conv1+block2'], (2, 32, 32, 3))
+        >>> bool((found.rungs[0].error["conv1"] < 1).all())
+        True
+    """
+    ladder = parse_ladder(layers, model)
+    taps = tuple(dict.fromkeys(term.layer for terms in ladder.values() for term in terms))
+    image = as_image(image, model, "the image")
+    chosen = {name: _settled(preset, model, image.shape, terms) for name, terms in ladder.items()}
+    model = restricted(model, taps)  # deeper layers may be empty at this size
+    shapes = model.layers(image.shape)
+    positions: dict[str, Region] = {}
+    if region is not None:
+        positions = {tap: positions_in(model, tap, region, image.shape, shapes[tap]) for tap in taps}
+    weights = {tap: weight_of(tap, shapes[tap], channels, positions.get(tap)) for tap in taps}
+    target = features(model, image, taps)
+    key = jax.random.key(0) if key is None else key
+    counts = {name: count("steps", one.steps if steps is None else steps) for name, one in chosen.items()}
+    done, total, rungs = 0, sum(counts.values()), []
+    for name, terms in ladder.items():
+        loss = distance(terms, target, weights)
+        penalty = chosen[name].regularizer if regularizer is None else regularizer
+        rule = chosen[name].optimizer if optimizer is None else optimizer
+        bound = chosen[name].projection if parameterization is None else None  # it suits the preset's own θ
+        solution = _staged(
+            loss if penalty is None else loss + penalty,
+            restricted(model, loss.taps),
+            chosen[name],
+            counts[name],
+            bounded=steps is None,
+            rule=rule if learning_rate is None else _at_rate(rule, learning_rate),
+            snapshots=snapshots,
+            report=on_progress and functools.partial(_report, on_progress, done, total),
+            image=(parameterization or chosen[name].image).bind(image.shape),
+            projection=bound if projection is None else projection,
+            starts=starts,
+            key=key,
+            **options,
+        )
+        done += counts[name]
+        rungs.append((name, loss.taps, solution))
+    return Inversion(
+        image=image,
+        rungs=tuple(
+            Rung(
+                name,
+                solution,
+                _errors(model, solution.best_image, taps, target, weights, layers),
+                _errors(model, to_uint8(solution.best_image) / np.float32(255), taps, target, weights, layers),
+                {layer: positions[layer] for layer in layers} if positions else None,
+            )
+            for name, layers, solution in rungs
+        ),
+    )
+
+
+def parse_ladder(layers: str | Sequence[str], model: Model) -> dict[str, list[Term]]:
+    """The rungs of a ladder, by canonical name, in the order asked for.
+
+    Args:
+        layers: as in `invert`.
+        model: whose layers are meant.
+
+    Raises:
+        InputError: for an unknown layer, a weight that is not a positive number, or no layer at all.
+
+    Example:
+        >>> import jaxopt_input as joi
+        >>> parse_ladder(["conv1", "2*conv1+block2"], joi.load("tin100"))["2*conv1+block2"]
+        [Term(layer='conv1', weight=2.0), Term(layer='block2', weight=1.0)]
+    """
+    ladder: dict[str, list[Term]] = {}
+    for text in [layers] if isinstance(layers, str) else list(layers):
+        for one in model.info.taps if text == "all" else (text,):
+            terms = [_term(part.strip(), model) for part in one.split("+")]
+            if len({term.layer for term in terms}) < len(terms):
+                raise InputError(f"{one!r} names a layer twice: give it a weight, as in 2*{terms[0].layer}")
+            names = [layer if weight == 1 else f"{weight:g}*{layer}" for layer, weight in terms]
+            ladder["+".join(names)] = terms
+    if not ladder:
+        raise InputError(f"no layer to invert: name at least one, such as {model.info.taps[0]}")
+    return ladder
+
+
+def _term(text: str, model: Model) -> Term:
+    number, star, layer = text.rpartition("*")
+    if layer not in model.info.taps:
+        raise unknown("layer", layer, model.info.taps)
+    try:
+        weight = float(number) if star else 1.0
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight < float("inf"):
+        raise InputError(f"the weight of a layer is a positive number, as in 0.5*{layer}, not {number!r}")
+    return Term(layer, weight)
+
+
+def distance(terms: Sequence[Term], target: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]) -> Loss:
+    """The mean of ‖Φ(x) − Φ₀‖²/‖Φ₀‖² over layers, each with its weight; one more layer leaves a penalty as strong.
+
+    Args:
+        terms: the layers.
+        target: Φ₀ of each, `[H, W, C]` or `[C]`.
+        weights: of each feature, see `losses.feature_distance`.
+
+    Example:
+        >>> phi = np.array([[[3.0, 4.0]]], np.float32)
+        >>> float(distance([Term("a", 1.0)], {"a": phi}, {"a": np.ones_like(phi)})({"a": 2 * phi}, None))
+        1.0
+    """
+    total = sum(term.weight for term in terms)
+    parts = [
+        term.weight / total * losses.feature_distance(term.layer, target[term.layer], weights[term.layer])
+        for term in terms
+    ]
+    return functools.reduce(operator.add, parts)
+
+
+def features(model: Model, image: np.ndarray, taps: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """What layers see in one image, float32 without batch axis.
+
+    Raises:
+        InputError: where a number is not finite.
+
+    Example:
+        >>> import jaxopt_input as joi
+        >>> features(joi.load("tin100"), np.zeros((32, 32, 3), np.float32), ("block4",))["block4"].shape
+        (4, 4, 192)
+    """
+    found = {tap: np.asarray(value[0], np.float32) for tap, value in model.activations(image[None], taps).items()}
+    if broken := [tap for tap in taps if not np.isfinite(found[tap]).all()]:
+        raise InputError(f"what layer {broken[0]} sees in the image is not finite: nothing to invert there")
+    return found
+
+
+def relative_error(found: np.ndarray, target: np.ndarray, weight: np.ndarray) -> float:
+    """‖Φ(x) − Φ₀‖ / ‖Φ₀‖ over the features whose weight is 1, in float64.
+
+    Example:
+        >>> relative_error(np.array([3.0, 4.0]), np.array([0.0, 4.0]), np.array([1.0, 1.0]))
+        0.75
+    """
+    found, target = (np.asarray(x, np.float64).reshape(weight.shape) * weight for x in (found, target))
+    return float(np.linalg.norm(found - target) / np.linalg.norm(target))
+
+
+def _errors(
+    model: Model,
+    images: Any,
+    taps: tuple[str, ...],
+    target: Mapping[str, np.ndarray],
+    weights: Mapping[str, np.ndarray],
+    layers: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """The error of each image, `[N]` a layer; one by one, by the program that has seen the photograph."""
+    each = [model.activations(np.asarray(image)[None], taps) for image in images]
+    return {
+        layer: np.array([relative_error(np.asarray(one[layer][0]), target[layer], weights[layer]) for one in each])
+        for layer in layers
+    }
+
+
+# ---- stages ----------------------------------------------------------------------------------------------------------
+
+
+def _settled(name: str, model: Model, image_shape: Shape, terms: Sequence[Term]) -> Preset:
+    """The preset for the deepest layer of a rung; its stride is how much smaller than the image its map is, or, for a
+    layer without positions, the last map before it."""
+    places = [model.info.taps.index(term.layer) for term in terms]
+    until = model.info.taps[: max(places) + 1]
+    try:
+        shapes = restricted(model, until).layers(image_shape)
+    except InputError as error:
+        raise InputError(f"{error}; take a larger image or a layer before it") from error
+    maps = [shape for shape in shapes.values() if len(shape) == 3]
+    return preset(name, image_shape, len(until) / len(model.info.taps), image_shape[0] / maps[-1][0] if maps else 1.0)
+
+
+def _at_rate(rule: Any, learning_rate: Any) -> Optimizer:
+    if not isinstance(rule, Optimizer):
+        raise InputError("a learning rate goes with an optimizer of jaxopt_input.optimizers")
+    return rule.at_rate(learning_rate)
+
+
+def _staged(
+    loss: Loss,
+    model: Model,
+    chosen: Preset,
+    steps: int,
+    *,
+    rule: Any,
+    bounded: bool,
+    snapshots: Sequence[int],
+    report: Any,
+    initial: Any = None,
+    **options: Any,
+) -> Solution:
+    """`minimize`, stage by stage, each from the last image of the one before."""
+    if snapshots and not 0 <= min(snapshots) <= max(snapshots) <= steps:
+        raise InputError(f"snapshots are steps from 0 to {steps}, not {list(snapshots)}")
+    found: list[Solution] = []
+    before = 0
+    for stage, length in chosen.parts(steps):
+        last = before + length == steps
+        if bounded and is_line_search(rule):
+            options["max_evaluations"] = length + 1
+        slower = isinstance(rule, Optimizer) and stage.factor != 1 and "learning_rate" in rule.hyperparameters
+        found.append(
+            minimize(
+                loss,
+                model,
+                optimizer=rule.at_rate(stage.factor * rule.hyperparameters["learning_rate"]) if slower else rule,
+                transform=stage.transform,
+                steps=length,
+                initial=np.clip(found[-1].image, 0, 1) if found else initial,
+                snapshots=[s - before for s in snapshots if before <= s < before + length or (last and s == steps)],
+                on_progress=report and functools.partial(_share, report, before, length),
+                **options,
+            )
+        )
+        before += length
+    return functools.reduce(_joined, found)
+
+
+def _joined(a: Solution, b: Solution) -> Solution:
+    """Two stages as one solution: θ is the second's, the best image that of either."""
+    steps = a.loss.shape[1] - 1
+    better = np.asarray(b.best_loss < a.best_loss) | ~np.isfinite(np.asarray(a.best_loss))
+    return dataclasses.replace(
+        b,
+        best_image=jnp.where(better[:, None, None, None], b.best_image, a.best_image),
+        loss=jnp.concatenate([a.loss[:, :-1], b.loss], 1),
+        best_loss=jnp.where(better, b.best_loss, a.best_loss),
+        best_step=jnp.where(better, b.best_step + steps, a.best_step),
+        evaluations=a.evaluations + b.evaluations,
+        restarts=None if a.restarts is None or b.restarts is None else a.restarts + b.restarts,
+        finite=a.finite & b.finite,
+        dead=a.dead & b.dead,
+        snapshots=jnp.concatenate([a.snapshots, b.snapshots]),
+        check_steps=tuple(sorted({*a.check_steps, *(steps + n for n in b.check_steps)})),
+    )
+
+
+def _share(report: Any, before: int, steps: int, done: int, total: int, loss: float) -> None:
+    """What `minimize` says of a stage, where chunks make a multiple of its steps, as steps of its rung."""
+    report(before + done * steps // total, loss)
+
+
+def _report(progress: Progress, before: int, total: int, done: int, loss: float) -> None:
+    progress(before + done, total, loss)

@@ -1,0 +1,98 @@
+"""`models`: list, inspect, fetch and import networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def models() -> None:
+    """List, inspect, fetch and import networks."""
+
+
+@models.command("list")
+def models_list() -> None:
+    """The networks known by name."""
+    from jaxopt_input import networks
+
+    for entry in networks.entries().values():
+        absent = "to be computed" if entry.derived else "to be fetched" if entry.address else "to be imported"
+        state = "bundled" if entry.bundled else "in the cache" if entry.path().is_file() else absent
+        height, width, _ = entry.image_shape
+        click.echo(f"{entry.name:<14} {height}x{width:<5} {state:<15} {entry.classes}")
+
+
+@models.command("info")
+@click.argument("name")
+@click.option("--size", type=click.IntRange(min=1), help="Show layer shapes for an image of this side.")
+@click.pass_context
+def models_info(context: click.Context, name: str, size: int | None) -> None:
+    """A network's source, licence, classes and layers with their shapes."""
+    import jax
+    import numpy as np
+
+    from jaxopt_input import networks
+    from jaxopt_input.runs.cache import compiled_folder
+
+    model = networks.load(name)
+    entry = networks.entries().get(name)
+    if entry:
+        for field in ("architecture", "source", "licence", "classes", "preprocessing"):
+            click.echo(f"{field:<14} {getattr(entry, field)}")
+        click.echo(f"{'weights':<14} {entry.path()}")
+    click.echo(f"{'sha256':<14} {model.info.sha256}")
+    kept = context.find_root().params.get("cache") and jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    click.echo(f"{'compiled':<14} {f'kept in {compiled_folder()}' if kept else 'not kept'}")
+    parameters = sum(int(np.prod(np.shape(leaf))) for leaf in jax.tree.leaves(model.params))
+    click.echo(f"{'parameters':<14} {parameters:,}")
+    shape = model.info.image_shape if size is None else (size, size, model.info.image_shape[2])
+    click.echo(f"{'image':<14} {' x '.join(map(str, shape))}, values in [0, 1]")
+    click.echo("layers")
+    for layer, dimensions in model.layers(shape).items():
+        click.echo(f"  {layer:<20} {' x '.join(map(str, dimensions))}")
+
+
+@models.command("fetch")
+@click.argument("name")
+def models_fetch(name: str) -> None:
+    """Download a network's weights from their official home into the user's cache, checked.
+
+    What was cut off is taken up again where it stopped.
+    """
+    from jaxopt_input.networks.fetch import fetch_weights
+
+    click.echo(f"{name}: {fetch_weights(name, progress=True)}")
+
+
+@models.command("import")
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path))
+def models_import(name: str, file: Path) -> None:
+    """Put a checked copy of a network's weight FILE into the user's cache.
+
+    FILE is what its authors publish. For torchvision's networks: a state dict of that architecture with torchvision's
+    or timm's key names, as .safetensors, .npz, or, where PyTorch is installed, .pth; nothing in it is executed.
+    """
+    from jaxopt_input import networks
+
+    click.echo(f"{name}: {networks.import_weights(name, file)}")
+
+
+@models.command("normalise")
+@click.argument("name")
+@click.argument("data", metavar="DATA")
+@click.option("--count", type=click.IntRange(min=1), default=500, help="How many of its images to use, evenly spread.")
+def models_normalise(name: str, data: str, count: int) -> None:
+    """Compute Gatys' normalised variant of vgg16 or vgg19, with average pooling, on the photographs of DATA.
+
+    DATA is a folder, a file, or NAME:SPLIT of tensorflow-datasets. Every channel then has mean activation 1 on them;
+    the network is kept in the user's cache as NAME-normalised.
+    """
+    from jaxopt_input import networks
+    from jaxopt_input.data import load
+
+    dataset = load(data, image_shape=networks.entry(name).image_shape)
+    step = -(-len(dataset) // count)
+    click.echo(f"{name}-normalised: {networks.normalise(name, dataset.select(range(0, len(dataset), step)))}")

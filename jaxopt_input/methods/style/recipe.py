@@ -1,0 +1,534 @@
+"""Style transfer and texture synthesis: an image with the layer statistics of one image and the content of another.
+
+    content, styles ─resize─► model ─► features ─► losses ─minimize─► image ─enlarge─► the next scale
+
+Both are `minimize` on pixels, scale by scale; a texture is a transfer without content. What the losses compare with is
+computed once a scale and handed over as arrays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import operator
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_input import images, optimizers
+from jaxopt_input.checks import typed_key
+from jaxopt_input.engine.memory import free_bytes, tile_within
+from jaxopt_input.engine.minimize import Progress, Solution, minimize
+from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.images.parameterization import check_images
+from jaxopt_input.losses import Loss
+from jaxopt_input.methods.dream.settings import as_image, restricted
+from jaxopt_input.methods.resize import resize
+from jaxopt_input.methods.style import recolor as recolour
+from jaxopt_input.methods.style.settings import TEXTURE, Settings, default_layers, layer_weights, settle
+from jaxopt_input.methods.style.terms import content_loss, style_loss, variation_loss
+from jaxopt_input.models.model import Model
+from jaxopt_input.models.receptive import receptive_field
+from jaxopt_input.models.tiling import tiled
+
+COLOURS = ("style", "match", "luminance")
+GREY = 1e-3  # of the nearly grey one
+MOST = 4 << 30  # bytes of main memory that a run takes unless told otherwise
+SEARCH = 20  # images that a line search holds besides its history: measured at 2048x1536
+LEAST_HISTORY = 5  # pairs of L-BFGS
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """One scale of a transfer.
+
+    Attributes:
+        shape: (height, width) of the image.
+        loss: `[starts, steps + 1]`, before each update and after the last.
+        evaluations, restarts: of each start, see `minimize.Solution`.
+        terms: the last value of each part of the loss, "content", "style" or "style-1", …, "variation"; `[starts]`.
+        memory: an estimate of the bytes that this scale took at most.
+        tile: the side of the tiles in pixels that the network ran on; None where it ran on the whole image.
+        seconds: of this scale, compilation included.
+    """
+
+    shape: tuple[int, int]
+    loss: np.ndarray
+    evaluations: np.ndarray
+    restarts: np.ndarray
+    terms: dict[str, np.ndarray]
+    memory: int
+    tile: int | None
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Stylized:
+    """What `stylize` and `texture` made.
+
+    Attributes:
+        image: `[starts, H, W, C]` float32 in [0, 1].
+        solution: of the last scale, before colours are given back.
+        scales: from coarse to fine.
+        settings: the layers filled in.
+        snapshots: `[n, starts, h, w, C]` of each scale.
+    """
+
+    image: np.ndarray
+    solution: Solution
+    scales: tuple[Scale, ...]
+    settings: Settings
+    snapshots: tuple[np.ndarray, ...]
+
+
+def stylize(
+    model: Model,
+    content: Any,
+    styles: Any,
+    *,
+    preset: str | Settings = "default",
+    size: int | None = 512,
+    blend: Sequence[float] | None = None,
+    content_masks: Sequence[Any] = (),
+    style_masks: Sequence[Any] = (),
+    colour: str = "style",
+    initial: Any = None,
+    starts: int = 1,
+    key: jax.Array | None = None,
+    dtype: Any = jnp.float32,
+    memory: int | None = None,
+    frames: Callable[[int], Sequence[int]] | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    on_progress: Progress | None = None,
+    on_scale: Any = None,
+    **settings: Any,
+) -> Stylized:
+    """The content of one image in the style of others.
+
+    Args:
+        model: the network.
+        content: `[H, W, C]` in [0, 1], of any size.
+        styles: one image like that, or several.
+        preset: one of `style_settings.PRESETS`, or `Settings`.
+        size: of the result's longer side in pixels; the content's own if None.
+        blend: a weight a style; they are divided by their sum. Equal ones if None.
+        content_masks: one a style, `[H, W]` in [0, 1] of the content's size: where the result takes that style.
+        style_masks: one a style, of its size: what of it counts.
+        colour: "style" takes the style's; "match" gives the style images the content's mean and covariance of colours
+            first; "luminance" transfers the luminance alone and keeps the content's colours.
+        initial: an image to start from, of any size, or "content", "style", "noise" or "grey"; the preset's if None.
+        starts: how many results, from noise of their own; from an image all would be the same.
+        key: a JAX key, the only source of randomness; `jax.random.key(0)` if None.
+        dtype: of the network's activations, float32 or bfloat16.
+        memory: bytes to stay within; if None half of what is free, and at most 4 GiB of main memory. Where the image is
+            too large for them, the network runs on tiles, with the same result to rounding.
+        frames: from the number of steps of a scale to those whose images are kept; None keeps none.
+        devices: to run on; all local ones if None.
+        on_progress: called as (evaluations done, evaluations in all, loss).
+        on_scale: called before each scale as (shape, bytes estimated, tile).
+        settings: fields of `Settings` that differ from the preset's.
+
+    Returns:
+        A `Stylized`.
+
+    Raises:
+        InputError: before anything is compiled, for layers or weights that do not fit each other or the network, a
+            style smaller than a layer's receptive field, masks of another size or number, and as `settle`.
+
+    Source:
+        Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks (2016).
+
+    Example:
+        >>> import jaxopt_input as joi
+        >>> rng = np.random.default_rng(0)
+        >>> content, style = rng.uniform(size=(2, 64, 80, 3)).astype(np.float32)
+        >>> done = stylize(joi.load("tin100"), content, style, size=64, steps=4, style_layers=("conv1", "block3"))
+        >>> done.image.shape, bool(done.scales[0].loss[0, -1] < done.scales[0].loss[0, 0])
+        ((1, 51, 64, 3), True)
+    """
+    if isinstance(initial, str):
+        settings["initial"], initial = initial, None
+    s = settle(preset, settings)
+    content = as_image(content, model, "the content")
+    many = [as_image(style, model, "a style image") for style in _several(styles)]
+    if colour not in COLOURS:
+        raise unknown("colour", colour, COLOURS)
+    plain = content
+    if colour == "match":
+        many = [recolour.match_moments(style, content) for style in many]
+    if colour == "luminance":
+        content, many = recolour.luminance(content), [recolour.like_luminance(style, content) for style in many]
+    job = _Job(model, s, content, many, blend, content_masks, style_masks)
+    shape = _fit(content.shape[:2], size)
+    done = _run(
+        job,
+        shape,
+        initial=initial,
+        starts=starts,
+        key=key,
+        dtype=dtype,
+        memory=memory,
+        frames=frames,
+        devices=devices,
+        on_progress=on_progress,
+        on_scale=on_scale,
+    )
+    image = done.image
+    if colour == "luminance":
+        colours = resize(plain, shape)
+        image = np.stack([recolour.with_luminance(colours, one) for one in image])
+    return dataclasses.replace(done, image=image)
+
+
+def texture(
+    model: Model,
+    styles: Any,
+    *,
+    preset: str | Settings = TEXTURE,
+    size: int | tuple[int, int] = 256,
+    blend: Sequence[float] | None = None,
+    style_masks: Sequence[Any] = (),
+    key: jax.Array | None = None,
+    **options: Any,
+) -> Stylized:
+    """An image that is a texture like another's, of any size, from noise.
+
+    Args:
+        model: the network.
+        styles: `[H, W, C]` in [0, 1] of any size, or several, whose statistics are blended.
+        preset: one of `style_settings.PRESETS`, or `Settings`; its content is left out.
+        size: of the result, a side or (height, width). The style keeps its own resolution, unless `style_scale` is
+            not 1.
+        blend, style_masks, key: as in `stylize`.
+        options: further arguments of `stylize`, or fields of `Settings`.
+
+    Returns:
+        A `Stylized`.
+
+    Raises:
+        InputError: as `stylize`.
+
+    Source:
+        Gatys, Ecker & Bethge, Texture Synthesis Using Convolutional Neural Networks (2015).
+
+    Example:
+        >>> import jaxopt_input as joi
+        >>> style = np.random.default_rng(0).uniform(size=(64, 64, 3)).astype(np.float32)
+        >>> texture(joi.load("tin100"), style, size=(32, 48), steps=4, style_layers=("conv1",)).image.shape
+        (1, 32, 48, 3)
+    """
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    s = settle(preset, {name: value for name, value in options.items() if name in fields})
+    if s.initial == "content":
+        s = dataclasses.replace(s, initial="noise")
+    many = [as_image(style, model, "a style image") for style in _several(styles)]
+    job = _Job(model, dataclasses.replace(s, content_weight=0.0), None, many, blend, (), style_masks)
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise InputError(f"the size must be at least 1, not {size!r}")
+    rest = {name: value for name, value in options.items() if name not in fields}
+    return _run(job, (int(height), int(width)), key=key, **rest)
+
+
+def _several(styles: Any) -> list[Any]:
+    many = list(styles) if isinstance(styles, list | tuple) or np.ndim(styles) == 4 else [styles]
+    if not many:
+        raise InputError("no style image: give at least one")
+    return many
+
+
+def _fit(shape: Sequence[int], size: int | None) -> tuple[int, int]:
+    """(height, width) of an image whose longer side is brought to `size`."""
+    factor = 1.0 if size is None else size / max(shape)
+    if factor <= 0:
+        raise InputError(f"the size must be at least 1, not {size!r}")
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What does not change from scale to scale."""
+
+    model: Model
+    settings: Settings
+    content: np.ndarray | None
+    styles: list[np.ndarray]
+    blend: Sequence[float] | None
+    content_masks: Sequence[Any]
+    style_masks: Sequence[Any]
+
+    def weights(self) -> list[float]:
+        """The styles' weights; their sum is 1."""
+        given = [1.0] * len(self.styles) if self.blend is None else [float(weight) for weight in self.blend]
+        if len(given) != len(self.styles):
+            raise InputError(f"{len(given)} blend weights for {len(self.styles)} style images: give one each")
+        if min(given) < 0 or not sum(given) > 0:
+            raise InputError(f"blend weights are at least 0 and not all 0, not {given}")
+        return [weight / sum(given) for weight in given]
+
+    def style_shape(self, style: np.ndarray, longest: int) -> tuple[int, int]:
+        """(height, width) of a style image for a result of that longest side: never enlarged."""
+        full = max(style.shape[:2])
+        wanted = longest * self.settings.style_scale if self.content is not None else full * self.settings.style_scale
+        return _fit(style.shape[:2], min(full, max(1, round(wanted))))
+
+
+def _run(
+    job: _Job,
+    shape: tuple[int, int],
+    *,
+    initial: Any = None,
+    starts: int = 1,
+    key: jax.Array | None = None,
+    dtype: Any = jnp.float32,
+    memory: int | None = None,
+    frames: Callable[[int], Sequence[int]] | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    on_progress: Progress | None = None,
+    on_scale: Any = None,
+) -> Stylized:
+    """All scales, from coarse to fine, each from the one before with the optimizer's state."""
+    model, s, key = job.model, job.settings, typed_key(jax.random.key(0) if key is None else key)
+    channels = model.info.image_shape[2]
+    style, content = s.style_layers, s.content_layers if s.content_weight else ()
+    if not style or content is None:  # layers that are named may be all that such an image has
+        defaults = default_layers(model, (*shape, channels))
+        style, content = style or defaults[0], defaults[1] if content is None else content
+    s = dataclasses.replace(s, style_layers=tuple(style), content_layers=tuple(content))
+    job = dataclasses.replace(job, settings=s)
+    _check(job, shape)
+    shapes = _scales(shape, s.smallest)
+    steps = [s.first_steps if s.first_steps and n == 0 and len(shapes) > 1 else s.steps for n in range(len(shapes))]
+    devices = list(devices or jax.local_devices())[:1]
+    if memory is None:
+        memory = min(free_bytes(devices) // 2, MOST if devices[0].platform == "cpu" else free_bytes(devices))
+    run = _Run(job, key, starts, dtype, memory, devices, frames, on_scale)
+    scales: list[Scale] = []
+    films: list[np.ndarray] = []
+    begin, solution = _first(job, None if initial is None else as_image(initial, model, "the initial image"),
+                             shapes[0], starts, key), None  # fmt: skip
+    for number, (here, count) in enumerate(zip(shapes, steps, strict=True)):
+        report = on_progress and functools.partial(_report, on_progress, sum(steps[:number]), sum(steps))
+        past = None if solution is None else _resized(solution.optimizer_state, begin.shape[1:3], here)
+        begin = np.stack([np.clip(resize(one, here), 0, 1) for one in begin])
+        solution, scale = _scale(run, here, count, begin, past, report)
+        made = solution.best_image if solution.average_image is None else solution.average_image
+        begin = np.asarray(made)
+        scales.append(scale)
+        films += [np.asarray(solution.snapshots)] if frames else []
+    image = begin
+    if s.match_histogram:
+        image = np.stack([recolour.match_histogram(one, job.styles[0]) for one in image])
+    assert solution is not None
+    return Stylized(np.clip(image, 0, 1), solution, tuple(scales), s, tuple(films))
+
+
+class _Run(NamedTuple):
+    """The arguments of a run that its scales share."""
+
+    job: _Job
+    key: jax.Array
+    starts: int
+    dtype: Any
+    memory: int
+    devices: list[jax.Device]
+    frames: Callable[[int], Sequence[int]] | None
+    on_scale: Any
+
+
+def _scale(
+    run: _Run, shape: tuple[int, int], evaluations: int, begin: np.ndarray, past: Any, report: Any
+) -> tuple[Solution, Scale]:
+    """One scale: from images `[starts, H, W, C]`, with the optimizer's state of the scale before."""
+    began, job, s = time.perf_counter(), run.job, run.job.settings
+    full = (*shape, job.model.info.image_shape[2])
+    taps = tuple(dict.fromkeys((*(s.style_layers or ()), *(s.content_layers or ()))))
+    model = restricted(job.model, taps)
+    history, tile, estimate = _within(model, taps, full, run.memory // run.starts, s)
+    estimate *= run.starts
+    if run.on_scale:
+        run.on_scale(shape, estimate, tile)
+    losses = _losses(job, shape, run.key, tile)
+    updates = evaluations - 1  # the last value counts as well
+    optimizer = optimizers.lbfgs(history)
+    if s.optimizer == "adam":
+        optimizer = optimizers.adam(s.learning_rate, b2=0.99)
+        optimizer = optimizers.averaged(optimizer, s.average) if s.average else optimizer
+    tiles = _on_tiles(model, taps, full, tile)
+    solution = minimize(
+        functools.reduce(operator.add, losses.values()),
+        tiles,
+        image=images.by_name(s.parameterization).bind(full),
+        optimizer=optimizer,
+        steps=updates,
+        max_evaluations=evaluations if s.optimizer == "lbfgs" else None,
+        starts=run.starts,
+        key=run.key,
+        initial=begin,
+        optimizer_state=past if s.optimizer == "adam" else None,
+        snapshots=run.frames(updates) if run.frames else (),
+        dtype=run.dtype,
+        chunk=run.starts,
+        devices=run.devices,
+        on_progress=report,
+    )
+    made = solution.best_image if solution.average_image is None else solution.average_image
+    found = Scale(
+        shape=shape,
+        loss=np.asarray(solution.loss),
+        evaluations=np.asarray(solution.evaluations),
+        restarts=np.asarray(solution.restarts),
+        terms=_terms(losses, tiles, np.asarray(made)),
+        memory=estimate,
+        tile=tile,
+        seconds=time.perf_counter() - began,
+    )
+    return solution, found
+
+
+def _check(job: _Job, shape: tuple[int, int]) -> None:
+    """Raise an `InputError` for layers, weights, images or masks that do not fit each other."""
+    layer_weights(job.settings, job.settings.style_layers or ())
+    job.weights()
+    model, s, channels = job.model, job.settings, job.model.info.image_shape[2]
+    layers = tuple(dict.fromkeys((*(s.style_layers or ()), *(s.content_layers or ()))))
+    for layer in layers:
+        if layer not in model.info.taps:
+            raise unknown("layer", layer, model.info.taps)
+        if len(restricted(model, (layer,)).layers((*shape, channels))[layer]) != 3:
+            raise InputError(f"layer {layer} has no positions: name a layer before it")
+    for number, style in enumerate(job.styles, 1):
+        small = job.style_shape(style, max(shape))
+        for layer in s.style_layers or ():
+            restricted(model, (layer,)).layers((*small, channels))
+            field = _field(restricted(model, (layer,)), layer, (*small, channels))
+            if field and (field[0] > small[0] or field[1] > small[1]):
+                raise InputError(
+                    f"style image {number} is {small[0]}x{small[1]} here, smaller than what {layer} sees at once "
+                    f"({field[0]}x{field[1]}): give a larger one, or name earlier layers"
+                )
+    for what, masks, pictures in (
+        ("content", job.content_masks, [job.content] * len(job.styles)),
+        ("style", job.style_masks, job.styles),
+    ):
+        if len(masks) and len(masks) != len(job.styles):
+            raise InputError(f"{len(masks)} {what} masks for {len(job.styles)} style images: give one each")
+        for mask, picture in zip(masks, pictures, strict=False):
+            wanted = None if picture is None else picture.shape[:2]
+            if np.shape(mask) != wanted:
+                raise InputError(f"a {what} mask has shape {np.shape(mask)}, its image {wanted}: they must agree")
+            check_images(np.asarray(mask)[..., None])
+
+
+def _field(model: Model, layer: str, shape: tuple[int, int, int]) -> tuple[int, int] | None:
+    """The size of a layer's receptive field, None where it cannot be read from the model."""
+    try:
+        return receptive_field(model, layer, shape).size
+    except InputError:
+        return None
+
+
+def _scales(shape: tuple[int, int], smallest: int) -> list[tuple[int, int]]:
+    """The shapes from coarse to fine, each about √2 times the one before, the first at least `smallest`."""
+    longest = max(shape)
+    count = 1 if not 0 < smallest < longest else 1 + math.floor(2 * math.log2(longest / smallest) + 1e-9)
+    return [_fit(shape, round(longest / 2 ** (n / 2))) for n in reversed(range(1, count))] + [shape]
+
+
+def _within(
+    model: Model, taps: tuple[str, ...], shape: tuple[int, int, int], memory: int, s: Settings
+) -> tuple[int, int | None, int]:
+    """(history, tile, bytes) for an image: L-BFGS remembers less where its pairs of images alone would be too much."""
+    if s.optimizer != "lbfgs":
+        return s.history, *tile_within(model, taps, shape, memory, optimizer_copies=3)
+    for history in (s.history, s.history // 2, s.history // 4):
+        if history >= LEAST_HISTORY:
+            with contextlib.suppress(InputError):
+                return history, *tile_within(model, taps, shape, memory, 2 * history + SEARCH)
+    history = min(s.history, LEAST_HISTORY)
+    return history, *tile_within(model, taps, shape, memory, 2 * history + SEARCH)
+
+
+def _on_tiles(model: Model, taps: tuple[str, ...], shape: tuple[int, int, int], tile: int | None) -> Model:
+    """The model with these layers alone, on tiles if need be."""
+    return restricted(model, taps) if tile is None else tiled(model, taps, shape, tile)
+
+
+def _features(model: Model, image: np.ndarray, taps: tuple[str, ...], tile: int | None) -> dict[str, np.ndarray]:
+    """`{layer: [h, w, C]}` of an image."""
+    found = _on_tiles(model, taps, image.shape, tile).activations(image[None], taps)
+    return {layer: np.asarray(value[0], np.float32) for layer, value in found.items()}
+
+
+def _losses(job: _Job, shape: tuple[int, int], key: jax.Array, tile: int | None) -> dict[str, Loss]:
+    """The parts of the loss at a scale, by name."""
+    model, s, channels = job.model, job.settings, job.model.info.image_shape[2]
+    style_layers, content_layers = s.style_layers or (), s.content_layers or ()
+    shapes = restricted(model, style_layers).layers((*shape, channels))
+    parts: dict[str, Loss] = {}
+    if job.content is not None and s.content_weight:
+        part = content_loss(_features(model, resize(job.content, shape), content_layers, tile), s)
+        parts |= {"content": part} if part is not None else {}
+    weights = layer_weights(s, style_layers)
+    for number, (style, share) in enumerate(zip(job.styles, job.weights(), strict=True)):
+        small = resize(style, job.style_shape(style, max(shape)))
+        name = "style" if len(job.styles) == 1 else f"style-{number + 1}"
+        parts[name] = style_loss(
+            _features(model, small, style_layers, tile),
+            shapes,
+            s,
+            {layer: share * weight for layer, weight in zip(style_layers, weights, strict=True)},
+            key,
+            np.asarray(job.style_masks[number]) if len(job.style_masks) else None,
+            np.asarray(job.content_masks[number]) if len(job.content_masks) else None,
+        )
+    variation = variation_loss((*shape, channels), s)
+    return parts | ({"variation": variation} if variation is not None else {})
+
+
+def _first(job: _Job, given: np.ndarray | None, shape: tuple[int, int], starts: int, key: jax.Array) -> np.ndarray:
+    """`[starts, H, W, C]` to begin with."""
+    kind = job.settings.initial
+    if given is None and kind == "content":
+        given = job.content
+    if given is None and kind == "style":
+        given = job.styles[0]
+    if given is not None:
+        return np.repeat(np.clip(resize(given, shape), 0, 1)[None], starts, 0)
+    channels = job.model.info.image_shape[2]
+    mean, spread = np.full(channels, 0.5), np.full(channels, GREY)
+    if kind == "noise":
+        mean, spread = (np.mean([f(style, (0, 1)) for style in job.styles], 0) for f in (np.mean, np.std))
+    noise = [jax.random.normal(jax.random.fold_in(key, start), (*shape, channels)) for start in range(starts)]
+    return np.clip(mean + spread * np.stack([np.asarray(one) for one in noise]), 0, 1).astype(np.float32)
+
+
+def _resized(state: Any, before: tuple[int, int], after: tuple[int, int]) -> Any:
+    """Adam's state for images of another size: its moments, resized like them."""
+
+    def one(leaf: Any) -> Any:
+        array = np.asarray(leaf)
+        return np.stack([resize(x, after) for x in array]) if array.shape[1:3] == before else array
+
+    return jax.tree.map(one, state)
+
+
+def _report(on_progress: Progress, before: int, total: int, done: int, _: int, loss: float) -> None:
+    on_progress(before + done, total, loss)
+
+
+@jax.jit
+def _values(losses: dict[str, Loss], activations: dict[str, jax.Array], made: jax.Array) -> dict[str, jax.Array]:
+    return {name: jax.vmap(loss)(activations, made) for name, loss in losses.items()}
+
+
+def _terms(losses: dict[str, Loss], model: Model, made: np.ndarray) -> dict[str, np.ndarray]:
+    """The value of each part of the loss for each image."""
+    activations = model.activations(made, model.info.taps)
+    return {name: np.asarray(value) for name, value in _values(losses, activations, made).items()}

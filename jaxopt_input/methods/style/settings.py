@@ -1,0 +1,280 @@
+"""What a texture or a style transfer is asked for: losses, layers, weights, optimizer, and the authors' presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.images import BY_NAME
+from jaxopt_input.methods.style.terms import STATISTICS
+from jaxopt_input.models.model import Model
+
+Weight = Callable[[int, int], float]  # from (positions, channels) of a layer's map
+
+GATYS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+CAFFE = 255 * 0.225  # pixels of 0 to 255 against pixels of unit variance: an estimate of what it does to activations
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a style is transferred or a texture made; every field may be given to `stylize` and `texture` by name.
+
+    The loss is content_weight · content + Σ_layers Σ_losses weight · style + tv_weight · total variation. In
+    "relative" units each term is divided by its value where the layer is silent, so that weights mean the same for
+    every network, layer and loss. In "published" units, which presets of published methods use, terms are the losses
+    of `jaxopt_input.losses`, each weighted by what its authors' formula makes of it.
+
+    Attributes:
+        losses: names in `STATISTICS`, or (name, weight) pairs.
+        style_layers: their layers; those of `default_layers` if None.
+        style_weights: one a layer, or one for all.
+        content_layers: as `style_layers`.
+        content_weight: against the style.
+        tv_weight: of the total variation.
+        units: "relative" or "published".
+        style_unit, content_unit: in published units, what a weight of 1 is: from the positions and channels of a map.
+        tv_unit: what a weight of 1 is of Σ (dx² + dy²); None is the mean over pixels and colours.
+        feature_scale: in published units, the authors' activations divided by this network's.
+        optimizer: "lbfgs" or "adam".
+        history: pairs that L-BFGS keeps; half or a quarter of them where memory is short.
+        learning_rate: of Adam.
+        average: decay of the average of Adam's iterates that is the result; 0 takes the best iterate.
+        parameterization: of the image, by name: "pixels" are clipped, "pixels-sigmoid" and "fourier" bounded smoothly,
+            which suits line searches.
+        steps: evaluations at each scale.
+        first_steps: evaluations at the first of several scales; as `steps` if 0.
+        smallest: longer side of the first scale; 0 for a single scale. Each scale is √2 times the one before.
+        initial: "content", "style", "noise" (normal, in the style's mean colour and contrast) or "grey" (faint noise).
+        style_scale: longer side of the style images against the result's; they are never enlarged.
+        match_histogram: whether the result takes the colour histogram of the style at the end.
+    """
+
+    losses: Sequence[Any] = ("gram",)
+    style_layers: tuple[str, ...] | None = None
+    style_weights: Sequence[float] = (1.0,)
+    content_layers: tuple[str, ...] | None = None
+    content_weight: float = 0.05
+    tv_weight: float = 1.0
+    units: str = "relative"
+    style_unit: Weight = lambda positions, channels: 1.0
+    content_unit: Weight = lambda positions, channels: 1.0
+    tv_unit: float | None = None
+    feature_scale: float = 1.0
+    optimizer: str = "lbfgs"
+    history: int = 20
+    learning_rate: float = 0.02
+    average: float = 0.0
+    parameterization: str = "pixels"
+    steps: int = 200
+    first_steps: int = 0
+    smallest: int = 0
+    initial: str = "content"
+    style_scale: float = 1.0
+    match_histogram: bool = False
+
+
+def _li(loss: str, unit: Weight) -> Settings:
+    """Li's code: Σ (F − P)², its style losses by the gradients that it writes down, a Laplacian's eighth as TV."""
+    return Settings(
+        losses=(loss,),
+        style_layers=GATYS,
+        content_layers=("relu4_2",),
+        content_weight=1.0,
+        style_weights=(5.0,),
+        tv_weight=1e-2,
+        units="published",
+        style_unit=unit,
+        content_unit=lambda positions, channels: positions * channels,
+        tv_unit=255**2 / 16,
+        feature_scale=CAFFE,
+        steps=1000,
+        initial="grey",
+    )
+
+
+PRESETS: dict[str, Settings] = {
+    "default": Settings(),
+    "gatys2015-texture": Settings(
+        style_layers=("relu1_1", "pool1", "pool2", "pool3", "pool4"),
+        style_weights=(1e9,),
+        content_weight=0.0,
+        tv_weight=0.0,
+        units="published",
+        steps=2000,
+        initial="noise",
+        match_histogram=True,
+    ),
+    "gatys2016": Settings(
+        style_layers=GATYS,
+        style_weights=(0.2,),
+        content_layers=("relu4_2",),
+        content_weight=1e-3,
+        tv_weight=0.0,
+        units="published",
+        content_unit=lambda positions, channels: positions * channels / 2,  # ½ Σ (F − P)²
+        steps=1000,
+        initial="noise",
+    ),
+    "gatys2016-code": Settings(
+        style_layers=GATYS,
+        style_weights=(1e3,),
+        content_layers=("relu4_2",),
+        content_weight=1.0,
+        tv_weight=0.0,
+        units="published",
+        style_unit=lambda positions, channels: 4 / channels**2,  # mean (ΔG/M)² = 4 E, weighted 1/N²
+        feature_scale=CAFFE,
+        steps=500,
+    ),
+    "johnson": Settings(
+        style_layers=GATYS,
+        style_weights=(100.0,),
+        content_layers=("relu4_2",),
+        content_weight=5.0,
+        tv_weight=1e-3,
+        units="published",
+        style_unit=lambda positions, channels: 4 / channels**2,  # mean (ΔG/NM)² = 4 E / N²
+        tv_unit=255**2 / 2,  # its gradient is that of ½ Σ (dx² + dy²), pixels of 0 to 255
+        feature_scale=CAFFE,
+        steps=1000,
+        initial="grey",
+    ),
+    "li2017-linear": _li("mmd-linear", lambda positions, channels: 1e3 * positions / channels),
+    "li2017-poly": _li("mmd-polynomial", lambda positions, channels: 0.1 * positions / (4 * channels**2)),
+    "li2017-gaussian": _li("mmd-gaussian", lambda positions, channels: 3e14 / (4 * channels)),
+    "li2017-bn": _li("batch-norm", lambda positions, channels: 1e3 * positions / 2),
+    "crowsonkb": Settings(
+        losses=("wasserstein",),
+        style_layers=GATYS,
+        style_weights=tuple(weight / 341 for weight in (256.0, 64.0, 16.0, 4.0, 1.0)),
+        content_layers=("relu4_2",),
+        content_weight=0.015,
+        tv_weight=2.0,
+        units="published",
+        optimizer="adam",
+        average=0.99,
+        steps=500,
+        first_steps=1000,
+        smallest=128,
+    ),
+}
+"""The published settings; `settle` says whose they are."""
+
+TEXTURE = dataclasses.replace(PRESETS["default"], content_weight=0.0, tv_weight=2.0, steps=300, initial="noise")
+
+
+def settle(preset: str | Settings, changes: Mapping[str, Any]) -> Settings:
+    """A preset with some of its settings changed, checked.
+
+    - "default": Gram losses in relative units on one layer of each size of map, L-BFGS, from the content.
+    - "gatys2015-texture": Gatys' texture synthesis, for `vgg19-normalised`; from noise, the histogram matched last.
+    - "gatys2016": the paper's formula, α/β = 10⁻³, for `vgg19-normalised`, from noise.
+    - "gatys2016-code": the authors' PyTorch code, from the content, for `vgg19`.
+    - "johnson": neural-style's defaults, for `vgg19`; they start nearly grey.
+    - "li2017-linear", "-poly", "-gaussian", "-bn": the weights of Li's code, for `vgg19-average`; by L-BFGS instead of
+      their gradient descent. Their Gaussian kernel is exp(−d²/mean d²), ours exp(−d²/(2 mean d²)).
+    - "crowsonkb": Wasserstein distances, Adam with an average, scales from 128 on, for `vgg19`; the total variation is
+      of the four neighbours (theirs: of eight).
+
+    Where authors used Caffe's VGG-19 on pixels of 0 to 255, `feature_scale` (57) stands for the larger activations of
+    their network: an estimate from the scale of its input.
+
+    Args:
+        preset: one of `PRESETS`, or `Settings`.
+        changes: fields of `Settings`; a change of losses or layers takes weights of its own.
+
+    Raises:
+        InputError: for an unknown preset, setting or loss, offering the nearest names, or a value out of range.
+
+    Source:
+        Gatys et al. (2015, 2016) and PytorchNeuralStyleTransfer; Johnson, neural-style (2015); Li et al. (2017) and
+        Neural-Style-MMD; Crowson, style-transfer-pytorch (2021).
+
+    Example:
+        >>> settle("crowsonkb", {"steps": 100}).steps
+        100
+    """
+    if isinstance(preset, str):
+        if preset not in PRESETS:
+            raise unknown("preset", preset, PRESETS)
+        preset = PRESETS[preset]
+    fields = [field.name for field in dataclasses.fields(Settings)]
+    if strange := [name for name in changes if name not in fields]:
+        raise unknown("setting", strange[0], fields)
+    if "losses" in changes and preset.units == "published":
+        raise InputError("a published preset has the loss that its weights are made for: leave one of the two out")
+    s = dataclasses.replace(preset, **changes)
+    s = dataclasses.replace(s, losses=tuple(pair if isinstance(pair, tuple) else (pair, 1.0) for pair in s.losses))
+    if not s.losses:
+        raise InputError(f"no style loss: name at least one of {', '.join(STATISTICS)}")
+    for name, _ in s.losses:
+        if name not in STATISTICS:
+            raise unknown("style loss", name, STATISTICS)
+    for name, options in (
+        ("units", ("relative", "published")),
+        ("optimizer", ("lbfgs", "adam")),
+        ("parameterization", tuple(BY_NAME)),
+        ("initial", ("content", "style", "noise", "grey")),
+    ):
+        if getattr(s, name) not in options:
+            raise unknown(name, getattr(s, name), options)
+    for name in ("content_weight", "tv_weight", "average", "first_steps", "smallest"):
+        if getattr(s, name) < 0:
+            raise InputError(f"{name} must be at least 0, not {getattr(s, name)!r}")
+    for name in ("feature_scale", "learning_rate", "style_scale", "history", "steps"):
+        if not getattr(s, name) > 0:
+            raise InputError(f"{name} must be above 0, not {getattr(s, name)!r}")
+    if any(weight < 0 for weight in s.style_weights) or any(weight < 0 for _, weight in s.losses):
+        raise InputError(f"weights of the style must be at least 0, not {list(s.style_weights)}, {list(s.losses)}")
+    return s
+
+
+def layer_weights(settings: Settings, layers: Sequence[str]) -> list[float]:
+    """The weight of each style layer.
+
+    Raises:
+        InputError: for another number of weights than of layers.
+
+    Example:
+        >>> layer_weights(Settings(style_weights=(0.2,)), ["a", "b"])
+        [0.2, 0.2]
+    """
+    weights = list(settings.style_weights)
+    if len(weights) == 1:
+        weights *= len(layers)
+    if len(weights) != len(layers):
+        raise InputError(f"{len(weights)} style weights for {len(layers)} layers ({', '.join(layers)}): give one each")
+    return weights
+
+
+def default_layers(model: Model, image_shape: tuple[int, int, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The style's and the content's layers for any network: of each size of map the layer in the middle.
+
+    The content's is that of the smallest size but one. For VGG they are relu1_1 or relu1_2, …, and relu4_2, near those
+    that Gatys chose.
+
+    Args:
+        model: the network.
+        image_shape: (height, width, channels) to size the maps by.
+
+    Raises:
+        InputError: for a network without maps.
+
+    Example:
+        >>> import jaxopt_input as joi
+        >>> default_layers(joi.load("tin100"), (64, 64, 3))
+        (('conv1', 'block3', 'block4', 'block5'), ('block4',))
+    """
+    maps = {
+        tap: shape for tap, shape in model.layers(image_shape).items() if len(shape) == 3 and shape[0] > 1 < shape[1]
+    }
+    outer = {tap: shape for tap, shape in maps.items() if "/" not in tap} or maps
+    sizes: dict[tuple[int, ...], list[str]] = {}
+    for tap, shape in outer.items():
+        sizes.setdefault(shape[:2], []).append(tap)
+    middle = tuple(taps[(len(taps) - 1) // 2] for taps in sizes.values())
+    if not middle:
+        raise InputError(f"{model.info.name} has no layer with positions, which a style needs")
+    return middle[:5], (middle[:5][-2:][0],)

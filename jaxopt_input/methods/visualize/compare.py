@@ -1,0 +1,50 @@
+"""The same targets on several networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxopt_input.engine.target import expand, label
+from jaxopt_input.errors import InputError
+from jaxopt_input.methods.visualize.recipe import sized
+from jaxopt_input.models.model import Model
+
+
+def check_comparable(models: Sequence[Model], texts: Sequence[str], size: int | None = None) -> None:
+    """Raise an `InputError` unless each target means the same in all networks.
+
+    Args:
+        models: the networks.
+        texts: targets, as in `engine.target.expand`; classes are the same where their labels are.
+        size: the side of the images; each network's own if None.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_input as joi
+        >>> def net(labels):
+        ...     return joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3), labels=labels,
+        ...                              image_shape=(8, 8, 3), taps=("logits",), name=labels[0])
+        >>> check_comparable([net(("ant", "bee", "cat")), net(("bee", "cat", "dog"))], ["class:bee"])
+        >>> check_comparable([net(("ant", "bee", "cat")), net(("bee", "cat", "dog"))], ["class:1"])
+        Traceback (most recent call last):
+        jaxopt_input.errors.InputError: class:1 is bee in ant and cat in bee: give what both have, classes by name
+    """
+    for text in texts:
+        meant = [_meanings(model, text, size) for model in models]
+        for model, other in zip(models[1:], meant[1:], strict=True):
+            first, name, other_name = meant[0], models[0].info.name, model.info.name
+            if len(first) != len(other):
+                raise InputError(f"{text} is {len(first)} targets in {name} and {len(other)} in {other_name}")
+            for one, two in zip(first, other, strict=True):
+                if one.casefold() != two.casefold():
+                    raise InputError(
+                        f"{text} is {one} in {name} and {two} in {other_name}: give what both have, classes by name"
+                    )
+
+
+def _meanings(model: Model, text: str, size: int | None) -> list[str]:
+    """What the targets of a text are, classes by their labels."""
+    try:
+        names = [str(target) for target in expand(text, model, sized(model, size))]
+    except InputError as error:
+        raise InputError(f"{model.info.name}: {error}") from error
+    return [label(name, model) or name for name in names]

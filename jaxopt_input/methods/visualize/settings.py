@@ -1,0 +1,197 @@
+"""Presets of `visualize`: the parameterization, transform, optimizer, penalty and steps of a published method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxopt_input import images, losses, optimizers, projections, transforms
+from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.images import Parameterization
+from jaxopt_input.images.parameterization import Shape
+from jaxopt_input.losses import Loss
+from jaxopt_input.optimizers.named import Optimizer
+from jaxopt_input.projections import Projection
+from jaxopt_input.transforms import Transform
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """What a published method chooses together.
+
+    Attributes:
+        image, transform, optimizer, projection, steps: as in `minimize`.
+        regularizer: a loss that is added.
+        objective: how a class is excited, see `engine.target.objective`.
+        centre: whether a channel is excited at the centre of its map, instead of in the mean.
+        majority: whether the image is kept at which the unit first was the most active one of its layer.
+        alpha: whether the images have an importance mask, see `methods.visualize.importance`.
+    """
+
+    image: Parameterization
+    transform: Transform | None
+    optimizer: Optimizer
+    steps: int
+    projection: Projection | None = None
+    regularizer: Loss | None = None
+    objective: str = "default"
+    centre: bool = False
+    majority: bool = False
+    alpha: bool = False
+
+
+CONTRAST = 0.25  # the standard deviation of a natural image, in [0, 1]
+
+
+def _default(shape: Shape) -> Preset:
+    return Preset(images.fourier(), transforms.lucid(), optimizers.adam(0.05), 256)
+
+
+def _plain(shape: Shape) -> Preset:
+    return Preset(images.pixels(), None, optimizers.adam(0.02), 256, objective="logit")
+
+
+def _erhan(shape: Shape) -> Preset:
+    radius = CONTRAST * float(np.sqrt(np.prod(shape)))
+    return Preset(
+        images.pixels(), None, optimizers.adam(0.02), 256, projection=projections.sphere(radius), objective="logit"
+    )
+
+
+def _simonyan(shape: Shape) -> Preset:
+    penalty = SIMONYAN_DECAY / float(np.prod(shape)) * losses.l2_decay()
+    return Preset(images.pixels(), None, optimizers.adam(0.02), 256, regularizer=penalty, objective="logit")
+
+
+SIMONYAN_DECAY = 100.0  # λ times the number of values: λ‖x‖² is this times the mean square
+
+
+def _yosinski(steps: int, **numbers: Any) -> Callable[[Shape], Preset]:
+    def preset(shape: Shape) -> Preset:
+        rule = optimizers.yosinski(**numbers)
+        return Preset(images.pixels(sd=10 / 255), None, rule, steps, objective="logit", centre=True, majority=True)
+
+    return preset
+
+
+def _lucid(shape: Shape) -> Preset:
+    return Preset(images.fourier(sd=0.01), transforms.lucid(), optimizers.adam(0.05), 512, objective="logit")
+
+
+def _cppn(shape: Shape) -> Preset:
+    return Preset(images.cppn(), None, optimizers.adam(0.005), 512, objective="logit")
+
+
+def _maco(shape: Shape) -> Preset:
+    crops = transforms.compose(
+        transforms.jitter(max(shape[:2]) // 4), transforms.scale([1 + n / 16 for n in range(9)]), transforms.noise(0.05)
+    )
+    return Preset(images.maco(), crops, optimizers.optimizer("nadam", 1.0), 256, objective="logit", alpha=True)
+
+
+PRESETS: dict[str, Callable[[Shape], Preset]] = {
+    "default": _default,
+    "erhan": _erhan,
+    "simonyan": _simonyan,
+    # One update fewer than his iterations: the last of them only looks.
+    "yosinski-1": _yosinski(499, learning_rate=100.0, desired_progress=2.0, blur_sigma=0.5, norm_percentile=50.0),
+    "yosinski-2": _yosinski(749, learning_rate=100.0, decay=0.3, norm_percentile=20.0),
+    "yosinski-3": _yosinski(999, learning_rate=100.0, decay=1e-4, blur_sigma=1.0),
+    "yosinski-4": _yosinski(999, learning_rate=1e8, desired_progress=2.0, blur_sigma=0.5, contribution_percentile=90.0),
+    "lucid": _lucid,
+    "maco": _maco,
+    "cppn": _cppn,
+    "plain": _plain,
+}
+
+
+def preset(name: str, image_shape: Shape) -> Preset:
+    """A preset by name, for images of a shape.
+
+    - "default": Lucid's, from coefficients of a larger spread, 256 steps, and a class by its logit and log-probability.
+    - "erhan": pixels on the sphere around grey that has the norm of natural images.
+    - "simonyan": pixels; the logit − λ‖x − ½‖².
+    - "yosinski-1" to "yosinski-4": the four settings of his table; "-3" made most of his pictures. A channel is
+      excited at the centre of its map. The image of the last step, of the highest activation, and the first at which
+      the unit was the most active of its layer (his "majority") are kept. His rates suit AlexNet at 227x227, and
+      SqueezeNet; 64x64 images of a network whose classes pool over the whole map need about 30 times more.
+    - "lucid": a Fourier image in decorrelated colours, random transforms, Adam at 0.05 for 512 steps.
+    - "maco": the phase of a spectrum of fixed magnitude, random crops with noise, one a step (they take 32 of them),
+      NAdam at 1.0, 256 steps, an importance mask.
+    - "cppn": a network from coordinates to colour, no transforms, Adam at 0.005, 512 steps.
+    - "plain": pixels and nothing else, which shows why priors are needed.
+
+    The papers of "erhan" and "simonyan" give no rate nor λ: Adam at 0.02 and λ = 100 / (H · W · C) are this package's.
+
+    Args:
+        name: one of `PRESETS`.
+        image_shape: (height, width, channels).
+
+    Raises:
+        InputError: for an unknown name, offering the nearest.
+
+    Source:
+        Erhan et al. (2009), section 3.2; Simonyan et al. (2014), equation 1; Yosinski et al. (2015), table 1, and
+        deep-visualization-toolbox, doc/running-optimize-image.md; Lucid (2018); Fel et al. (2023).
+
+    Example:
+        >>> preset("yosinski-3", (8, 8, 3)).steps
+        999
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name](image_shape)
+
+
+def regularizer(text: str) -> Loss:
+    """A penalty by text: "NAME=WEIGHT", "NAME^EXPONENT=WEIGHT", or "NAME:LAYER=WEIGHT" for one of a layer.
+
+    Args:
+        text: NAME is l2, alpha-norm, pixel-norm, total-variation or total-variation-l1, or, of a layer, diversity or
+            alignment. Those of `_POWERS` take an exponent, the α or β of `losses`.
+
+    Raises:
+        InputError: for an unknown name, a missing or needless layer or exponent, or a weight that is no number.
+
+    Example:
+        >>> regularizer("diversity:block3=10").taps
+        ('block3',)
+        >>> float(regularizer("total-variation^1=2")({}, np.array([[[0.0], [3.0]], [[4.0], [3.0]]])))
+        12.0
+    """
+    head, _, number = text.partition("=")
+    head, power, exponent = head.partition("^")
+    name, colon, layer = head.partition(":")
+    if name not in {**_OF_IMAGE, **_OF_LAYER}:
+        raise unknown("regularizer", name, [*_OF_IMAGE, *_OF_LAYER])
+    try:
+        weight, exponents = float(number), [float(exponent)] if power else []
+    except ValueError:
+        raise InputError(f"a regularizer is NAME=WEIGHT or NAME:LAYER=WEIGHT, not {text!r}") from None
+    if not np.isfinite([weight, *exponents]).all() or min(exponents, default=1.0) <= 0:
+        raise InputError(f"a regularizer's weight is finite and its exponent positive, not as in {text!r}")
+    if power and name not in _POWERS:
+        raise InputError(f"{name} has no exponent: only {', '.join(_POWERS)} take one")
+    if name in _OF_LAYER:
+        if not layer:
+            raise InputError(f"{name} compares a layer: write {name}:LAYER={number}")
+        return weight * _OF_LAYER[name](layer)
+    if colon:
+        raise InputError(f"{name} is of the image: leave the layer out of {text!r}")
+    return weight * _OF_IMAGE[name](*exponents)
+
+
+_POWERS: dict[str, Callable[..., Loss]] = {
+    "alpha-norm": losses.alpha_norm,
+    "pixel-norm": losses.pixel_norm,
+    "total-variation": losses.total_variation,
+}
+_OF_IMAGE: dict[str, Callable[..., Loss]] = {
+    "l2": losses.l2_decay,
+    **_POWERS,
+    "total-variation-l1": losses.total_variation_l1,
+}
+_OF_LAYER: dict[str, Callable[[str], Loss]] = {"diversity": losses.diversity, "alignment": losses.alignment}

@@ -1,0 +1,387 @@
+"""Units on their receptive fields: each picture holds the pixels that one unit sees, and no others.
+
+A unit whose field lies inside the image never meets a network's padding, since what is padded has a field that reaches
+outside: on the smallest image that holds a field, a unit is the same function of its pixels as one in the middle of
+the largest. So the network runs on that small image, the *view*. Where a transform moves it about, the picture is
+larger than the view by as far as the transform reaches: the network sees nothing but what is being optimised.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxopt_input import losses
+from jaxopt_input.engine.memory import free_bytes, image_bytes, images_within
+from jaxopt_input.engine.minimize import DEFAULT_CHUNK, Progress, Solution, minimize
+from jaxopt_input.engine.target import Target, parse
+from jaxopt_input.errors import InputError
+from jaxopt_input.images import Parameterization, fourier
+from jaxopt_input.images.parameterization import Shape
+from jaxopt_input.losses import Loss
+from jaxopt_input.methods.visualize.recipe import reordered
+from jaxopt_input.models.model import Model
+from jaxopt_input.models.receptive import Pair, ReceptiveField, receptive_field
+from jaxopt_input.models.redirect import redirect_relu
+from jaxopt_input.transforms import Compose, Frame, Jitter, Rotate, Scale, Transform, compose, crop, jitter, lucid
+
+PROGRESS = 1000  # parts of the whole, in which progress is reported
+
+
+@dataclasses.dataclass(frozen=True)
+class Canvas:
+    """Where a unit's picture is optimised.
+
+    Attributes:
+        field: the layer's receptive field, at the size of the view.
+        view: (height, width, channels) of what the network sees; the unit is the one at the centre of its map.
+        image: the shape of what is optimised, the view and what the transform may bring into it.
+        corner: the first row and column of the unit's field in the image, inside it.
+        size: rows and columns of the field, as far as they are inside the image.
+        transform: from the image to the view.
+    """
+
+    field: ReceptiveField
+    view: Shape
+    image: Shape
+    corner: Pair
+    size: Pair
+    transform: Transform | None
+
+    def cut(self, images: Any) -> np.ndarray:
+        """The field's pixels of images `[..., H, W, C]`."""
+        (top, left), (height, width) = self.corner, self.size
+        return np.asarray(images)[..., top : top + height, left : left + width, :]
+
+
+def canvas(model: Model, layer: str, transform: Transform | None = None) -> Canvas:
+    """The smallest canvas for the units of a layer.
+
+    Args:
+        model: the network.
+        layer: the tap; it must have positions.
+        transform: what the view is to survive. Its jitter is scaled down by as much as the view is smaller than the
+            model's image; its pads are left out, since the canvas goes on where they would bring in grey.
+
+    Returns:
+        A `Canvas`. Where the field exceeds the model's image, or the network takes no smaller one, it is the model's
+        image with the transform as given, and the unit at the centre of the map.
+
+    Raises:
+        InputError: as `receptive_field`, and for a layer without positions.
+
+    Example:
+        >>> import jaxopt_input as joi
+        >>> found = canvas(joi.load("tin100"), "block3", joi.transforms.jitter(4))
+        >>> found.field.size, found.view, found.image
+        ((28, 28), (28, 28, 3), (36, 36, 3))
+    """
+    full = model.info.image_shape
+    field = receptive_field(model, layer)
+    if len(model.layers()[layer]) != 3:
+        raise InputError(f"layer {layer} has no positions: its units see the whole image, so leave the field out")
+    view = _smallest_view(model, layer, field)
+    if view is not None:
+        moves = _moves(transform, max(view[:2]) / max(full[:2]))
+        field = receptive_field(model, layer, view)
+        begin = field.begin(_centre(model, layer, view))
+        margin = _margin(moves, view, begin, field)
+        image = view[0] + 2 * margin, view[1] + 2 * margin, view[2]
+        corner = begin[0] + margin, begin[1] + margin
+        if _begin(model, layer, image) == corner:  # the untransformed image is judged by the same unit
+            return Canvas(field, view, image, corner, field.size, compose(*moves, crop(margin)) if moves else None)
+    field = receptive_field(model, layer)
+    begin = field.begin(_centre(model, layer, full))
+    top, left = (max(b, 0) for b in begin)
+    bottom, right = (min(b + n, side) for b, n, side in zip(begin, field.size, full[:2], strict=True))
+    return Canvas(field, full, full, (top, left), (bottom - top, right - left), transform)
+
+
+def _centre(model: Model, layer: str, shape: Shape) -> Pair:
+    height, width, _ = model.layers(shape)[layer]
+    return height // 2, width // 2
+
+
+def _begin(model: Model, layer: str, shape: Shape) -> Pair | None:
+    """Where the central unit's field begins in an image of this shape; None where the network cannot take it."""
+    try:
+        return receptive_field(model, layer, shape).begin(_centre(model, layer, shape))
+    except InputError:
+        return None
+
+
+def _smallest_view(model: Model, layer: str, field: ReceptiveField) -> Shape | None:
+    """The smallest image whose central unit sees no padding; None unless it is smaller than the model's own."""
+    height, width, channels = model.info.image_shape
+    if field.size[0] > height or field.size[1] > width or 0 in field.stride:
+        return None
+
+    def view(by: int) -> Shape:
+        return min(field.size[0] + by, height), min(field.size[1] + by, width), channels
+
+    def taken(by: int) -> bool:
+        return _begin(model, layer, view(by)) is not None
+
+    room = max(height - field.size[0], width - field.size[1])
+    shape = view(0 if taken(0) else bisect.bisect_left(range(room), True, key=taken))  # all sizes from some size up
+    while shape[:2] < (height, width) and (begin := _begin(model, layer, shape)):
+        beyond = [max(b + n - side, -b, 0) for b, n, side in zip(begin, field.size, shape[:2], strict=True)]
+        if not any(beyond):
+            return shape
+        shape = min(shape[0] + beyond[0], height), min(shape[1] + beyond[1], width), channels
+    return None
+
+
+def _moves(transform: Transform | None, scale: float) -> list[Transform]:
+    """The parts of a transform without its pads and crops, its jitter scaled."""
+    parts = () if transform is None else transform.parts if isinstance(transform, Compose) else (transform,)
+    kept = [part for part in parts if not isinstance(part, Frame)]
+    return [jitter(round(part.pixels * scale)) if isinstance(part, Jitter) else part for part in kept]
+
+
+def _margin(moves: Sequence[Transform], view: Shape, begin: Pair, field: ReceptiveField) -> int:
+    """How much larger than the view the image is, on every side: whole strides, so that its units lie like the view's.
+
+    As far as the moves take the pixel of the field that is farthest from the centre.
+    """
+    centre = [(side - 1) / 2 for side in view[:2]]
+    farthest = [max(c - b, b + n - 1 - c) for b, n, c in zip(begin, field.size, centre, strict=True)]
+    beyond = max(_reach(moves, max(farthest)) - min(centre), 0)
+    stride = math.lcm(*field.stride)
+    return math.ceil(beyond / stride) * stride
+
+
+def _reach(moves: Sequence[Transform], distance: float) -> float:
+    """How far from the centre of the image, along an axis, lies what the view shows this far from its own, at most."""
+    for part in reversed(moves):
+        if isinstance(part, Jitter):
+            distance += (part.pixels + 1) // 2
+        elif isinstance(part, Scale):
+            distance /= min(part.factors)
+        elif isinstance(part, Rotate):
+            distance *= max(abs(math.cos(a)) + abs(math.sin(a)) for a in map(math.radians, part.degrees))
+    return distance
+
+
+def visualize_units(
+    model: Model,
+    target: str | Sequence[str],
+    *,
+    starts: int = 1,
+    steps: int = 256,
+    image: Parameterization | None = None,
+    transform: Transform | None = lucid(),  # noqa: B008 - immutable
+    regularizer: Loss | None = None,
+    redirected: bool = True,
+    key: jax.Array | None = None,
+    chunk: int | None = None,
+    memory: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    on_progress: Progress | None = None,
+    **options: Any,
+) -> Solution:
+    """Images that excite units the most, each on the unit's receptive field alone.
+
+    All units run in one compiled program, chunk by chunk; what is kept of each is its field.
+
+    Args:
+        model: the network.
+        target: LAYER:CHANNEL or LAYER:* for all of a layer, or several of one layer.
+        starts: random starts of each unit.
+        steps: updates.
+        image: the image parameterization; a Fourier image if None.
+        transform: see `canvas`; its jitter is scaled down by as much as the view is smaller than the model's image.
+        regularizer: a loss to add, such as `1e-3 * losses.total_variation()`.
+        redirected: let the gradient through ReLUs where they block all of it, see `redirect_relu`; most units of a
+            layer that ends in a ReLU are dead at the start.
+        key: a JAX key; `jax.random.key(0)` if None.
+        chunk: lanes that a device runs at once; as many as the memory holds, at most 32, if None.
+        memory: bytes that a device's share of the work may take, the program included; half of what is free if None.
+        devices, on_progress, options: as in `minimize`.
+
+    Returns:
+        A `Solution` of images of the field's size, the targets named "LAYER:CHANNEL@field", without `theta`.
+
+    Raises:
+        InputError: as `parse`, `canvas` and `minimize`; for targets that are no units of one layer; for a memory that
+            does not hold one image.
+
+    Source:
+        Yosinski et al., Understanding Neural Networks Through Deep Visualization (2015), crop to the field.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> def apply(params, image, taps):
+        ...     return {"conv": jax.lax.conv_general_dilated(image, params, (2, 2), "SAME",
+        ...                                                  dimension_numbers=("NHWC", "HWIO", "NHWC"))}
+        >>> model = joi.from_function(apply, jnp.ones((5, 5, 3, 4)), image_shape=(16, 16, 3), taps=("conv",))
+        >>> solution = visualize_units(model, "conv:*", image=joi.images.pixels(), transform=None, steps=2)
+        >>> solution.best_image.shape, solution.names[3]
+        ((4, 5, 5, 3), 'conv:3@field')
+    """
+    layer, channels = _channels(model, [target] if isinstance(target, str) else target)
+    found = canvas(model, layer, transform)
+    model = _redirected(model) if redirected else model
+    image = dataclasses.replace(image or fourier(), shape=found.image)
+    devices = list(devices or jax.local_devices())
+    share = -(-len(channels) * starts // len(devices))
+    if chunk is None:
+        each = image_bytes(model, (layer,), found.view, found.image)
+        most = images_within(free_bytes(devices) // 2 if memory is None else memory, each, model)
+        chunk = -(-share // -(-share // min(most, DEFAULT_CHUNK)))
+    at_once = min(max(chunk * len(devices) // starts, 1), len(channels))
+    parts = []
+    for begin in range(0, len(channels), at_once):
+        some = channels[begin : begin + at_once]
+        loss = -losses.unit(layer, some + some[-1:] * (at_once - len(some)))  # always as many: one compilation
+        solution = minimize(
+            loss if regularizer is None else loss + regularizer,
+            model,
+            image=image,
+            transform=found.transform,
+            steps=steps,
+            starts=starts,
+            key=jax.random.key(0) if key is None else key,
+            chunk=chunk,
+            devices=devices,
+            on_progress=on_progress and _scaled(on_progress, begin / len(channels), at_once / len(channels)),
+            **options,
+        )
+        parts.append(_cropped(solution, found.cut))
+    names = tuple(f"{layer}:{channel}@field" for channel in channels for _ in range(starts))
+    return dataclasses.replace(reordered(parts, np.arange(len(names))), names=names)
+
+
+def _channels(model: Model, texts: Sequence[str]) -> tuple[str, list[int]]:
+    """The layer and the channels that targets name."""
+    wanted = list(dict.fromkeys(target for text in texts for target in parse(text, model)))
+    if other := [target for target in wanted if target.kind != "channel"]:
+        raise InputError(f"on its field a unit is written LAYER:CHANNEL, or LAYER:* for all of a layer, not {other[0]}")
+    return _one_layer(wanted), [target.index for target in wanted]
+
+
+def _redirected(model: Model) -> Model:
+    try:
+        return redirect_relu(model)
+    except InputError:  # no ReLU: nothing is dead
+        return model
+
+
+def _scaled(on_progress: Progress, done_before: float, part: float) -> Progress:
+    def report(done: int, total: int, loss: float) -> None:
+        on_progress(min(round((done_before + part * done / total) * PROGRESS), PROGRESS), PROGRESS, loss)
+
+    return report
+
+
+def _cropped(solution: Solution, cut: Callable[[Any], Any]) -> Solution:
+    """A solution on the host, each of its images cut, without θ."""
+    images = ("image", "best_image", "snapshots", "milestone_image")
+    parts: dict[str, Any] = {
+        field.name: jax.device_get(getattr(solution, field.name))
+        for field in dataclasses.fields(Solution)
+        if field.name not in ("theta", "names", "check_steps")
+    }
+    parts |= {name: cut(parts[name]) for name in images if parts[name] is not None}
+    return dataclasses.replace(solution, theta=(), **parts)
+
+
+def units_of(model: Model, texts: str | Sequence[str], shape: Shape | None = None) -> list[Target]:
+    """The units that targets name, all of one layer: what `crop_to_field` takes.
+
+    Args:
+        model: the network.
+        texts: LAYER:CHANNEL@centre or LAYER:CHANNEL@ROW,COLUMN, or several.
+        shape: of the image, which the map sizes depend on; the model's own if None.
+
+    Raises:
+        InputError: as `parse`, and for targets that are no units of one layer.
+
+    Example:
+        >>> import jaxopt_input as joi
+        >>> units_of(joi.load("tin100"), "block3:7@centre")[0].position
+        (8, 8)
+    """
+    texts = [texts] if isinstance(texts, str) else texts
+    units = [target for text in dict.fromkeys(texts) for target in parse(text, model, shape)]
+    if other := [target for target in units if target.kind != "unit"]:
+        raise InputError(f"only units have a field to crop to: write {other[0].layer}:CHANNEL@centre, not {other[0]}")
+    _one_layer(units)
+    return units
+
+
+def crop_to_field(solution: Solution, model: Model) -> Solution:
+    """The images of units, each cropped to the unit's receptive field; what is outside the image is grey.
+
+    Args:
+        solution: of units at positions, such as "fire4:5@27,27", all of one layer.
+        model: the network.
+
+    Returns:
+        The solution with smaller images, without `theta`: as large as the field, the image at most.
+
+    Raises:
+        InputError: as `units_of` and `receptive_field`.
+
+    Source:
+        Yosinski et al., Understanding Neural Networks Through Deep Visualization (2015).
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> def apply(params, image, taps):
+        ...     return {"conv": jax.lax.conv_general_dilated(image, params, (2, 2), "SAME",
+        ...                                                  dimension_numbers=("NHWC", "HWIO", "NHWC"))}
+        >>> model = joi.from_function(apply, jnp.ones((5, 5, 3, 4)), image_shape=(16, 16, 3), taps=("conv",))
+        >>> solution = joi.visualize(model, "conv:3@centre", image=joi.images.pixels(), transform=None, steps=2)
+        >>> crop_to_field(solution, model).image.shape
+        (1, 5, 5, 3)
+    """
+    height, width, channels = solution.image.shape[-3:]
+    shape = height, width, channels
+    units = units_of(model, solution.names, shape)
+    field = receptive_field(model, units[0].layer, shape)
+    positions = {str(unit): unit.position for unit in units}
+    size = min(field.size[0], height), min(field.size[1], width)
+    begins = []
+    for name in solution.names:
+        begin = field.begin(positions[name])
+        begins.append([b if n < side else 0 for b, n, side in zip(begin, field.size, shape[:2], strict=True)])
+
+    def cut(images: Any) -> np.ndarray:
+        border = [(0, 0)] * (images.ndim - 3) + [(size[0],) * 2, (size[1],) * 2, (0, 0)]
+        framed = np.pad(images, border, constant_values=0.5)
+        parts = [
+            framed[..., n, size[0] + top : 2 * size[0] + top, size[1] + left : 2 * size[1] + left, :]
+            for n, (top, left) in enumerate(begins)
+        ]
+        return np.stack(parts, -4)
+
+    return _cropped(solution, cut)
+
+
+def field_of(solution: Solution, model: Model) -> dict[str, Any]:
+    """What `run.json` says of the field of a solution's units: its layer, size, stride and offset in a full image.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_input as joi
+        >>> model = joi.from_function(lambda p, x, taps: {"a": x[:, 2::2, 2::2] + p}, jnp.zeros(3),
+        ...                           image_shape=(8, 8, 3), taps=("a",))
+        >>> solution = joi.visualize(model, "a:1@centre", image=joi.images.pixels(), transform=None, steps=1)
+        >>> field_of(solution, model)
+        {'layer': 'a', 'size': (1, 1), 'stride': (2, 2), 'offset': (2, 2)}
+    """
+    layer = solution.names[0].partition(":")[0]
+    return {"layer": layer, **dataclasses.asdict(receptive_field(model, layer))}
+
+
+def _one_layer(targets: Sequence[Target]) -> str:
+    layers = list(dict.fromkeys(target.layer for target in targets))
+    if len(layers) != 1:
+        raise InputError(f"fields differ from layer to layer: give targets of one layer, not of {len(layers)}")
+    return layers[0]

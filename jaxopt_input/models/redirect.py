@@ -1,0 +1,140 @@
+"""`redirect_relu`: a model whose dead ReLUs let the gradient through, so that a start without a gradient can begin."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal
+
+from jaxopt_input.errors import InputError
+from jaxopt_input.models.model import Apply, Model
+
+_INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr"}
+
+
+@jax.custom_vjp
+def redirected_relu(x: jax.Array) -> jax.Array:
+    """max(x, 0) of a batch `[N, …]`, with a gradient also where it is zero throughout for an image.
+
+    Where the gradient of an image would be blocked entirely, what pushes a negative x up, as descent on a loss does
+    with a negative gradient, is let through.
+
+    Source:
+        Lucid (2018), `optvis.overrides.redirected_relu_grad`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> x = jnp.array([[-1.0, -2.0], [-1.0, 2.0]])
+        >>> jax.grad(lambda x: -redirected_relu(x).sum())(x).tolist()
+        [[-1.0, -1.0], [0.0, -1.0]]
+    """
+    return jnp.maximum(x, 0)
+
+
+def _forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jnp.maximum(x, 0), x
+
+
+def _backward(x: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+    plain = g * (x > 0)
+    redirected = jnp.where((x < 0) & (g > 0), 0, g)
+    blocked = ~jnp.any(plain != 0, axis=tuple(range(1, x.ndim)), keepdims=True)
+    return (jnp.where(blocked, redirected, plain),)
+
+
+redirected_relu.defvjp(_forward, _backward)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Redirected:
+    """A model's function with its ReLUs replaced; equal for equal functions."""
+
+    apply: Apply
+
+    def __call__(self, params: Any, image: jax.Array, taps: tuple[str, ...]) -> dict[str, jax.Array]:
+        closed, shape = jax.make_jaxpr(lambda p, x: self.apply(p, x, taps), return_shape=True)(params, image)
+        out = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves((params, image)))
+        return jax.tree.unflatten(jax.tree.structure(shape), out)
+
+
+def redirect_relu(model: Model) -> Model:
+    """The model with the same activations, and a gradient where dead ReLUs leave none: see `redirected_relu`.
+
+    A unit whose ReLU is dead at the start has no gradient, and its image would stay as it is. Use this model for the
+    first steps alone, `minimize(..., warm_up=(redirect_relu(model), 16))`: later it would push what must stay dead.
+
+    Its ReLUs are found in what JAX makes of the model's function: `jax.nn.relu`, and the maximum of anything and 0,
+    also inside `jit` and `checkpoint`; not inside loops, nor in a function with a gradient rule of its own.
+
+    Args:
+        model: any model; the first axis of what its ReLUs take is the batch.
+
+    Raises:
+        InputError: if no ReLU is found.
+
+    Source:
+        Lucid (2018), `optvis.overrides.redirected_relu_grad`, which does so for 16 steps.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> model = joi.from_function(lambda p, x, taps: {"logits": jax.nn.relu(x.mean((1, 2)) - p)}, jnp.ones(3),
+        ...                           image_shape=(8, 8, 3), taps=("logits",))
+        >>> s = joi.minimize(-joi.losses.class_logit(0), model, steps=4, key=jax.random.key(0))
+        >>> t = joi.minimize(-joi.losses.class_logit(0), redirect_relu(model), steps=4, key=jax.random.key(0))
+        >>> bool(s.dead[0]), bool(t.dead[0])
+        (True, False)
+    """
+    image = jax.ShapeDtypeStruct((1, *model.info.image_shape), jnp.float32)
+    jaxpr = jax.make_jaxpr(lambda p, x: model.apply(p, x, model.info.taps))(model.params, image).jaxpr
+    if not _has_relu(jaxpr):
+        raise InputError(f"{model.info.name} has no ReLU that could be redirected")
+    return dataclasses.replace(model, apply=_Redirected(model.apply))
+
+
+def _is_relu(eqn: Any) -> bool:
+    """Whether an equation is max(x, 0) of an array."""
+    if eqn.primitive.name != "max":
+        return False
+    x, zero = eqn.invars
+    return isinstance(zero, Literal) and np.ndim(zero.val) == 0 and float(zero.val) == 0 and x.aval.ndim > 1
+
+
+def _inside(eqn: Any) -> Any:
+    """(jaxpr, consts) of the function that an equation calls, or None."""
+    if eqn.primitive.name == "custom_jvp_call":
+        inner = eqn.params["call_jaxpr"]
+    elif eqn.primitive.name in _INLINED:
+        inner = eqn.params[_INLINED[eqn.primitive.name]]
+    else:
+        return None
+    return (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+
+
+def _has_relu(jaxpr: Any) -> bool:
+    return any(_is_relu(eqn) or ((inner := _inside(eqn)) and _has_relu(inner[0])) for eqn in jaxpr.eqns)
+
+
+def _evaluate(jaxpr: Any, consts: Any, args: Any) -> list[Any]:
+    """The outputs of a jaxpr, its ReLUs replaced; calls without a ReLU are left as they are."""
+    values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for eqn in jaxpr.eqns:
+        inputs, inner = [read(atom) for atom in eqn.invars], _inside(eqn)
+        if _is_relu(eqn):
+            outputs = [redirected_relu(inputs[0])]
+        elif inner and _has_relu(inner[0]):
+            outputs = _evaluate(inner[0], inner[1], inputs)
+        else:
+            bound = eqn.primitive.get_bind_params(eqn.params)
+            functions, parameters = bound if isinstance(bound, tuple) else ((), bound)  # a tuple in older versions
+            found = eqn.primitive.bind(*functions, *inputs, **parameters)
+            outputs = list(found) if eqn.primitive.multiple_results else [found]
+        values.update(zip(eqn.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]

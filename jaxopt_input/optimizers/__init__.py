@@ -1,0 +1,33 @@
+"""Optimizers: Optax by name, rules of published methods, and the line search of L-BFGS."""
+
+from jaxopt_input.optimizers.named import (
+    NAMES,
+    Optimizer,
+    adam,
+    averaged,
+    averaged_theta,
+    bracket,
+    is_line_search,
+    lbfgs,
+    mahendran,
+    narrow,
+    optimizer,
+    sgd,
+    yosinski,
+)
+
+__all__ = [
+    "NAMES",
+    "Optimizer",
+    "adam",
+    "averaged",
+    "averaged_theta",
+    "bracket",
+    "is_line_search",
+    "lbfgs",
+    "mahendran",
+    "narrow",
+    "optimizer",
+    "sgd",
+    "yosinski",
+]

@@ -1,0 +1,359 @@
+"""Optax optimizers by name, with traced hyperparameters, and L-BFGS with a line search made for batches.
+
+An `Optimizer` is a pytree: its factory is static, its hyperparameters are leaves, so that another learning rate does
+not recompile, and an array of learning rates is one a target. `minimize` takes any Optax object as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.optimizers import rules
+from jaxopt_input.targets import canonical, leaf, traced
+
+# Each rate suits θ of `images.fourier()` and moves by about 0.05 a step where the rule normalises the gradient.
+FACTORIES: dict[str, tuple[Callable[..., optax.GradientTransformation], float]] = {
+    "adabelief": (optax.adabelief, 0.05),
+    "adagrad": (optax.adagrad, 0.5),
+    "adam": (optax.adam, 0.05),
+    "adamw": (optax.adamw, 0.05),
+    "amsgrad": (optax.amsgrad, 0.05),
+    "lion": (optax.lion, 0.02),
+    "nadam": (optax.nadam, 0.05),
+    "radam": (optax.radam, 0.05),
+    "rmsprop": (optax.rmsprop, 0.02),
+    "sgd": (optax.sgd, 1.0),
+    "sign_sgd": (optax.sign_sgd, 0.02),
+    "yogi": (optax.yogi, 0.05),
+}
+NAMES = (*FACTORIES, "lbfgs")
+# Those of papers, in pixels from 0 to 255, have builders of their own.
+_PUBLISHED: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "mahendran": rules.mahendran,
+    "yosinski": rules.yosinski,
+}
+
+
+@traced
+class Optimizer:
+    """An Optax factory by name and its hyperparameters; made by `optimizer` or a builder below.
+
+    `average` is the decay of the moving average of θ that `averaged` keeps beside it.
+    """
+
+    name: str
+    memory: int = 0
+    hyperparameters: dict[str, Any] = leaf(rank=0, default_factory=dict)
+    average: Any = leaf(rank=0, default=None)
+
+    def build(self) -> optax.GradientTransformationExtraArgs:
+        """The Optax transformation with these hyperparameters; for L-BFGS, the direction without its line search."""
+        if self.name == "lbfgs":
+            return optax.with_extra_args_support(optax.scale_by_lbfgs(memory_size=self.memory))
+        factory = _PUBLISHED[self.name] if self.name in _PUBLISHED else FACTORIES[self.name][0]
+        rule = optax.with_extra_args_support(factory(**self.hyperparameters))
+        return rule if self.average is None else rules.averaging(rule, self.average)
+
+    def at_rate(self, learning_rate: Any) -> Optimizer:
+        """This optimizer with another learning rate.
+
+        Raises:
+            InputError: for a rate that is not positive, or an optimizer that has none.
+
+        Example:
+            >>> adam(0.1, b1=0.5).at_rate(0.2).hyperparameters
+            {'learning_rate': array(0.2, dtype=float32), 'b1': array(0.5, dtype=float32)}
+        """
+        if self.name == "lbfgs":
+            raise InputError("lbfgs finds its step by a line search: leave the learning rate out")
+        return dataclasses.replace(
+            self, hyperparameters={**self.hyperparameters, "learning_rate": _rate(learning_rate)}
+        )
+
+
+def optimizer(name: str, learning_rate: Any = None, **hyperparameters: Any) -> Optimizer:
+    """An optimizer by name, with the rate that suits a Fourier image unless told otherwise.
+
+    Args:
+        name: one of `NAMES`.
+        learning_rate: a positive number, or one a target; "lbfgs" takes none, since it searches along a line.
+        hyperparameters: numbers by the names of the Optax factory, such as `b1=0.9`.
+
+    Raises:
+        InputError: for an unknown name or hyperparameter (the nearest are offered) or a rate that is not positive.
+
+    Example:
+        >>> optimizer("adam").hyperparameters
+        {'learning_rate': array(0.05, dtype=float32)}
+    """
+    if name == "lbfgs":
+        if learning_rate is not None:
+            raise InputError("lbfgs finds its step by a line search: leave the learning rate out")
+        return lbfgs(**hyperparameters)
+    if name not in FACTORIES:
+        raise unknown("optimizer", name, NAMES)
+    factory, rate = FACTORIES[name]
+    rate = _rate(rate if learning_rate is None else learning_rate)
+    accepted = set(inspect.signature(factory).parameters) - {"learning_rate"}
+    for given in hyperparameters:
+        if given not in accepted:
+            raise unknown(f"hyperparameter of {name}", given, sorted(accepted))
+    values = {k: canonical(v, 0, jnp.float32, k) for k, v in hyperparameters.items()}
+    return Optimizer(name, hyperparameters={"learning_rate": rate, **values})
+
+
+def _rate(learning_rate: Any) -> Any:
+    rate = canonical(learning_rate, 0, jnp.float32, "learning_rate")
+    if not isinstance(rate, jax.core.Tracer) and not np.all(np.asarray(rate) > 0):
+        raise InputError(f"a learning rate is positive, not {learning_rate!r}")
+    return rate
+
+
+def adam(learning_rate: Any = 0.05, **hyperparameters: Any) -> Optimizer:
+    """Adam.
+
+    Args:
+        learning_rate: a positive number, or one a target.
+        hyperparameters: `b1`, `b2`, `eps`, `eps_root` as in `optax.adam`.
+
+    Raises:
+        InputError: as `optimizer`.
+
+    Source:
+        Kingma & Ba, Adam: A Method for Stochastic Optimization (2015).
+
+    Example:
+        >>> adam(0.1).name
+        'adam'
+    """
+    return optimizer("adam", learning_rate, **hyperparameters)
+
+
+def sgd(learning_rate: Any = 1.0, momentum: Any = None) -> Optimizer:
+    """Plain gradient descent, with momentum if given.
+
+    Args:
+        learning_rate: a positive number, or one a target.
+        momentum: the decay of the velocity, such as 0.9.
+
+    Raises:
+        InputError: as `optimizer`.
+
+    Source:
+        Erhan et al., Visualizing Higher-Layer Features of a Deep Network (2009).
+
+    Example:
+        >>> sorted(sgd(0.5, momentum=0.9).hyperparameters)
+        ['learning_rate', 'momentum']
+    """
+    return optimizer("sgd", learning_rate, **({} if momentum is None else {"momentum": momentum}))
+
+
+def lbfgs(memory: int = 20) -> Optimizer:
+    """L-BFGS with a weak Wolfe line search, one evaluation of the network a trial for all starts at once.
+
+    Needs no learning rate. Every trial is counted in `Solution.evaluations`.
+
+    Args:
+        memory: how many past steps the inverse Hessian is made of, at least 1.
+
+    Raises:
+        InputError: for a memory below 1.
+
+    Source:
+        Liu & Nocedal, On the limited memory BFGS method (1989); Lewis & Overton, Nonsmooth optimization via
+        quasi-Newton methods (2013), section 2, for the line search.
+
+    Example:
+        >>> lbfgs(memory=20).memory
+        20
+    """
+    if memory != int(memory) or memory < 1:
+        raise InputError(f"the memory of lbfgs is a whole number of steps, at least 1, not {memory!r}")
+    return Optimizer("lbfgs", memory=int(memory))
+
+
+def averaged(optimizer: Optimizer, decay: Any = 0.99) -> Optimizer:
+    """An optimizer that keeps the moving average of θ beside it: `Solution.average_image`.
+
+    The average is less noisy than the last iterate. It weighs the iterates by decay^age, the first as the others.
+
+    Args:
+        optimizer: of this module, not L-BFGS.
+        decay: from 0 to below 1, a number or one a target.
+
+    Raises:
+        InputError: for L-BFGS, which does not wander, or a decay out of range.
+
+    Source:
+        Crowson, style-transfer-pytorch (2021), for its use; Kingma & Ba (2015), section 7.2, for the weights.
+
+    Example:
+        >>> averaged(adam(0.02), 0.99).average
+        array(0.99, dtype=float32)
+    """
+    if optimizer.name == "lbfgs":
+        raise InputError("lbfgs goes down at each step: its last iterate is the one to take, not an average")
+    rate = canonical(decay, 0, jnp.float32, "decay")
+    if not isinstance(rate, jax.core.Tracer) and not np.all((np.asarray(rate) >= 0) & (np.asarray(rate) < 1)):
+        raise InputError(f"the decay of an average is from 0 to below 1, not {decay!r}")
+    return dataclasses.replace(optimizer, average=rate)
+
+
+def averaged_theta(state: Any) -> Any:
+    """The average θ of each lane, from the optimizer's state of `averaged`, `[N, …]`."""
+    return jax.tree.map(lambda x: x / (1 - state.rest).reshape(-1, *[1] * (x.ndim - 1)), state.mean)
+
+
+def yosinski(
+    learning_rate: Any = 100.0,
+    *,
+    desired_progress: Any = None,
+    decay: Any = None,
+    blur_sigma: Any = None,
+    blur_every: Any = 4,
+    norm_percentile: Any = None,
+    contribution_percentile: Any = None,
+    mean: Any = 0.5,
+) -> Optimizer:
+    """Yosinski's gradient ascent on pixels, each update followed by his regularizers.
+
+    In his units, x = 255 · (image − mean) and g the gradient by x of what is maximised (minus the loss):
+    x ← (x + rate · g) · (1 − decay); then, every few updates and at the first, a Gaussian blur; then pixels whose
+    norm is small are set to zero, and those of small contribution |Σ_colours x · g|. A number that is None leaves its
+    regularizer out; other numbers do not recompile. The image is clipped to [0, 1] after each update, as by him before
+    the next.
+
+    Args:
+        learning_rate: of pixels from 0 to 255; with `desired_progress` the largest.
+        desired_progress: rate = min(learning_rate, desired_progress / ‖g‖²), which raises what is maximised by about
+            this much at each step.
+        decay: from 0 to 1.
+        blur_sigma: standard deviation of the blur in pixels, positive, at most 2.
+        blur_every: how many updates lie between two blurs, at least 1.
+        norm_percentile, contribution_percentile: from 0 to 100, how many pixels are set to zero.
+        mean: the grey that x is counted from, in [0, 1]; his is the mean image of ImageNet.
+
+    Raises:
+        InputError: for numbers out of range; when it starts, for an image that is not optimised as `images.pixels()`.
+
+    Source:
+        Yosinski et al., Understanding Neural Networks Through Deep Visualization (2015), section 3, in the order and
+        units of their code (deep-visualization-toolbox, `optimize/gradient_optimizer.py`).
+
+    Example:
+        >>> sorted(yosinski(decay=1e-4, blur_sigma=1.0).hyperparameters)
+        ['blur_every', 'blur_sigma', 'decay', 'learning_rate', 'mean']
+    """
+    ranges = {
+        "desired_progress": (desired_progress, 0, np.inf),
+        "decay": (decay, 0, 1),
+        "blur_sigma": (blur_sigma, 1e-3, rules.MAX_BLUR),
+        "blur_every": (blur_every if blur_sigma is not None else None, 1, np.inf),
+        "norm_percentile": (norm_percentile, 0, 100),
+        "contribution_percentile": (contribution_percentile, 0, 100),
+        "mean": (mean, 0, 1),
+    }
+    numbers = {"learning_rate": _rate(learning_rate)}
+    for name, (value, low, high) in ranges.items():
+        if value is None:
+            continue
+        numbers[name] = canonical(value, 0, jnp.float32, name)
+        if not isinstance(value, jax.core.Tracer) and not np.all((numbers[name] >= low) & (numbers[name] <= high)):
+            raise InputError(f"{name} is from {low:g} to {high:g}, not {value!r}")
+    return Optimizer("yosinski", hyperparameters=numbers)
+
+
+def mahendran(learning_rate: Any, decay: Any = 0.9) -> Optimizer:
+    """Mahendran and Vedaldi's momentum on gradients that are divided by their recent size.
+
+    In their units, x = 255 · image and g the gradient by x: G ← decay · G + g², v ← decay · v − g/(1/rate + √G),
+    x ← x + v. Where the rate is large, a pixel moves by about a level a step however small its gradient; where it is
+    small, this is plain momentum.
+
+    Args:
+        learning_rate: of pixels from 0 to 255.
+        decay: of G and of v, from 0 to 1.
+
+    Raises:
+        InputError: for numbers out of range.
+
+    Source:
+        Mahendran & Vedaldi, Visualizing Deep Convolutional Neural Networks Using Natural Pre-images (2016), section
+        3.4, as in their code (nnpreimage, `core/nnpreimage.m`), where the two decays are one number.
+
+    Example:
+        >>> mahendran(2e6).hyperparameters
+        {'learning_rate': array(2.e+06, dtype=float32), 'decay': array(0.9, dtype=float32)}
+    """
+    decay = canonical(decay, 0, jnp.float32, "decay")
+    if not isinstance(decay, jax.core.Tracer) and not np.all((decay >= 0) & (decay <= 1)):
+        raise InputError(f"decay is from 0 to 1, not {decay!r}")
+    return Optimizer("mahendran", hyperparameters={"learning_rate": _rate(learning_rate), "decay": decay})
+
+
+class Bracket(NamedTuple):
+    """One start's line search: the step to try next and what is known of its bracket."""
+
+    step: jax.Array
+    low: jax.Array
+    low_value: jax.Array
+    low_slope: jax.Array
+    high: jax.Array
+    done: jax.Array
+
+
+SUFFICIENT_DECREASE, CURVATURE = 1e-4, 0.9
+
+
+def bracket(value: jax.Array, slope: jax.Array, step: jax.Array) -> Bracket:
+    """The beginning of a line search from a point with this value and slope; `step` is the first trial."""
+    zero = jnp.zeros_like(value)
+    return Bracket(step, zero, value, slope, zero + jnp.inf, zero > 0)
+
+
+def narrow(
+    b: Bracket, start: tuple[jax.Array, jax.Array], trial: tuple[jax.Array, jax.Array]
+) -> tuple[Bracket, jax.Array]:
+    """The search after one more trial, and whether that trial decreased the value sufficiently.
+
+    Args:
+        b: the search, whose `step` has been tried.
+        start: (value, slope) at step 0, the slope along the path that the projection leaves of the direction.
+        trial: (value, slope) at `b.step`.
+
+    Source:
+        Lewis & Overton (2013), algorithm 2.6, with safeguarded quadratic interpolation instead of bisection; Hager &
+        Zhang (2005), section 4.1, for the approximate condition where rounding hides the decrease.
+    """
+    value, slope = trial
+    first_value, first_slope = start
+    exact = value <= first_value + SUFFICIENT_DECREASE * b.step * first_slope
+    flat = (value <= first_value) & (slope <= (2 * SUFFICIENT_DECREASE - 1) * first_slope)
+    decreased = (first_slope < 0) & (exact | flat) & jnp.isfinite(slope)
+    steep = slope < CURVATURE * first_slope
+    low = jnp.where(decreased, b.step, b.low)
+    low_value = jnp.where(decreased, value, b.low_value)
+    low_slope = jnp.where(decreased, slope, b.low_slope)
+    high = jnp.where(decreased, b.high, b.step)
+    width = high - low
+    parabola = low - low_slope * width**2 / (2 * (value - low_value - low_slope * width))
+    inside = jnp.clip(parabola, low + 0.1 * width, high - 0.1 * width)
+    inside = jnp.where(decreased | ~jnp.isfinite(inside), low + 0.5 * width, inside)
+    step = jnp.where(jnp.isinf(high), 2 * b.step, inside)
+    after = Bracket(step, low, low_value, low_slope, high, b.done | (decreased & ~steep))
+    return jax.tree.map(lambda new, old: jnp.where(b.done, old, new), after, b), decreased & ~b.done
+
+
+def is_line_search(optimizer: Any) -> bool:
+    """Whether `minimize` searches along a line for this optimizer."""
+    return isinstance(optimizer, Optimizer) and optimizer.name == "lbfgs"

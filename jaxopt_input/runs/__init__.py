@@ -1,0 +1,1 @@
+"""A run as a value: its folder, its record, its options."""

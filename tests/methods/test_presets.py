@@ -1,0 +1,144 @@
+"""Presets: complete, run on a network of one colour, overridden by what is given, Yosinski's record of a run."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxopt_input as joi
+from jaxopt_input.methods.visualize.importance import importance, importance_steps
+from jaxopt_input.methods.visualize.settings import PRESETS, preset, regularizer
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Two layers on 28x28 in one colour, as a network of handwritten digits has it."""
+    a, b = jax.random.split(KEY)
+    params = {"a": jax.random.normal(a, (5, 5, 1, 4)), "b": 4 * jax.random.normal(b, (4, 10))}
+
+    def apply(params, image, taps):
+        first = jax.nn.relu(jax.lax.conv_general_dilated(
+            image - 0.5, params["a"], (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")))  # fmt: skip
+        out = {"first": first, "logits": first.mean((1, 2)) @ params["b"]}
+        return {tap: out[tap] for tap in taps}
+
+    return joi.from_function(apply, params, image_shape=(28, 28, 1), taps=("first", "logits"))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("shape", [(28, 28, 1), (15, 22, 3)])
+def test_every_preset_fits_any_shape(name, shape):
+    chosen = preset(name, shape)
+    image = chosen.image.bind(shape)
+    theta = image.init(KEY, 1)
+    assert image.decode(theta).shape == (1, *shape)
+    if chosen.transform is not None:
+        assert jax.eval_shape(chosen.transform, KEY, jnp.zeros(shape)).shape == shape
+    one = jax.tree.map(lambda leaf: leaf[0], theta)
+    state = jax.eval_shape(chosen.optimizer.build().init, one)
+    assert jax.tree.structure(state) is not None
+    assert chosen.steps >= 256
+
+
+@pytest.mark.parametrize("name", ["default", "erhan", "cppn"])
+def test_presets_run(digits, name):
+    s = joi.visualize(digits, "class:3", preset=name, steps=8, starts=2, key=KEY)
+    assert s.image.shape == (2, 28, 28, 1)
+    assert bool((s.best_loss < s.loss[:, 0]).any())
+    if name == "erhan":  # on the sphere, but for what the range of the pixels cuts off
+        np.testing.assert_allclose(np.linalg.norm(s.theta.reshape(2, -1) - 0.5, axis=1), 0.25 * 28, rtol=2e-3)
+
+
+def test_explicit_options_win(digits):
+    kw = {"steps": 2, "key": KEY, "preset": "yosinski-3"}
+    ours = joi.visualize(digits, "class:3", image=joi.images.pixels(sd=0.0), optimizer=joi.optimizers.sgd(0.5), **kw)
+    same = joi.minimize(-joi.losses.class_logit(3), digits, image=joi.images.pixels(sd=0.0), steps=2, key=KEY,
+                        optimizer=joi.optimizers.sgd(0.5))  # fmt: skip
+    np.testing.assert_allclose(ours.image, same.image, atol=1e-6)
+    slow = joi.visualize(digits, "class:3", learning_rate=1e-3, **kw)
+    fast = joi.visualize(digits, "class:3", learning_rate=1e5, **kw)
+    assert float(np.ptp(fast.image)) > 2 * float(np.ptp(slow.image))
+    assert preset("yosinski-3", (28, 28, 1)).optimizer.hyperparameters["learning_rate"] == 100
+
+
+def test_yosinski_keeps_last_best_and_majority(digits):
+    """The unit at the centre of its channel; his majority is the first image at which it leads its layer."""
+    kw = {"steps": 12, "starts": 3, "key": KEY, "snapshots": range(13), "preset": "yosinski-1", "learning_rate": 1e3}
+    s = joi.visualize(digits, ["first:1", "-first:2"], **kw)
+    assert s.names == ("first:1@3,3",) * 3 + ("-first:2@3,3",) * 3
+    assert s.milestone_step is None  # the negative of a unit has none
+    s = joi.visualize(digits, ["first:1", "first:2"], **kw)
+    maps = np.stack([digits.apply(digits.params, images, ("first",))["first"] for images in s.snapshots])
+    for lane, channel in enumerate([1] * 3 + [2] * 3):
+        leads = maps[:, lane, 3, 3, channel] >= maps[:, lane].max((1, 2, 3)) - 1e-6
+        expected = int(np.argmax(leads)) if leads.any() else -1
+        assert int(s.milestone_step[lane]) == expected
+        assert leads.any() or bool(s.dead[lane])  # a unit whose ReLU is dead at the start never leads
+        np.testing.assert_array_equal(s.milestone_image[lane], s.snapshots[expected, lane])
+    assert int(s.milestone_step.max()) > 0
+    np.testing.assert_array_equal(s.snapshots[-1], s.image)
+
+
+def test_importance_is_the_gradient_over_the_snapshots():
+    """A linear model whose gradient is known: |weights|, cut at the 80th percentile."""
+    weights = np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float32)
+    model = joi.from_function(
+        lambda p, x, taps: {"logits": jnp.einsum("nhwc,hwc->n", x, p)[:, None]}, weights, image_shape=(6, 5, 3),
+        taps=("logits",),
+    )  # fmt: skip
+    s = joi.visualize(model, "logits:0", preset="plain", steps=4, starts=2, snapshots=importance_steps(4), key=KEY)
+    expected = np.abs(weights).mean(-1)
+    expected = np.minimum(expected / np.percentile(expected, 80), 1)
+    np.testing.assert_allclose(importance(model, s, key=KEY), np.stack([expected] * 2), rtol=1e-5)
+    assert importance_steps(256)[-1] == 256
+    assert len(importance_steps(256)) == 16
+    with pytest.raises(joi.InputError, match="snapshots"):
+        importance(model, dataclasses.replace(s, snapshots=s.snapshots[:0]), key=KEY)
+
+
+def test_caricature_of_an_image(toy):
+    like = np.asarray(jax.random.uniform(KEY, (12, 10, 3)))
+    s = joi.visualize(toy, "second", like=like, transform=None, steps=16, key=KEY)
+    there = np.asarray(toy.apply(toy.params, like[None], ("second",))["second"][0]).ravel()
+    own = np.asarray(toy.apply(toy.params, s.image, ("second",))["second"][0]).ravel()
+    assert there @ own / np.linalg.norm(there) / np.linalg.norm(own) > 0.8
+    with pytest.raises(joi.InputError, match="resize"):
+        joi.visualize(toy, "second", like=like[:8], steps=1)
+    with pytest.raises(joi.InputError, match="whole layer"):
+        joi.visualize(toy, "second:1", like=like, steps=1)
+
+
+def test_regularizers_by_text():
+    image = np.random.default_rng(0).uniform(size=(4, 4, 3)).astype(np.float32)
+    np.testing.assert_allclose(regularizer("l2=0.5")({}, image), 0.5 * ((image - 0.5) ** 2).sum(), rtol=1e-5)
+    assert regularizer("alignment:second=2").taps == ("second",)
+    np.testing.assert_allclose(regularizer("alpha-norm^4=2")({}, image), 2 * ((image - 0.5) ** 4).sum(), rtol=1e-5)
+    np.testing.assert_allclose(regularizer("alpha-norm=2")({}, image), 2 * ((image - 0.5) ** 6).sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "hint"),
+    [
+        (lambda toy: joi.visualize(toy, "class:1", preset="yosinski-5"), "nearest: yosinski-4"),
+        (lambda toy: joi.visualize(toy, "class:1", preset="lucyd"), "nearest: lucid"),
+        (lambda toy: joi.visualize(toy, "first:*+first:8"), "channel 8"),
+        (lambda toy: joi.visualize(toy, "first:1~first:2"), "at least 2 starts"),
+        (lambda toy: joi.visualize(toy, "class:1", preset="yosinski-3", image=joi.images.fourier()), "moves pixels"),
+        (lambda toy: joi.visualize(toy, "class:1", optimizer=joi.optimizers.lbfgs(), learning_rate=1.0), "line search"),
+        (lambda toy: regularizer("divresity:first=1"), "nearest: diversity"),
+        (lambda toy: regularizer("diversity=1"), "diversity:LAYER=1"),
+        (lambda toy: regularizer("l2:first=1"), "leave the layer out"),
+        (lambda toy: regularizer("l2"), "NAME=WEIGHT"),
+        (lambda toy: regularizer("l2^3=1"), "no exponent"),
+        (lambda toy: regularizer("total-variation^x=1"), "NAME=WEIGHT"),
+        (lambda toy: regularizer("total-variation^-1=1"), "exponent positive"),
+        (lambda toy: regularizer("l2=nan"), "finite"),
+    ],
+)
+def test_mistakes(toy, mistake, hint):
+    with pytest.raises(joi.InputError, match=hint):
+        mistake(toy)
