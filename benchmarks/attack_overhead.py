@@ -4,7 +4,7 @@
     python benchmarks/attack_overhead.py tin100 --batch 32
 
 The attack's time holds all of it, from arrays to the result: the look at the network before, the 40 steps, and the last
-judgement. Reports the quotients of the repeats, by wall clock and by processor time: on a machine that has other work
+judgment. Reports the quotients of the repeats, by wall clock and by processor time: on a machine that has other work
 the least is the fairest. Writes `benchmarks/results/attack-overhead.json`.
 """
 

@@ -4,7 +4,7 @@
     python benchmarks/fooling.py mnist --method direct --population 1200
     python benchmarks/fooling.py tin100 --method cppn --generations 5000 --population 90
 
-All classes, by gradient ascent from grey or noise, or by MAP-Elites with one of two encodings. The probabilities are
+All classes, by gradient ascent from gray or noise, or by MAP-Elites with one of two encodings. The probabilities are
 those of the PNG files, read again. Adds to `benchmarks/results/fooling-MODEL.json`, and keeps the sheet of the images
 beside it with `--sheet`.
 """
@@ -43,8 +43,8 @@ def through_png(images: np.ndarray) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--method", choices=("grey", "noise", "direct", "cppn"), default="grey")
-    parser.add_argument("--steps", type=int, default=100, help="of gradient ascent, from grey or noise")
+    parser.add_argument("--method", choices=("gray", "noise", "direct", "cppn"), default="gray")
+    parser.add_argument("--steps", type=int, default=100, help="of gradient ascent, from gray or noise")
     parser.add_argument("--generations", type=int, default=200, help="of evolution, direct or cppn")
     parser.add_argument("--population", type=int, default=400)
     parser.add_argument("--judge", help="another network of the same classes")

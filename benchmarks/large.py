@@ -28,7 +28,7 @@ from jaxopt_input.models.tiling import tiled
 
 
 def smooth_noise(seed: int, height: int, width: int) -> np.ndarray:
-    """An image of coloured blobs; what it shows makes no difference to memory and time."""
+    """An image of colored blobs; what it shows makes no difference to memory and time."""
     coarse = jax.random.uniform(jax.random.key(seed), (height // 32, width // 32, 3))
     return np.asarray(jnp.clip(jax.image.resize(coarse, (height, width, 3), "cubic"), 0, 1))
 

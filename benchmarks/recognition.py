@@ -1,4 +1,4 @@
-"""Are class images made from noise recognised? The share of classes whose best of several starts is classified as its
+"""Are class images made from noise recognized? The share of classes whose best of several starts is classified as its
 class after 8-bit rounding, and its mean probability under fresh random transforms.
 
     python benchmarks/recognition.py tin100 --classes all
@@ -97,7 +97,7 @@ def main() -> None:
     keys = jax.random.split(jax.random.key(10**6 + args.seed), FRESH)
     view = jax.jit(jax.vmap(joi.transforms.lucid(), in_axes=(None, 0)))
     held_out = np.mean([probabilities(model, np.asarray(view(k, pictures)), lane_class)[0] for k in keys], 0)
-    recognised = ((predicted == lane_class) & (p > 0.9)).reshape(count, -1)
+    recognized = ((predicted == lane_class) & (p > 0.9)).reshape(count, -1)
     robust = held_out.reshape(count, -1)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     result = {
@@ -105,11 +105,11 @@ def main() -> None:
         "sha256": model.info.sha256,
         "arguments": {k: v for k, v in vars(args).items() if k not in ("out", "model", "name")},
         "classes": count,
-        "recognised": int(recognised.any(1).sum()),
-        "recognised_share_of_starts": float(recognised.mean()),
+        "recognized": int(recognized.any(1).sum()),
+        "recognized_share_of_starts": float(recognized.mean()),
         "fresh_at_least_half": int((robust.max(1) >= 0.5).sum()),
         "fresh_mean_of_best": float(robust.max(1).mean()),
-        "not_recognised": [model.info.label(int(c)) for c in classes[~recognised.any(1)]],
+        "not_recognized": [model.info.label(int(c)) for c in classes[~recognized.any(1)]],
         "fresh_below_half": [model.info.label(int(c)) for c in classes[robust.max(1) < 0.5]],
         "dead_starts": int(np.asarray(solution.dead).sum()),
         "seconds": round(seconds, 1),
@@ -136,7 +136,7 @@ def main() -> None:
     suffix = f"-{args.name}" if args.name else ""
     (args.out / f"recognition-{model.info.name}{suffix}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(
-        f"{model.info.name}: {result['recognised']} of {count} classes recognised with p > 0.9 after PNG rounding; "
+        f"{model.info.name}: {result['recognized']} of {count} classes recognized with p > 0.9 after PNG rounding; "
         f"{result['fresh_at_least_half']} of {count} with a mean p of at least 0.5 under {FRESH} fresh transforms"
     )
 

@@ -1,4 +1,4 @@
-"""Seconds from the start of a process: to its help, to its imports, to the first step of an optimisation.
+"""Seconds from the start of a process: to its help, to its imports, to the first step of an optimization.
 
     python benchmarks/startup.py squeezenet --repeats 5
 

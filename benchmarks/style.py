@@ -3,7 +3,7 @@
     python benchmarks/style.py squeezenet --data DIR
 
 DIR is `JAXOPT_INPUT_DATA` if left out. Each pair's loss (Gram matrices and content in relative units, total variation,
-as `stylize` has them) is minimised from the content at 512 pixels by 100 evaluations of the loss: by `minimize` with
+as `stylize` has them) is minimized from the content at 512 pixels by 100 evaluations of the loss: by `minimize` with
 `lbfgs`, and by `torch.optim.LBFGS` with history 100 and no line search, which is handed the same compiled loss and
 gradient. Ours moves pixels within [0, 1]; theirs knows no bounds, and is scored as it ends ("torch") and clipped to
 [0, 1], as it would be shown. Adam's best of several rates stands beside them. Needs PyTorch.

@@ -3,7 +3,7 @@
     python benchmarks/texture.py squeezenet --data DIR
 
 DIR is `JAXOPT_INPUT_DATA` if left out. Each loss on the default layers of the network, in relative units, from noise in
-the style's mean colour and contrast, 300 evaluations at 256 pixels, the style's size as well (of a larger one a deep
+the style's mean color and contrast, 300 evaluations at 256 pixels, the style's size as well (of a larger one a deep
 layer has covariances of a rank that no image of 256 pixels reaches), with the total variation that `texture` has by
 default; the figures are of the style's part alone. Pair losses are the biased estimates on their fixed sample. Writes
 one entry a loss into `benchmarks/results/texture.json`, and with `--sheet` the style and the textures side by side.

@@ -1,4 +1,4 @@
-"""Optimise the input of a trained network: see the README for a tour.
+"""Optimize the input of a trained network: see the README for a tour.
 
 What is named here is imported when it is first used: the command line tells its help without importing JAX.
 """

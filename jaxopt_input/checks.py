@@ -53,11 +53,11 @@ def one_of(what: str, value: Any, options: tuple[str, ...]) -> str:
 
 
 def batch(images: Any, model: Model, what: str = "images") -> np.ndarray:
-    """Images `[N, H, W, C]` in [0, 1] with the model's colours."""
+    """Images `[N, H, W, C]` in [0, 1] with the model's colors."""
     array = check_images(images)
     if array.ndim != 4 or array.shape[-1] != model.info.image_shape[-1]:
-        colours = model.info.image_shape[-1]
-        raise InputError(f"{what} are [N, H, W, {colours}] for {model.info.name}, not of shape {array.shape}")
+        colors = model.info.image_shape[-1]
+        raise InputError(f"{what} are [N, H, W, {colors}] for {model.info.name}, not of shape {array.shape}")
     return array
 
 

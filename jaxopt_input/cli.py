@@ -20,6 +20,9 @@ from jaxopt_input.methods.models.command import models
 from jaxopt_input.methods.style.command import stylize, texture
 from jaxopt_input.methods.transfer.command import transfer
 from jaxopt_input.methods.visualize.command import visualize
+from jaxopt_input.names import american
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "token_normalize_func": american}
 
 
 class _Commands(click.Group):
@@ -33,14 +36,14 @@ class _Commands(click.Group):
             ctx.exit(1)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(cls=_Commands, context_settings=CONTEXT)
 @click.version_option(package_name="jaxopt-input")
 @click.option("--cache/--no-cache", default=True, help=(
     "Keep compiled programs in the user's cache folder, for the next run."
 ))  # fmt: skip
 @click.option("--verbose", is_flag=True, help="Tell where compiled programs are kept.")
 def main(cache: bool, verbose: bool) -> None:
-    """Optimise the input of a trained network: pictures of what it has learned.
+    """Optimize the input of a trained network: pictures of what it has learned.
 
     The options here go before COMMAND.
     """

@@ -1,13 +1,13 @@
 """Images in and out of files, through Pillow, and sets of them: folders, files and tensorflow-datasets.
 
 Images read are float32 in [0, 1]. They are turned upright by their EXIF orientation; what is transparent is composited
-on white; greys of 16 bits keep their depth; CMYK is converted without colour profiles; of an animation the first frame
+on white; grays of 16 bits keep their depth; CMYK is converted without color profiles; of an animation the first frame
 is read. Two things vary, and have names: the size asked for, and how an image of another shape is brought to it:
 
-    centre    the largest central region of the shape asked for, scaled
-    imagenet  as centre, of 224/256 of that extent, as classifiers on ImageNet are evaluated
+    center    the largest central region of the shape asked for, scaled
+    imagenet  as center, of 224/256 of that extent, as classifiers on ImageNet are evaluated
     stretch   the whole image, its proportions changed
-    pad       the whole image, with grey (0.5) beside it
+    pad       the whole image, with gray (0.5) beside it
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.models.model import Model
 
-FITS = ("centre", "imagenet", "stretch", "pad")
+FITS = ("center", "imagenet", "stretch", "pad")
 SUFFIXES = (".avif", ".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -110,7 +110,7 @@ class atomic:
 
 
 def read_image(
-    file: str | os.PathLike[str], image_shape: Sequence[int] | None = None, *, fit: str = "centre"
+    file: str | os.PathLike[str], image_shape: Sequence[int] | None = None, *, fit: str = "center"
 ) -> np.ndarray:
     """One image file as float32 `[H, W, C]` in [0, 1].
 
@@ -215,11 +215,11 @@ def _fit(image: Image.Image, width: int, height: int, fit: str) -> Image.Image:
         scale = min(width / own[0], height / own[1])
         inner = (max(1, round(own[0] * scale)), max(1, round(own[1] * scale)))
         resized = image if own == inner else image.resize(inner, Image.Resampling.BICUBIC)
-        grey: Any = {"RGB": (128, 128, 128), "L": 128, "F": 0.5}[image.mode]
-        canvas = Image.new(image.mode, (width, height), grey)
+        gray: Any = {"RGB": (128, 128, 128), "L": 128, "F": 0.5}[image.mode]
+        canvas = Image.new(image.mode, (width, height), gray)
         canvas.paste(resized, ((width - inner[0]) // 2, (height - inner[1]) // 2))
         return canvas
-    if fit == "centre" and own == (width, height):
+    if fit == "center" and own == (width, height):
         return image
     scale = max(width / own[0], height / own[1]) * (256 / 224 if fit == "imagenet" else 1)
     left, top = max(0.0, (own[0] - width / scale) / 2), max(0.0, (own[1] - height / scale) / 2)
@@ -359,7 +359,7 @@ def files(
     model: Model | None = None,
     *,
     image_shape: Sequence[int] | None = None,
-    fit: str = "centre",
+    fit: str = "center",
 ) -> Dataset:
     """Single image files as a data set without labels.
 
@@ -386,7 +386,7 @@ def folder(
     model: Model | None = None,
     *,
     image_shape: Sequence[int] | None = None,
-    fit: str = "centre",
+    fit: str = "center",
 ) -> Dataset:
     """A folder of images, in one sub-folder a class or without labels; read in order of their names.
 
@@ -509,7 +509,7 @@ def named(
     model: Model | None = None,
     *,
     image_shape: Sequence[int] | None = None,
-    fit: str = "centre",
+    fit: str = "center",
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """A set of tensorflow-datasets that is prepared as array_record; TensorFlow is not needed to read it.
@@ -594,7 +594,7 @@ def load(
     model: Model | None = None,
     *,
     image_shape: Sequence[int] | None = None,
-    fit: str = "centre",
+    fit: str = "center",
 ) -> Dataset:
     """A data set by what a command line would name: a folder, a file, or `NAME:SPLIT` of tensorflow-datasets.
 

@@ -104,21 +104,21 @@ class Sphere(Projection):
     """See `sphere`."""
 
     radius: Any = leaf(rank=0)
-    centre: Any = leaf(rank=0)
+    center: Any = leaf(rank=0)
 
     def __call__(self, theta: Any) -> Any:
-        centred = jax.tree.map(lambda x: x - self.centre, theta)
-        norm = optax.tree.norm(centred)
+        centered = jax.tree.map(lambda x: x - self.center, theta)
+        norm = optax.tree.norm(centered)
         factor = self.radius / jnp.where(norm > 0, norm, 1.0)
-        return jax.tree.map(lambda x: self.centre + factor * x, centred)
+        return jax.tree.map(lambda x: self.center + factor * x, centered)
 
 
-def sphere(radius: Any, centre: Any = 0.5) -> Sphere:
-    """‖θ − centre‖₂ = radius.
+def sphere(radius: Any, center: Any = 0.5) -> Sphere:
+    """‖θ − center‖₂ = radius.
 
     Args:
         radius: the norm, a number or one a target.
-        centre: subtracted from every number of θ.
+        center: subtracted from every number of θ.
 
     Raises:
         InputError: for a negative radius.
@@ -131,7 +131,7 @@ def sphere(radius: Any, centre: Any = 0.5) -> Sphere:
         >>> sphere(5.0, 0.0)(jnp.array([0.6, 0.8])).tolist()
         [3.0, 4.0]
     """
-    return Sphere(_radius(radius), canonical(centre, 0, jnp.float32, "centre"))
+    return Sphere(_radius(radius), canonical(center, 0, jnp.float32, "center"))
 
 
 @traced
@@ -139,20 +139,20 @@ class PixelBall(Projection):
     """See `pixel_ball`."""
 
     radius: Any = leaf(rank=0)
-    centre: Any = leaf(rank=0)
+    center: Any = leaf(rank=0)
 
     def __call__(self, theta: Any) -> Any:
-        centred = theta - self.centre
-        norm = jnp.linalg.norm(centred, axis=-1, keepdims=True)
-        return self.centre + centred * jnp.minimum(self.radius / jnp.where(norm > 0, norm, 1.0), 1.0)
+        centered = theta - self.center
+        norm = jnp.linalg.norm(centered, axis=-1, keepdims=True)
+        return self.center + centered * jnp.minimum(self.radius / jnp.where(norm > 0, norm, 1.0), 1.0)
 
 
-def pixel_ball(radius: Any, centre: Any = 0.5) -> PixelBall:
-    """Every pixel's colour within a Euclidean distance of grey: a bound on contrast. For `images.pixels()`.
+def pixel_ball(radius: Any, center: Any = 0.5) -> PixelBall:
+    """Every pixel's color within a Euclidean distance of gray: a bound on contrast. For `images.pixels()`.
 
     Args:
         radius: the largest distance, a number or one a target.
-        centre: the grey.
+        center: the gray.
 
     Raises:
         InputError: for a negative radius.
@@ -166,7 +166,7 @@ def pixel_ball(radius: Any, centre: Any = 0.5) -> PixelBall:
         >>> pixel_ball(0.25, 0.0)(jnp.array([[[0.3, 0.4], [0.1, 0.1]]])).round(3).tolist()
         [[[0.15000000596046448, 0.20000000298023224], [0.10000000149011612, 0.10000000149011612]]]
     """
-    return PixelBall(_radius(radius), canonical(centre, 0, jnp.float32, "centre"))
+    return PixelBall(_radius(radius), canonical(center, 0, jnp.float32, "center"))
 
 
 def _radius(radius: Any) -> Any:

@@ -1,9 +1,9 @@
 """Random transforms of the image before the network sees it: what a picture must survive.
 
 A transform is `(key, image [H, W, C]) -> view`: differentiable, hashable, equal when built alike. Pad, crop, jitter,
-scale and rotate are affine; `compose` multiplies neighbours into one warp, so that the image is interpolated once.
+scale and rotate are affine; `compose` multiplies neighbors into one warp, so that the image is interpolated once.
 Only `pad` and `crop` change the size, by amounts that chance has no part in: what the others move in from outside is
-grey after a `pad`, and the repeated edge otherwise.
+gray after a `pad`, and the repeated edge otherwise.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Affine(Transform):
     """A transform that moves pixels by an affine map."""
 
     def matrix(self, key: jax.Array) -> jax.Array:
-        """`[2, 3]`: the point (x, y, 1) of the view, from its centre in pixels, to the point (x, y) of the image."""
+        """`[2, 3]`: the point (x, y, 1) of the view, from its center in pixels, to the point (x, y) of the image."""
         raise TypeError(f"{type(self).__name__} does not define a matrix")
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
@@ -54,11 +54,11 @@ class Frame(Affine):
 
 
 def pad(width: int, value: float = 0.5) -> Frame:
-    """Surround the image with a grey border, so that later transforms bring grey into view.
+    """Surround the image with a gray border, so that later transforms bring gray into view.
 
     Args:
         width: of the border in pixels; the view is 2 · width larger along each axis, until a `crop`.
-        value: the grey, in [0, 1].
+        value: the gray, in [0, 1].
 
     Raises:
         InputError: for a negative width or a value outside [0, 1].
@@ -73,7 +73,7 @@ def pad(width: int, value: float = 0.5) -> Frame:
         ((8, 8, 3), 0.5, 1.0)
     """
     if not 0 <= value <= 1:
-        raise InputError(f"pad takes a grey value in [0, 1], not {value!r}")
+        raise InputError(f"pad takes a gray value in [0, 1], not {value!r}")
     return Frame(_whole(width, "pad"), float(value))
 
 
@@ -145,7 +145,7 @@ class Scale(Affine):
 
 
 def scale(factors: Sequence[float]) -> Scale:
-    """Enlarge the image about its centre by one of the factors, each as likely.
+    """Enlarge the image about its center by one of the factors, each as likely.
 
     Args:
         factors: positive numbers; above 1 enlarges.
@@ -179,7 +179,7 @@ class Rotate(Affine):
 
 
 def rotate(degrees: Sequence[float]) -> Rotate:
-    """Rotate the image about its centre by one of the angles, each as likely; repeat one to make it likelier.
+    """Rotate the image about its center by one of the angles, each as likely; repeat one to make it likelier.
 
     Args:
         degrees: the angles, positive ones counter-clockwise as seen.
@@ -248,7 +248,7 @@ class Compose(Transform):
         affine: list[tuple[Affine, jax.Array]] = []
         for index, part in enumerate(self.parts):
             if affine and (not isinstance(part, Affine) or (isinstance(part, Frame) and part.width > 0)):
-                image, affine = _warp_all(affine, image), []  # grey goes around what came before, not into it
+                image, affine = _warp_all(affine, image), []  # gray goes around what came before, not into it
             if isinstance(part, Affine):
                 affine.append((part, jax.random.fold_in(key, index)))
             else:
@@ -257,7 +257,7 @@ class Compose(Transform):
 
 
 def compose(*parts: Transform) -> Compose:
-    """One transform after another; neighbouring affine ones become one warp.
+    """One transform after another; neighboring affine ones become one warp.
 
     Args:
         parts: transforms, the first applied first; none at all is the identity.
@@ -363,7 +363,7 @@ def warp(
     Args:
         image: `[H, W, C]`.
         matrix: `[2, 3]`, taking the point (x, y, 1) of the result to the point (x, y) of the image, both counted in
-            pixels from the centre.
+            pixels from the center.
         size: (height, width) of the result, the image's own if None.
         fill: what lies outside the image; the nearest edge pixel if None.
 
@@ -397,7 +397,7 @@ def warp(
         return numbers.at[index].get(mode="promise_in_bounds")
 
     if platform() == "cpu" and pixels.dtype == jnp.float32 and across:
-        # Two neighbours as one complex number: half as many to gather, and to scatter back.
+        # Two neighbors as one complex number: half as many to gather, and to scatter back.
         pairs = jax.lax.complex(pixels[:-1], pixels[1:])
         (a, b), (c, d) = ((pair.real, pair.imag) for pair in (taken(pairs, corner), taken(pairs, corner + down)))
     else:

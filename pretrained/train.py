@@ -88,7 +88,7 @@ class Config:
     weight_decay: float = 5e-4  # on kernels
     label_smoothing: float = 0.1
     ema: float = 0.995
-    colour: float = 0.2  # brightness and contrast jitter
+    color: float = 0.2  # brightness and contrast jitter
     mirror: bool = True
     seed: int = 0
     note: str = ""  # what the card is to say besides
@@ -152,7 +152,7 @@ CONFIGS = {
         phases=(Phase(8, 28, 0.7),),
         evaluation=pgd50("linf", 0.1),
         label_smoothing=0.0,
-        colour=0.0,
+        color=0.0,
         mirror=False,
     ),
     "cifar10": Config(
@@ -165,7 +165,7 @@ CONFIGS = {
             Phase(1, 32, 1.0, shift=1),
         ),
         evaluation=pgd50("linf", 8 / 255),
-        colour=0.0,
+        color=0.0,
         note="Except these: begun as 12 epochs moved by up to 4 pixels, it got one more, and two moved by one, on "
         "seeing 85.3 % after the eighth; the second schedule was added when the first had ended at 87.59 %.",
     ),
@@ -174,7 +174,7 @@ CONFIGS = {
         network=CIFAR10,
         phases=(Phase(2, 32, 1.0, shift=4),),
         evaluation=pgd50("linf", 8 / 255),
-        colour=0.0,
+        color=0.0,
         adversary=Attack("linf", 8 / 255, 10 / 255, 1),
         begin="cifar10",
         learning_rate=0.1,
@@ -206,14 +206,14 @@ Split = tuple[np.ndarray, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Images uint8 `[N, H, W, C]` and labels int32 `[N]`, what the classes are called, and a note on the licence."""
+    """Images uint8 `[N, H, W, C]` and labels int32 `[N]`, what the classes are called, and a note on the license."""
 
     train: Split
     test: Split
     classes: dict[str, list[str]]  # "labels", and other names of the classes, in class order
     named: str  # the classes, in a few words
     title: str
-    licence: str
+    license: str
 
 
 def checked(path: Path) -> bytes:
@@ -301,7 +301,7 @@ def tiny_imagenet_100(data: Path, work: Path) -> Data:
         title="Tiny ImageNet, 100 of its 200 classes: 500 training and 50 validation photographs a class, 64x64, JPEG"
         if local
         else "The 100 classes of tin100 in Downsampled ImageNet 64x64 (`imagenet_resized/64x64`)",
-        licence="Apache-2.0; trained on Tiny ImageNet, derived from ImageNet, whose images are for non-commercial "
+        license="Apache-2.0; trained on Tiny ImageNet, derived from ImageNet, whose images are for non-commercial "
         "research",
     )
 
@@ -323,7 +323,7 @@ def cifar10(data: Path, work: Path) -> Data:
         classes={"labels": labels},
         named="the 10 classes of CIFAR-10",
         title="CIFAR-10" + " as JPEG" * local + ": 50,000 training and 10,000 test images, 32x32",
-        licence="Apache-2.0; trained on CIFAR-10 (Krizhevsky, 2009), which states no licence",
+        license="Apache-2.0; trained on CIFAR-10 (Krizhevsky, 2009), which states no license",
     )
 
 
@@ -348,8 +348,8 @@ def mnist(data: Path, work: Path) -> Data:
         test=split("test", "t10k"),
         classes={"labels": labels},
         named="the digits 0 to 9",
-        title="MNIST: 60,000 training and 10,000 test images, 28x28, grey",
-        licence="Apache-2.0; trained on MNIST (LeCun, Cortes and Burges), which is under CC BY-SA 3.0",
+        title="MNIST: 60,000 training and 10,000 test images, 28x28, gray",
+        license="Apache-2.0; trained on MNIST (LeCun, Cortes and Burges), which is under CC BY-SA 3.0",
     )
 
 
@@ -363,7 +363,7 @@ def halved(data: Data, half: int) -> Data:
 DATASETS = {"tiny-imagenet-100": tiny_imagenet_100, "cifar10": cifar10, "mnist": mnist}
 
 
-def augment(key: jax.Array, images: jax.Array, phase: Phase, colour: float, mirror: bool) -> jax.Array:
+def augment(key: jax.Array, images: jax.Array, phase: Phase, color: float, mirror: bool) -> jax.Array:
     """Each image moved, cropped, perhaps mirrored half the time, resampled, with a little contrast and brightness.
 
     Bilinear and antialiased; separable, hence two small matrix products an image instead of a gather.
@@ -384,15 +384,15 @@ def augment(key: jax.Array, images: jax.Array, phase: Phase, colour: float, mirr
         extent = jnp.minimum(extent, 1.0) * length
         at = (jnp.arange(size) + 0.5) / size
         at = jnp.where(mirrored[:, None], 1 - at, at)
-        centre = (place * (length - extent))[:, None] + at * extent[:, None]
-        distance = jnp.abs(centre[:, :, None] - (jnp.arange(length) + 0.5))
+        center = (place * (length - extent))[:, None] + at * extent[:, None]
+        distance = jnp.abs(center[:, :, None] - (jnp.arange(length) + 0.5))
         weight = jnp.maximum(0, 1 - distance / jnp.maximum(1, extent / size)[:, None, None])
         return weight / weight.sum(-1, keepdims=True)
 
     rows = weights(jnp.sqrt(area / aspect), height, uniform[2], jnp.zeros(count, bool))
     columns = weights(jnp.sqrt(area * aspect), width, uniform[3], (uniform[4] < 0.5) & mirror)
     images = jnp.einsum("nyh,nhwc,nxw->nyxc", rows, images.astype(jnp.float32) / 255, columns)
-    contrast, brightness = (1 + colour * (2 * u[:, None, None, None] - 1) for u in uniform[5:])
+    contrast, brightness = (1 + color * (2 * u[:, None, None, None] - 1) for u in uniform[5:])
     mean = images.mean((1, 2, 3), keepdims=True)
     return jnp.clip((images - mean) * contrast + mean * brightness, 0, 1)
 
@@ -402,7 +402,7 @@ def augment(key: jax.Array, images: jax.Array, phase: Phase, colour: float, mirr
 
 def project(attack: Attack, images: jax.Array, clean: jax.Array) -> jax.Array:
     """The nearest images within the ball around each clean one, then within [0, 1]."""
-    ball = jax.vmap(lambda x, centre: projections.ball(attack.norm, attack.epsilon, centre)(x))
+    ball = jax.vmap(lambda x, center: projections.ball(attack.norm, attack.epsilon, center)(x))
     return jnp.clip(ball(images, clean), 0, 1)
 
 
@@ -460,7 +460,7 @@ def train_step(
     settings = config.value
     network = SmallNet(**settings.network, norm=True)
     key = jax.random.fold_in(jax.random.key(settings.seed), state["step"])
-    images = augment(key, images, phase, settings.colour, settings.mirror)
+    images = augment(key, images, phase, settings.color, settings.mirror)
     if attack := settings.adversary:
         clean, start = images, random_start(jax.random.fold_in(key, 1), attack, images)
         folded = fold(state["variables"])  # with the running statistics: half the time of batch statistics
@@ -664,7 +664,7 @@ def export(path: Path, name: str, config: Config, data: Data, params: dict[str, 
             "std": config.network["std"],
             "inside_network": True,
         },
-        "licence": data.licence,
+        "license": data.license,
         **data.classes,
     }
     partial = path.with_suffix(".partial")
@@ -717,7 +717,7 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
         for p in config.phases
     )
     changes = ["mirror"] * config.mirror + ["crop"] * any(p.min_area < 1 for p in config.phases)
-    changes += [f"contrast and brightness (±{config.colour:.0%})"] * bool(config.colour)
+    changes += [f"contrast and brightness (±{config.color:.0%})"] * bool(config.color)
     beginning = f"Begins with the weights of `{config.begin}`. " if config.begin else ""
     adversary = f"Trained on the images that {described(config.adversary)} makes. " if config.adversary else ""
     command = name.replace("-half", " --half ")
@@ -734,7 +734,7 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
         "training": f"{seconds['wall']:,.0f} s wall clock, {seconds['cpu']:,.0f} s processor time, on {where} "
         "(wall clock includes what else the machine did)",
         "software": f"JAX {jax.__version__}, Optax {optax.__version__}",
-        "licence": data.licence,
+        "license": data.license,
     }
     return "\n".join(
         [
@@ -749,7 +749,7 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
             "## Network",
             "",
             f"`SmallNet(**{json.dumps(config.network)})`; batch norm is folded into the weights. Images are float32 "
-            f"`[N, H, W, {channels}]` in [0, 1], normalised inside; other sizes work too.",
+            f"`[N, H, W, {channels}]` in [0, 1], normalized inside; other sizes work too.",
             "",
             "| tap | shape for one image |",
             "|---|---|",
@@ -781,8 +781,8 @@ def register(path: Path, name: str, data: Data) -> None:
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "image_shape": list(data.test[0].shape[1:]),
         "classes": data.named,
-        "preprocessing": "mean and standard deviation of each colour",
-        "licence": data.licence,
+        "preprocessing": "mean and standard deviation of each color",
+        "license": data.license,
         "source": "pretrained/train.py",
     }
     bundled = {key: value for key, value in registry.items() if value["bundled"]}

@@ -60,7 +60,7 @@ def toy() -> joi.Model:
 
 @pytest.fixture(scope="session")
 def linear() -> joi.Model:
-    """Logits that are the mean colours: the best image of class k is pure in colour k."""
+    """Logits that are the mean colors: the best image of class k is pure in color k."""
     return joi.from_function(
         lambda params, x, taps: {"logits": x.mean((1, 2)) @ params},
         jnp.eye(3),

@@ -18,7 +18,7 @@ from jaxopt_input import data
 
 ROWS, COLUMNS = 6, 8
 RGB = np.random.default_rng(0).integers(0, 256, (ROWS, COLUMNS, 3), np.uint8)
-GREY = RGB[..., 0]
+GRAY = RGB[..., 0]
 ALPHA = np.full((ROWS, COLUMNS), 255, np.uint8)
 ALPHA[:3] = 51  # a fifth
 
@@ -69,14 +69,14 @@ def test_jpeg_and_webp_are_close(tmp_path):
         assert np.abs(bytes_of(found) - smooth).max() <= 8
 
 
-def test_grey_palette_and_bilevel(tmp_path):
-    grey = data.read_image(saved(tmp_path, Image.fromarray(GREY)))
-    np.testing.assert_array_equal(bytes_of(grey), np.repeat(GREY[..., None], 3, 2))
+def test_gray_palette_and_bilevel(tmp_path):
+    gray = data.read_image(saved(tmp_path, Image.fromarray(GRAY)))
+    np.testing.assert_array_equal(bytes_of(gray), np.repeat(GRAY[..., None], 3, 2))
     indexed = palette(Image.fromarray(RGB))
     found = data.read_image(saved(tmp_path, indexed))
     np.testing.assert_array_equal(bytes_of(found), np.asarray(indexed.convert("RGB")))
-    bilevel = data.read_image(saved(tmp_path, Image.fromarray(GREY > 127)))
-    np.testing.assert_array_equal(bilevel[..., 1], (GREY > 127).astype(np.float32))
+    bilevel = data.read_image(saved(tmp_path, Image.fromarray(GRAY > 127)))
+    np.testing.assert_array_equal(bilevel[..., 1], (GRAY > 127).astype(np.float32))
 
 
 def test_one_channel_is_luma(tmp_path):
@@ -90,11 +90,11 @@ def test_alpha_is_composited_on_white(tmp_path, suffix):
     image = Image.fromarray(np.dstack([RGB, ALPHA]))
     found = data.read_image(saved(tmp_path, image, suffix))
     np.testing.assert_allclose(found * 255, over_white(RGB.astype(float), ALPHA), atol=1)
-    grey = data.read_image(saved(tmp_path, Image.fromarray(np.dstack([GREY, ALPHA])), ".png"))
-    np.testing.assert_allclose(grey[..., 2] * 255, over_white(GREY[..., None].astype(float), ALPHA)[..., 0], atol=1)
+    gray = data.read_image(saved(tmp_path, Image.fromarray(np.dstack([GRAY, ALPHA])), ".png"))
+    np.testing.assert_allclose(gray[..., 2] * 255, over_white(GRAY[..., None].astype(float), ALPHA)[..., 0], atol=1)
 
 
-def test_transparent_palette_colour_and_grey(tmp_path):
+def test_transparent_palette_color_and_gray(tmp_path):
     indexed = palette(Image.fromarray(RGB))
     key = indexed.getpixel((2, 3))
     found = data.read_image(saved(tmp_path, indexed, transparency=key))
@@ -103,12 +103,12 @@ def test_transparent_palette_colour_and_grey(tmp_path):
     np.testing.assert_array_equal(bytes_of(found)[~transparent], np.asarray(indexed.convert("RGB"))[~transparent])
     found = data.read_image(saved(tmp_path, Image.fromarray(RGB), transparency=tuple(int(v) for v in RGB[1, 1])))
     assert found[1, 1].tolist() == [1, 1, 1]
-    found = data.read_image(saved(tmp_path, Image.fromarray(GREY), transparency=int(GREY[1, 1])))
+    found = data.read_image(saved(tmp_path, Image.fromarray(GRAY), transparency=int(GRAY[1, 1])))
     assert found[1, 1].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff", ".pgm"])
-def test_16_bit_grey_keeps_its_depth(tmp_path, suffix):
+def test_16_bit_gray_keeps_its_depth(tmp_path, suffix):
     deep = np.random.default_rng(1).integers(0, 65536, (ROWS, COLUMNS)).astype(np.uint16)
     found = data.read_image(saved(tmp_path, Image.fromarray(deep), suffix))
     assert found.shape == (ROWS, COLUMNS, 3)
@@ -128,12 +128,12 @@ def test_float_tiff(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tiff"])
 def test_cmyk(tmp_path, suffix):
-    colours = np.zeros((16, 48, 3), np.uint8)
-    colours[:, :16], colours[:, 16:32], colours[:, 32:] = (255, 0, 0), (0, 0, 255), (250, 250, 250)
-    path = saved(tmp_path, Image.fromarray(colours).convert("CMYK"), suffix)
+    colors = np.zeros((16, 48, 3), np.uint8)
+    colors[:, :16], colors[:, 16:32], colors[:, 32:] = (255, 0, 0), (0, 0, 255), (250, 250, 250)
+    path = saved(tmp_path, Image.fromarray(colors).convert("CMYK"), suffix)
     assert Image.open(path).mode == "CMYK"
     found = data.read_image(path)
-    np.testing.assert_allclose(found[8, [8, 24, 40]] * 255, colours[8, [8, 24, 40]], atol=8)
+    np.testing.assert_allclose(found[8, [8, 24, 40]] * 255, colors[8, [8, 24, 40]], atol=8)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -161,7 +161,7 @@ def test_damaged_exif_turns_nothing(tmp_path):
 
 
 def test_first_frame_of_an_animation(tmp_path):
-    frames = [Image.new("RGB", (5, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (5, 4), color) for color in ("red", "blue")]
     path = saved(tmp_path, frames[0], ".gif", save_all=True, append_images=frames[1:])
     np.testing.assert_array_equal(data.read_image(path), np.broadcast_to([1, 0, 0], (4, 5, 3)))
 
@@ -227,7 +227,7 @@ def test_other_mistakes(tmp_path, model):
     for function, hint in [
         (lambda: data.read_image(tmp_path / "none.png"), "No such file"),
         (lambda: data.read_image(tmp_path), "directory"),
-        (lambda: data.read_image(path, (4, 4, 3), fit="center"), "nearest: centre"),
+        (lambda: data.read_image(path, (4, 4, 3), fit="center"), "nearest: center"),
         (lambda: data.read_image(path, (4, 4)), "height, width"),
         (lambda: data.read_image(path, (4, 4, 4)), "1 or 3"),
         (lambda: data.files([]), "no image files"),
@@ -318,7 +318,7 @@ def test_reading_stays_three_batches_ahead(tmp_path):
             seen.extend(indices)
             return [data._Encoded(content, 0, "a") for _ in indices]
 
-    batches = data._dataset(Endless(), "endless", (), None, (4, 4, 3), "centre").batches(8)
+    batches = data._dataset(Endless(), "endless", (), None, (4, 4, 3), "center").batches(8)
     next(batches)
     next(batches)
     batches.close()

@@ -13,7 +13,7 @@ PEERS = Path(__file__).parents[1] / "benchmarks" / "peers"
 
 @pytest.fixture(scope="module")
 def speed():
-    """The script as a module, with the folder that it takes its neighbours from."""
+    """The script as a module, with the folder that it takes its neighbors from."""
     before = list(sys.path)
     sys.path[:0] = [str(PEERS), str(PEERS.parent)]
     spec = importlib.util.spec_from_file_location("speed", PEERS / "speed.py")

@@ -33,7 +33,7 @@ def test_sphere_and_box():
     there = projections.sphere(2.0)(FAR)
     assert float(jnp.linalg.norm(there - 0.5)) == pytest.approx(2, rel=1e-5)
     np.testing.assert_array_equal(projections.box(0.2, 0.6)(FAR), np.clip(FAR, np.float32(0.2), np.float32(0.6)))
-    assert bool(jnp.isfinite(projections.sphere(1.0)(REFERENCE)).all())  # the centre has no nearest point: it stays
+    assert bool(jnp.isfinite(projections.sphere(1.0)(REFERENCE)).all())  # the center has no nearest point: it stays
 
 
 def test_pixel_ball():

@@ -16,9 +16,9 @@ KEY = jax.random.key(0)
 def scipy_warp(image, matrix, fill):
     """The same map for SciPy, which counts (row, column) from the corner."""
     h, w, _ = image.shape
-    centre = np.array([(h - 1) / 2, (w - 1) / 2])
+    center = np.array([(h - 1) / 2, (w - 1) / 2])
     linear = np.array([[matrix[1, 1], matrix[1, 0]], [matrix[0, 1], matrix[0, 0]]])
-    offset = centre + np.array([matrix[1, 2], matrix[0, 2]]) - linear @ centre
+    offset = center + np.array([matrix[1, 2], matrix[0, 2]]) - linear @ center
     pad = 30  # SciPy has no one-pixel ramp from the edge to the fill value unless the canvas has it
     mode = {"mode": "edge"} if fill is None else {"constant_values": fill}
     canvas = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), **mode)
@@ -93,7 +93,7 @@ def test_named_transforms_keep_the_shape_and_show_the_image(name):
     views = jax.vmap(transform, in_axes=(0, None))(jax.random.split(KEY, 64), np.ones((40, 50, 3), np.float32))
     assert views.shape == (64, 40, 50, 3)
     assert bool((views[:, 12:-12, 12:-12] > 0.999).all())
-    assert bool((views.min((1, 2, 3)) < 0.51).any())  # grey comes into view at some draws
+    assert bool((views.min((1, 2, 3)) < 0.51).any())  # gray comes into view at some draws
 
 
 @pytest.mark.parametrize("name", ["lucid", "jitter"])

@@ -49,7 +49,7 @@ class Network(nn.Module):
     def small(self, image: torch.Tensor) -> torch.Tensor:
         mean, std = (torch.tensor(self.config[name]).view(-1, 1, 1) for name in ("mean", "std"))
         x = (image - mean) / std
-        if self.config["patch"] == 2:  # the channels of a patch lie as [row, column, colour]
+        if self.config["patch"] == 2:  # the channels of a patch lie as [row, column, color]
             n, c, h, w = x.shape
             x = x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4).reshape(n, 4 * c, h // 2, w // 2)
         x = self.conv("conv1", x).relu()

@@ -88,7 +88,7 @@ def steps(
             else:
                 given = {"epsilon": epsilon, "step": step, "steps": 1, "stop": False, "chunk": n}
                 ours = joi.attacks.pgd(key, model, images, labels, start=before, **given)
-            agree = (np.abs(ours.raw - after) <= SAME).all(-1)  # a pixel agrees where all its colours do
+            agree = (np.abs(ours.raw - after) <= SAME).all(-1)  # a pixel agrees where all its colors do
             shares.append(agree.mean((1, 2)))
         found[name] = {
             "pixels_mean": round(float(np.mean(shares)), 5),

@@ -79,7 +79,7 @@ def squeezenet(weights: str) -> Any:
 
 
 def vgg(name: str, head: bool = True) -> Any:
-    """VGG with the random weights of `random_state`, and ImageNet's normalisation in front of it."""
+    """VGG with the random weights of `random_state`, and ImageNet's normalization in front of it."""
     import torch
     from peer_state import random_state
     from torch import nn

@@ -71,7 +71,7 @@ ROWS = {
 
 
 def blobs(count: int, size: int) -> np.ndarray:
-    """Images of coloured blobs, `[count, size, size, 3]` in [0, 1]."""
+    """Images of colored blobs, `[count, size, size, 3]` in [0, 1]."""
     rng = np.random.default_rng(0)
     coarse = rng.uniform(size=(count, size // 16 + 2, size // 16 + 2, 3))
     at = np.arange(size) / 16

@@ -1,7 +1,7 @@
 """Adversarial attacks: each a pure function of (key, model, images, labels), compiled whole; see `attacks.run`.
 
 Attacks with a budget ε make an image within ε of the original that is misclassified (or gets a target class); attacks
-that minimise a norm look for the nearest such image. All return an `AttackResult`.
+that minimize a norm look for the nearest such image. All return an `AttackResult`.
 """
 
 from jaxopt_input.attacks import criteria

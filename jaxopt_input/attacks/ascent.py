@@ -35,7 +35,7 @@ def sign(numbers: Numbers) -> optax.GradientTransformation:
     return _lane(jnp.sign)
 
 
-def normalised(numbers: Numbers) -> optax.GradientTransformation:
+def normalized(numbers: Numbers) -> optax.GradientTransformation:
     """g / ‖g‖₂: steepest in L2."""
     return _lane(lambda gradient: geometry.unit(gradient, "l2"))
 
@@ -58,11 +58,11 @@ def sparse(numbers: Numbers) -> optax.GradientTransformation:
 
 def momentum(numbers: Numbers) -> optax.GradientTransformation:
     """The sign of a velocity v ← decay · v + g / ‖g‖₁."""
-    normalise = _lane(lambda gradient: geometry.unit(gradient, "l1"))
-    return optax.chain(normalise, optax.trace(numbers["decay"]), sign(numbers))
+    normalize = _lane(lambda gradient: geometry.unit(gradient, "l1"))
+    return optax.chain(normalize, optax.trace(numbers["decay"]), sign(numbers))
 
 
-STEEPEST: dict[str, Rule] = {"linf": sign, "l2": normalised, "l1": sparse}
+STEEPEST: dict[str, Rule] = {"linf": sign, "l2": normalized, "l1": sparse}
 
 
 def step_size(step: Any, relative: float) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Ascent:
     """A method: so many steps of a rule up a loss.
 
     Attributes:
-        objective: what is maximised.
+        objective: what is maximized.
         norm: of the ball: "linf", "l2" or "l1".
         rule: from gradients to steps of unit size.
         steps: how many.

@@ -177,7 +177,7 @@ def _before(model: Model, images: np.ndarray, labels: np.ndarray, norm: str, chu
         success_of_start=success[None],
         history={},
         norm=norm,
-        minimises=False,
+        minimizes=False,
         epsilon=None,
     )
 
@@ -192,7 +192,7 @@ def _at(result: AttackResult, budget: int) -> AttackResult:
         **{name: getattr(result, name)[budget] for name in (*_LANES, "success_of_start")},
         distance={p: d[budget] for p, d in result.distance.items()},
         history={},
-        minimises=False,
+        minimizes=False,
     )
 
 

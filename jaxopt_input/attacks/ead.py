@@ -60,7 +60,7 @@ class EAD:
 
             def step(i: jax.Array, carry: Any) -> Any:
                 best, x, y, reached, gradients = carry
-                # One run of the network serves both: the gradient at y, and the judgement of y.
+                # One run of the network serves both: the gradient at y, and the judgment of y.
                 lost, gradient, logits = problem.gradient(y, objective, i)
                 success = problem.success(logits) & (lost <= 0) & active
                 best = best.after(problem, y, success, measure(y))

@@ -67,9 +67,9 @@ class Direct:
 
 @dataclasses.dataclass(frozen=True)
 class CPPN:
-    """The genome is a network from a pixel's place to its colour: weights, connections and functions of its nodes.
+    """The genome is a network from a pixel's place to its color: weights, connections and functions of its nodes.
 
-    Inputs are x, y, the distance from the centre and a constant; a node takes sine, sigmoid, Gaussian or the identity
+    Inputs are x, y, the distance from the center and a constant; a node takes sine, sigmoid, Gaussian or the identity
     of what it is connected to among the inputs and the nodes before it.
     """
 
@@ -97,10 +97,10 @@ class CPPN:
         }
 
     def decode(self, genome: dict[str, jax.Array]) -> jax.Array:
-        height, width, colours = self.shape
+        height, width, colors = self.shape
         y, x = jnp.meshgrid(jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width), indexing="ij")
         inputs = jnp.stack([x, y, jnp.hypot(x, y), jnp.ones_like(x)]).reshape(4, -1)
-        nodes = HIDDEN + colours
+        nodes = HIDDEN + colors
         # Nodes after the one computed are still zero: their connections count for nothing.
         values = jnp.concatenate([3 * inputs, jnp.zeros((nodes, height * width))])
         weights = genome["weight"] * genome["connected"]
@@ -109,7 +109,7 @@ class CPPN:
             return values.at[4 + k].set(jax.lax.switch(genome["function"][k], FUNCTIONS, weights[k] @ values))
 
         values = jax.lax.fori_loop(0, nodes, node, values)
-        return jax.nn.sigmoid(2 * values[-colours:]).T.reshape(self.shape)
+        return jax.nn.sigmoid(2 * values[-colors:]).T.reshape(self.shape)
 
 
 ENCODINGS: dict[str, Any] = {"direct": Direct, "cppn": CPPN}

@@ -17,8 +17,8 @@ from jaxopt_input.errors import InputError
 from jaxopt_input.images import pixels
 from jaxopt_input.models.model import Model
 
-# Of the first image's pixels around grey; a level of it, for at even grey a network may have no gradient.
-DEVIATION = {"noise": 0.25, "grey": 1 / 255}
+# Of the first image's pixels around gray; a level of it, for at even gray a network may have no gradient.
+DEVIATION = {"noise": 0.25, "gray": 1 / 255}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ def fool(
     model: Model,
     classes: Any = None,
     *,
-    init: str = "grey",
+    init: str = "gray",
     steps: int = 100,
     learning_rate: float = 1e5,
     progress: float = 1.0,
@@ -63,7 +63,7 @@ def fool(
     devices: Sequence[jax.Device] | None = None,
     on_progress: Progress | None = None,
 ) -> Fooling:
-    """Raise the probability of each class from noise or grey, by gradient ascent with L2 decay.
+    """Raise the probability of each class from noise or gray, by gradient ascent with L2 decay.
 
     Ascends log p, whose gradient is that of p divided by p: the same direction, and not lost where p is tiny. Nothing
     asks for a natural image, and small steps find changes that people do not see. The iterate with the highest
@@ -73,11 +73,11 @@ def fool(
         key: a JAX key.
         model: the network.
         classes: one index, or several; all classes if None.
-        init: "grey", with noise of one level in 255, or "noise", normal around grey with σ = 1/4.
+        init: "gray", with noise of one level in 255, or "noise", normal around gray with σ = 1/4.
         steps: how many.
         learning_rate: of pixels from 0 to 255, at most.
         progress: a step is no longer than raises log p by about this.
-        decay: the share of its distance from grey that each pixel loses at each step, from 0 to 1.
+        decay: the share of its distance from gray that each pixel loses at each step, from 0 to 1.
         chunk: images that a device runs at once (at most 32, if None).
         devices: to share the images; all local ones if None.
         on_progress: called as (steps done, steps in all, mean of −log p).

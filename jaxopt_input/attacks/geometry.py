@@ -105,7 +105,7 @@ def clip_to_ball(image: jax.Array, clean: jax.Array, epsilon: jax.Array, p: str)
         epsilon: `[L]`.
         p: "linf", "l2" or "l1".
     """
-    inside = jax.vmap(lambda x, centre, radius: ball(p, radius, centre)(x))(image, clean, epsilon)
+    inside = jax.vmap(lambda x, center, radius: ball(p, radius, center)(x))(image, clean, epsilon)
     return jnp.clip(inside, 0.0, 1.0)
 
 

@@ -34,7 +34,7 @@ class Known:
     Attributes:
         function: of `jaxopt_input.attacks`.
         norms: those it knows, its default first.
-        budget: whether it takes ε; else it minimises the norm.
+        budget: whether it takes ε; else it minimizes the norm.
         steps: the name of its argument that says how long it searches, or None.
         takes_norm: whether the norm is an argument of it.
         loss: whether the loss is.

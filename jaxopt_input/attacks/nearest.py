@@ -1,4 +1,4 @@
-"""What attacks that minimise a norm share: the nearest adversarial image so far, a lane each."""
+"""What attacks that minimize a norm share: the nearest adversarial image so far, a lane each."""
 
 from __future__ import annotations
 

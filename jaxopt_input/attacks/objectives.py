@@ -1,4 +1,4 @@
-"""What an attack maximises, by name: a loss builder of `jaxopt_input.losses`, turned the right way round."""
+"""What an attack maximizes, by name: a loss builder of `jaxopt_input.losses`, turned the right way round."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Builder = Callable[..., Loss]
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """(label, target) → the loss to be maximised; hashable, so that it can be static.
+    """(label, target) → the loss to be maximized; hashable, so that it can be static.
 
     Attributes:
         builder: takes the label, or the target, or both.
@@ -55,7 +55,7 @@ OBJECTIVES: dict[str, tuple[Objective, Objective]] = {
 
 
 def objective(loss: str | Builder, targeted: bool) -> Objective:
-    """What to maximise.
+    """What to maximize.
 
     Args:
         loss: a name of `OBJECTIVES`, or a loss builder that takes a class and whose loss falls as that class becomes

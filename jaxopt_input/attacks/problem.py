@@ -78,7 +78,7 @@ class Problem:
         criterion: logits `[classes]`, label, target → success.
         targeted: whether the lanes have targets.
         rounded: whether the network sees images rounded to 8 bits. The gradient passes through the rounding.
-        norm: of the budget, or the one that is minimised.
+        norm: of the budget, or the one that is minimized.
         transform: what the network sees of an image, at random; None is the image itself.
         samples: how many draws of it losses, gradients and logits are the mean of.
     """

@@ -19,7 +19,7 @@ class AttackResult:
     """What an attack found for N images; with several ε every array below has a leading axis of their number, E.
 
     An image whose attack failed has no distance: it is infinite in every norm. Its `image` is the original after an
-    attack that minimises a norm, and after one with a budget the last that was tried, within the budget. Where the
+    attack that minimizes a norm, and after one with a budget the last that was tried, within the budget. Where the
     original is a success already, it is the result, at distance 0, unless the attack was told to go on.
 
     Attributes:
@@ -37,11 +37,11 @@ class AttackResult:
             rms is l2 / √n.
         steps: `[N]` int32, until the restart that is kept was done.
         gradients: `[N]` int32, gradients of the network, all restarts together.
-        forwards: `[N]` int32, runs of the network without gradient, all restarts and the last judgement together.
+        forwards: `[N]` int32, runs of the network without gradient, all restarts and the last judgment together.
         success_of_start: `[R, N]` bool, of each restart.
         history: what the method keeps of each step, `[N, …]` by name, of the restart that is kept.
-        norm: the norm of the attack's budget, or the one it minimises.
-        minimises: whether it minimises a norm, instead of spending a budget.
+        norm: the norm of the attack's budget, or the one it minimizes.
+        minimizes: whether it minimizes a norm, instead of spending a budget.
         epsilon: the budgets, `[]` or `[E]` or `[E, N]`; None where there is none.
         warnings: signs of gradient masking.
     """
@@ -63,7 +63,7 @@ class AttackResult:
     success_of_start: np.ndarray
     history: dict[str, np.ndarray]
     norm: str
-    minimises: bool
+    minimizes: bool
     epsilon: np.ndarray | None
     warnings: tuple[str, ...] = ()
 
@@ -79,7 +79,7 @@ class AttackResult:
         return (self.clean == self.label) & np.isfinite(self.logits).all(-1)
 
     def robust_accuracy(self, epsilons: Sequence[float]) -> np.ndarray:
-        """The robust accuracy at each ε in the attack's norm, from one run of an attack that minimises it.
+        """The robust accuracy at each ε in the attack's norm, from one run of an attack that minimizes it.
 
         Args:
             epsilons: budgets, in the norm of the attack.

@@ -79,7 +79,7 @@ class _Program:
     targeted: bool
     rounded: bool
     stop: bool
-    minimises: bool
+    minimizes: bool
     transform: Transform | None
     samples: int
     mesh: Mesh
@@ -118,11 +118,11 @@ def run(
         model: the network, with logits (not probabilities) at "logits".
         images: `[N, H, W, C]` in [0, 1].
         labels: `[N]` true classes, or one.
-        norm: of the budget, or the one that is minimised: "l0", "l1", "l2", "linf".
+        norm: of the budget, or the one that is minimized: "l0", "l1", "l2", "linf".
         epsilon: the budget: a number, several (lanes of one program, one leading axis more in the result), or
-            `[E, N]`, of each image. None for a method that minimises the norm.
+            `[E, N]`, of each image. None for a method that minimizes the norm.
         numbers: the method's own traced numbers, by name.
-        objective: the loss the method maximises, to be checked against the model.
+        objective: the loss the method maximizes, to be checked against the model.
         start: `[N, H, W, C]`, images to begin from.
         stop: whether an image is done once it succeeds.
         draws: whether the method draws at random, so that its restarts differ.
@@ -165,8 +165,8 @@ def run(
     check_criterion(criterion, total)
     if objective is not None and objective.levels_off:
         refuse_beyond_boundary(criterion, "the loss carlini_wagner")
-    minimises = epsilon is None
-    budgets = None if minimises else checks.budgets(epsilon, n)
+    minimizes = epsilon is None
+    budgets = None if minimizes else checks.budgets(epsilon, n)
     if start is not None:
         start = checks.batch(start, model, "starts")
         if start.shape != images.shape:
@@ -185,14 +185,14 @@ def run(
     numbers = {name: np.asarray(value, np.float32) for name, value in (numbers or {}).items()}
 
     devices = list(devices or jax.local_devices())
-    lanes = (1 if minimises or not np.ndim(budgets) else len(budgets)) * restarts * n  # type: ignore[arg-type]
+    lanes = (1 if minimizes or not np.ndim(budgets) else len(budgets)) * restarts * n  # type: ignore[arg-type]
     share = -(-lanes // len(devices))
     if chunk is None:
         chunk = -(-share // -(-share // chunk_within(memory, model, images.shape[1:], samples)))
     chunk = checks.count("chunk", chunk)
     mesh = Mesh(np.array(devices), ("starts",))
     program = _Program(
-        model.apply, method, norm, targeted, rounded, stop, minimises, transform, samples if transform else 1, mesh
+        model.apply, method, norm, targeted, rounded, stop, minimizes, transform, samples if transform else 1, mesh
     )
     params, base = jax.device_put((model.params, base), NamedSharding(mesh, PartitionSpec()))
 
@@ -342,7 +342,7 @@ def _judge(program: _Program, problem: Problem, found: Found) -> dict[str, jax.A
     finite = usable & jnp.isfinite(logits).all(-1)
     image, logits = geometry.where(finite, (image, logits), (clean, problem.lanes.logits))
     success = problem.success(logits)
-    if not program.minimises:
+    if not program.minimizes:
         success &= geometry.norm(image - clean, program.norm) <= problem.epsilon * (1 + 1e-5) + 1e-6
     else:  # a search without an end has nothing to show
         image = geometry.where(success, image, clean)
@@ -363,7 +363,7 @@ def _judge(program: _Program, problem: Problem, found: Found) -> dict[str, jax.A
         "steps": found.steps,
         "gradients": found.gradients,
         "forwards": found.forwards + 1,
-        "merit": -distances[program.norm] if program.minimises else lead,
+        "merit": -distances[program.norm] if program.minimizes else lead,
         **{f"distance/{p}": d for p, d in distances.items()},
         **{f"history/{name}": values for name, values in found.history.items()},
     }
@@ -433,7 +433,7 @@ def _result(
         success_of_start=squeeze("of_start"),
         history=named("history/"),
         norm=program.norm,
-        minimises=program.minimises,
+        minimizes=program.minimizes,
         epsilon=budgets,
         warnings=told,
     )

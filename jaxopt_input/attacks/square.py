@@ -54,7 +54,7 @@ def window(corner: jax.Array, side: jax.Array, shape: tuple[int, ...]) -> jax.Ar
 def bumps(corner: jax.Array, side: jax.Array, turned: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """`[L, H, W]`: in each lane's square two bumps of opposite sign, one above the other or, turned, beside; norm 1.
 
-    A bump is the sum of all centred squares within its half, the k-th weighted 1/k².
+    A bump is the sum of all centered squares within its half, the k-th weighted 1/k².
     """
     row, column = jnp.meshgrid(*(jnp.arange(n) for n in shape[:2]), indexing="ij")
     down = row[None] - corner[:, :1, None]
@@ -129,17 +129,17 @@ class Square:
         return jax.vmap(one)(problem.label, problem.target, logits, x), logits
 
     def _begin(self, problem: Problem, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Vertical stripes in L∞; a chequer of bumps in L2."""
-        height, width, colours = shape
+        """Vertical stripes in L∞; a checker of bumps in L2."""
+        height, width, colors = shape
         if self.norm == "linf":
-            away = jnp.broadcast_to(signs(keys, (1, width, colours)), problem.clean.shape)
+            away = jnp.broadcast_to(signs(keys, (1, width, colors)), problem.clean.shape)
             return jnp.clip(problem.clean + rows(problem.epsilon, away) * away, 0.0, 1.0)
         side = max(min(height, width) // 5, 1)
         tiles_down, tiles_across = height // side, width // side
         corner = jnp.zeros((1, 2), jnp.int32)
         tile = bumps(corner, jnp.int32(side), jnp.zeros(1, bool), (side, side, 1))[0]
-        sign = signs(keys, (tiles_down, tiles_across, colours))
-        grid = jnp.einsum("lrcz,hw->lrhcwz", sign, tile).reshape(-1, tiles_down * side, tiles_across * side, colours)
+        sign = signs(keys, (tiles_down, tiles_across, colors))
+        grid = jnp.einsum("lrcz,hw->lrhcwz", sign, tile).reshape(-1, tiles_down * side, tiles_across * side, colors)
         pad = ((0, 0), (0, height - tiles_down * side), (0, width - tiles_across * side), (0, 0))
         away = geometry.unit(jnp.pad(grid, pad), "l2")
         return jnp.clip(problem.clean + rows(problem.epsilon, away) * away, 0.0, 1.0)
@@ -149,11 +149,11 @@ class Square:
     ) -> jax.Array:
         """Another image: one more square."""
         limit = jnp.array(shape[:2]) - side + 1
-        here, there, colour, turn = jax.vmap(lambda key: jax.random.split(key, 4), out_axes=1)(keys)
+        here, there, color, turn = jax.vmap(lambda key: jax.random.split(key, 4), out_axes=1)(keys)
         place = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, limit))
         corner = place(here)
         inside = window(corner, side, shape)[..., None]
-        sign = signs(colour, (1, 1, shape[2]))
+        sign = signs(color, (1, 1, shape[2]))
         if self.norm == "linf":
             change = 2 * rows(problem.epsilon, x) * sign * inside
             return problem.into_ball(x + change, "linf")
@@ -163,16 +163,16 @@ class Square:
         other = window(place(there), side, shape)[..., None]
         turned = jax.vmap(lambda key: jax.random.bernoulli(key))(turn)
 
-        def per_colour(values: jax.Array) -> jax.Array:
+        def per_color(values: jax.Array) -> jax.Array:
             return jnp.sqrt(jnp.sum(jnp.square(values), (1, 2), keepdims=True))
 
         old = jnp.where(inside, change, 0.0)
         shaped = jnp.where(inside, bumps(corner, side, turned, shape)[..., None] * sign, 0.0)
-        shaped = shaped + old / (1e-12 + per_colour(old))
+        shaped = shaped + old / (1e-12 + per_color(old))
         both = geometry.norm(jnp.where(inside | other, change, 0.0), "l2")
         left = jnp.maximum(jnp.square(problem.epsilon) - jnp.square(geometry.norm(change, "l2")), 0.0)
         mass = jnp.sqrt(left / shape[2] + jnp.square(both))
-        shaped = shaped / (1e-12 + per_colour(shaped)) * rows(mass, x)
+        shaped = shaped / (1e-12 + per_color(shaped)) * rows(mass, x)
         change = jnp.where(inside, shaped, jnp.where(other, 0.0, change))
         moved = problem.clean + rows(problem.epsilon, x) * geometry.unit(change, "l2")
         return jnp.clip(moved, 0.0, 1.0)

@@ -34,7 +34,7 @@ def animation_steps(steps: int, frames: int = 48) -> tuple[int, ...]:
     """The steps at which to take snapshots for an animation: all of them, or dense at first, where most changes.
 
     Args:
-        steps: of the optimisation.
+        steps: of the optimization.
         frames: at most so many.
 
     Example:
@@ -60,7 +60,7 @@ def save_animation(
 ) -> None:
     """Write an animation, atomically; the format is the suffix of the path.
 
-    MP4 and WebP are written frame by frame, a GIF is held in memory (8 bits a pixel); in a GIF, equal neighbours
+    MP4 and WebP are written frame by frame, a GIF is held in memory (8 bits a pixel); in a GIF, equal neighbors
     become one longer frame. GIF and WebP repeat for ever.
 
     Args:

@@ -9,12 +9,12 @@ import numpy as np
 
 
 def loss_curves(path: Path, losses: np.ndarray, names: Sequence[str], logarithmic: bool = False) -> None:
-    """Plot every start's loss against its step, one colour a target.
+    """Plot every start's loss against its step, one color a target.
 
     Args:
         path: the PNG to write.
         losses: `[N, steps + 1]`; numbers that are not finite leave a gap.
-        names: N target names; starts of one target share a colour and one entry of the legend.
+        names: N target names; starts of one target share a color and one entry of the legend.
         logarithmic: whether the axis of the loss is.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,9 +26,9 @@ def loss_curves(path: Path, losses: np.ndarray, names: Sequence[str], logarithmi
     distinct = list(dict.fromkeys(names))
     for name, curve in zip(names, losses, strict=True):
         first = name not in axes.get_legend_handles_labels()[1]
-        colour = f"C{distinct.index(name) % 10}"
+        color = f"C{distinct.index(name) % 10}"
         finite = np.where(np.isfinite(curve), curve, np.nan)
-        axes.plot(finite, color=colour, lw=1, alpha=0.8, label=name if first else None)
+        axes.plot(finite, color=color, lw=1, alpha=0.8, label=name if first else None)
     axes.set(xlabel="step", ylabel="loss", yscale="log" if logarithmic else "linear")
     if len(distinct) <= 10:
         axes.legend(frameon=False, fontsize=8)

@@ -39,13 +39,13 @@ def mosaic(pictures: np.ndarray, *, columns: int | None = None, side: int = 32, 
 
 
 def filter_pictures(weights: np.ndarray) -> np.ndarray:
-    """Filters as pictures: 0 is grey, each filter's largest weight in size is black or white.
+    """Filters as pictures: 0 is gray, each filter's largest weight in size is black or white.
 
     Args:
         weights: `[N, h, w, C]`.
 
     Returns:
-        `[N, h, w, 1 or 3]` in [0, 1]; filters of other than 3 colours are averaged over them.
+        `[N, h, w, 1 or 3]` in [0, 1]; filters of other than 3 colors are averaged over them.
 
     Example:
         >>> filter_pictures(np.array([-2.0, 0.0, 1.0]).reshape(1, 1, 3, 1)).ravel().tolist()
@@ -56,13 +56,13 @@ def filter_pictures(weights: np.ndarray) -> np.ndarray:
 
 
 def map_pictures(maps: np.ndarray) -> np.ndarray:
-    """Feature maps as grey pictures, each scaled by its largest value.
+    """Feature maps as gray pictures, each scaled by its largest value.
 
     Args:
         maps: `[h, w, channels]`.
 
     Returns:
-        `[channels, h, w, 1]` in [0, 1]. Where no map is negative 0 is black, else 0 is grey in all of them.
+        `[channels, h, w, 1]` in [0, 1]. Where no map is negative 0 is black, else 0 is gray in all of them.
 
     Example:
         >>> map_pictures(np.array([[[0.0, 2.0], [4.0, 2.0]]]))[..., 0].tolist()

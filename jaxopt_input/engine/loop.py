@@ -42,7 +42,7 @@ class Program:
     raw_optimizer: optax.GradientTransformation | None
     steps: int
     check_every: int
-    group: int  # neighbouring lanes that are optimised together: the starts of a target, or 1
+    group: int  # neighboring lanes that are optimized together: the starts of a target, or 1
     dtype: str
     mesh: Mesh
 

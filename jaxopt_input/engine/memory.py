@@ -113,7 +113,7 @@ def _resident(what: str) -> int:
 def image_bytes(
     model: Model, taps: tuple[str, ...], view: Sequence[int], image: Sequence[int], optimizer_copies: int = 2
 ) -> int:
-    """An estimate, from above, of the memory that one image takes while it is optimised by `minimize`.
+    """An estimate, from above, of the memory that one image takes while it is optimized by `minimize`.
 
     Twice what the gradient keeps of the forward pass, known from the shapes that JAX gives it, and 16 images for θ,
     the optimizer's moments, the best θ and the transform's work. On a CPU, XLA's temporaries in the compiled loop were
@@ -127,7 +127,7 @@ def image_bytes(
         model: the network, tiled or not.
         taps: the layers that the loss reads.
         view: (height, width, channels) of what the network sees.
-        image: (height, width, channels) of what is optimised.
+        image: (height, width, channels) of what is optimized.
         optimizer_copies: how often the optimizer's state holds θ: twice for Adam.
 
     Example:
@@ -168,7 +168,7 @@ def _fixed(model: Model) -> int:
 
 
 def estimate(model: Model, taps: Sequence[str], image_shape: Sequence[int], optimizer_copies: int = 2) -> int:
-    """All that a process takes which optimises one image, in bytes, before anything is compiled.
+    """All that a process takes which optimizes one image, in bytes, before anything is compiled.
 
     Args:
         model, taps, optimizer_copies: see `image_bytes`.
@@ -203,7 +203,7 @@ def images_within(budget: int, each: int, model: Model, kept: int = 0) -> int:
 def tile_within(
     model: Model, taps: Sequence[str], image_shape: Sequence[int], budget: int, optimizer_copies: int = 2
 ) -> tuple[int | None, int]:
-    """The largest tile with which one image can be optimised within a budget, estimated before anything is compiled.
+    """The largest tile with which one image can be optimized within a budget, estimated before anything is compiled.
 
     Args:
         model: the network.

@@ -114,14 +114,14 @@ def minimize(
     devices: Sequence[jax.Device] | None = None,
     on_progress: Progress | None = None,
 ) -> Solution:
-    """Optimise the input of a frozen network from several random starts of several targets, in one compiled loop.
+    """Optimize the input of a frozen network from several random starts of several targets, in one compiled loop.
 
     The random numbers of start k of a target derive from (key, the target's canonical name, k) alone. The same key
     and chunk give the same bits on any number of devices; another chunk, or another place of the lane in it, because
     other targets are asked for, agrees to rounding.
 
     Args:
-        loss: what to minimise; arrays of indices or weights in it are its targets.
+        loss: what to minimize; arrays of indices or weights in it are its targets.
         model: the network.
         image: the image parameterization, `images.fourier()` if None.
         transform: what the network sees of the image at each step; None is the image itself.
@@ -286,7 +286,7 @@ def _chunk(chunk: int | None, share: int, group: int, most: int) -> int:
     chunk = count("chunk", chunk)
     if chunk % group:
         fits = -(-chunk // group) * group
-        raise InputError(f"the {group} starts of a target are optimised together: raise chunk from {chunk} to {fits}")
+        raise InputError(f"the {group} starts of a target are optimized together: raise chunk from {chunk} to {fits}")
     return chunk
 
 
@@ -297,7 +297,7 @@ def _check_model(loss: Loss, model: Model, image: Parameterization, transform: T
         key = jax.eval_shape(lambda: jax.random.key(0))
         view = jax.eval_shape(transform, key, jax.ShapeDtypeStruct(view, jnp.float32)).shape
     if view[2] != model.info.image_shape[2]:
-        raise InputError(f"{model.info.name} takes {model.info.image_shape[2]} colours, the image has {view[2]}")
+        raise InputError(f"{model.info.name} takes {model.info.image_shape[2]} colors, the image has {view[2]}")
     loss.check(model.layers(view))
     return view
 

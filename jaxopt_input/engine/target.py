@@ -15,6 +15,7 @@ from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.losses import Loss
 from jaxopt_input.losses.algebra import Shapes, check_index
 from jaxopt_input.models.model import Model
+from jaxopt_input.names import american
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Target:
         return self.kind, self.layer
 
     def central(self, shapes: Shapes) -> Target:
-        """The unit at the map's centre in place of a channel; other targets as they are.
+        """The unit at the map's center in place of a channel; other targets as they are.
 
         Example:
             >>> str(Target("channel", "a", 3).central({"a": (8, 6, 4)}))
@@ -109,7 +110,7 @@ def parse(text: str, model: Model, image_shape: tuple[int, int, int] | None = No
     """The targets that a text denotes, checked against a model.
 
     Args:
-        text: "LAYER", "LAYER:CHANNEL", "LAYER:CHANNEL@centre", "LAYER:CHANNEL@Y,X", "class:NAME", "class:INDEX" or
+        text: "LAYER", "LAYER:CHANNEL", "LAYER:CHANNEL@center", "LAYER:CHANNEL@Y,X", "class:NAME", "class:INDEX" or
             "class:WNID"; "*" in place of a channel or class denotes all of them.
         model: whose layers and classes are meant.
         image_shape: of the image, which the map sizes depend on; the model's own if None.
@@ -119,7 +120,7 @@ def parse(text: str, model: Model, image_shape: tuple[int, int, int] | None = No
 
     Example:
         >>> import jaxopt_input as joi
-        >>> [str(target) for target in parse("block3:7@centre", joi.load("tin100"))]
+        >>> [str(target) for target in parse("block3:7@center", joi.load("tin100"))]
         ['block3:7@8,8']
     """
     layer, colon, rest = text.strip().partition(":")
@@ -152,11 +153,11 @@ def _position(where: str, shape: tuple[int, ...], text: str) -> tuple[int, ...]:
     if len(shape) != 3:
         raise InputError(f"in target {text!r}, the layer has no positions: leave {'@' + where!r} out")
     height, width, _ = shape
-    if where in ("centre", "center"):
+    if american(where) == "center":
         return height // 2, width // 2
     numbers = where.split(",")
     if len(numbers) != 2 or not all(n.strip().isdigit() for n in numbers):
-        raise InputError(f"in target {text!r}, a position is @centre or @ROW,COLUMN")
+        raise InputError(f"in target {text!r}, a position is @center or @ROW,COLUMN")
     row, column = map(int, numbers)
     if row >= height or column >= width:
         raise InputError(f"in target {text!r}, the position is outside the map of {height} rows and {width} columns")

@@ -1,4 +1,4 @@
-"""Image parameterizations: the coordinates in which an image is optimised."""
+"""Image parameterizations: the coordinates in which an image is optimized."""
 
 from jaxopt_input.errors import unknown
 from jaxopt_input.images.cppn import cppn

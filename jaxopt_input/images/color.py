@@ -1,4 +1,4 @@
-"""Decorrelated colour: coordinates in which the colours of natural images are uncorrelated and of equal variance."""
+"""Decorrelated color: coordinates in which the colors of natural images are uncorrelated and of equal variance."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Square root of the colour covariance of ImageNet (Lucid, misc/io and optvis/param/color.py, 2018), divided by its
+# Square root of the color covariance of ImageNet (Lucid, misc/io and optvis/param/color.py, 2018), divided by its
 # largest column norm, so that a step of θ keeps the scale of a step of the image.
 _SQRT_COVARIANCE = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 TO_RGB = (_SQRT_COVARIANCE / np.linalg.norm(_SQRT_COVARIANCE, axis=0).max()).T.astype(np.float32)
 FROM_RGB = np.linalg.inv(TO_RGB.astype(np.float64)).astype(np.float32)
 
 
-def to_rgb(colour: jax.Array) -> jax.Array:
-    """Red, green, blue of decorrelated colours: `[..., 3]` to `[..., 3]`, linear, no offset.
+def to_rgb(color: jax.Array) -> jax.Array:
+    """Red, green, blue of decorrelated colors: `[..., 3]` to `[..., 3]`, linear, no offset.
 
     Source:
         Lucid (2018), `optvis.param.color`.
@@ -24,21 +24,21 @@ def to_rgb(colour: jax.Array) -> jax.Array:
         >>> bool(jnp.allclose(from_rgb(to_rgb(jnp.array([0.1, 0.2, 0.3]))), jnp.array([0.1, 0.2, 0.3]), atol=1e-6))
         True
     """
-    return _mix(colour, TO_RGB)
+    return _mix(color, TO_RGB)
 
 
 def from_rgb(rgb: jax.Array) -> jax.Array:
-    """Decorrelated colours of red, green, blue: the inverse of `to_rgb`."""
+    """Decorrelated colors of red, green, blue: the inverse of `to_rgb`."""
     return _mix(rgb, FROM_RGB)
 
 
-def _mix(colour: jax.Array, matrix: np.ndarray) -> jax.Array:
+def _mix(color: jax.Array, matrix: np.ndarray) -> jax.Array:
     """The product with a 3x3 matrix, which as a sum becomes part of the loops around it; a matrix product would not."""
-    return sum(colour[..., k : k + 1] * matrix[k] for k in range(3))
+    return sum(color[..., k : k + 1] * matrix[k] for k in range(3))
 
 
 def applies(decorrelate: bool, channels: int) -> bool:
-    """Whether colours are decorrelated: where it is asked for and there are three of them."""
+    """Whether colors are decorrelated: where it is asked for and there are three of them."""
     return decorrelate and channels == 3
 
 

@@ -1,4 +1,4 @@
-"""The image as a compositional pattern-producing network: a small network from coordinates to colour."""
+"""The image as a compositional pattern-producing network: a small network from coordinates to color."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ class CPPN(Parameterization):
             angle = jnp.arctan(hidden @ weights + biases)
             hidden = jnp.concatenate([angle / 0.67, jnp.square(angle) / 0.6], -1)
         weights, biases = theta[-1]
-        colour = jax.nn.sigmoid(hidden @ weights + biases)
-        return colour.reshape(*colour.shape[:-2], height, width, channels)
+        color = jax.nn.sigmoid(hidden @ weights + biases)
+        return color.reshape(*color.shape[:-2], height, width, channels)
 
     def encode(self, image: jax.Array) -> Any:
         raise InputError("no CPPN is known for a given image: start from random weights, or use images.fourier()")
 
 
 def cppn(shape: Shape | None = None, *, layers: int = 8, units: int = 24) -> CPPN:
-    """θ is the weights of a network from a pixel's coordinates to its colour: smooth images of any resolution.
+    """θ is the weights of a network from a pixel's coordinates to its color: smooth images of any resolution.
 
     The hidden activation is concat(atan(x) / 0.67, atan(x)² / 0.6), the last a sigmoid. The last weights start at zero,
-    so that every image begins as one colour.
+    so that every image begins as one color.
 
     Args:
         shape: (height, width, channels); the model's if None.

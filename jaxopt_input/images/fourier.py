@@ -69,8 +69,8 @@ def fourier(shape: Shape | None = None, *, decorrelate: bool = True, sd: float =
 
     Args:
         shape: (height, width, channels); the model's if None. Unbound, `decode` takes the width to be even.
-        decorrelate: θ in decorrelated colours (where the image has three channels): C is `colour.to_rgb`.
-        sd: standard deviation of the initial coefficients. Lucid starts at 0.01, nearly grey; at 0.1 fewer classes of
+        decorrelate: θ in decorrelated colors (where the image has three channels): C is `color.to_rgb`.
+        sd: standard deviation of the initial coefficients. Lucid starts at 0.01, nearly gray; at 0.1 fewer classes of
             a network that ends in a ReLU, such as SqueezeNet, have a gradient of zero at the start.
         decay: see `spectrum_scale`.
 

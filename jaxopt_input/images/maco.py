@@ -68,8 +68,8 @@ class MACO(Parameterization):
     def decode(self, theta: jax.Array) -> jax.Array:
         _, width, channels = self.bound()
         axes = (-3, -2, -1)
-        centred = theta - theta.mean(axes, keepdims=True)
-        phase = UNIFORM_SD * centred / (jnp.std(theta, axes, keepdims=True) + 1e-4)
+        centered = theta - theta.mean(axes, keepdims=True)
+        phase = UNIFORM_SD * centered / (jnp.std(theta, axes, keepdims=True) + 1e-4)
         phase = _odd(phase, width)
         magnitude = jnp.asarray(self.template())
         image = inverse_real(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase), width)
@@ -90,15 +90,15 @@ def _odd(phase: jax.Array, width: int) -> jax.Array:
 
 
 def maco(shape: Shape | None = None, *, magnitude: Any = None, contrast: float = 1.0) -> MACO:
-    """θ is the phase of the image's spectrum; its magnitude stays that of natural images, whatever is optimised.
+    """θ is the phase of the image's spectrum; its magnitude stays that of natural images, whatever is optimized.
 
-    image = σ(C · irfft2(magnitude · e^{iφ})), φ = θ standardised over the image to the spread of a uniform phase, so
-    that a large step in θ moves φ less and less. The authors standardise to 1 instead, which leaves a bright spot in
+    image = σ(C · irfft2(magnitude · e^{iφ})), φ = θ standardized over the image to the spread of a uniform phase, so
+    that a large step in θ moves φ less and less. The authors standardize to 1 instead, which leaves a bright spot in
     the image's corner, out of reach of their crops.
 
     Args:
         shape: (height, width, channels); the model's if None.
-        magnitude: `[H, W // 2 + 1, C]` of decorrelated colours, as of `mean_magnitude`; 1 / f in every channel if
+        magnitude: `[H, W // 2 + 1, C]` of decorrelated colors, as of `mean_magnitude`; 1 / f in every channel if
             None, the law of natural images (Field, 1987).
         contrast: standard deviation of each decorrelated channel before the sigmoid.
 
@@ -127,7 +127,7 @@ def maco(shape: Shape | None = None, *, magnitude: Any = None, contrast: float =
 
 
 def mean_magnitude(images: Iterable[Any]) -> np.ndarray:
-    """The mean magnitude of the spectrum of images, before the sigmoid and in decorrelated colours: for `maco`.
+    """The mean magnitude of the spectrum of images, before the sigmoid and in decorrelated colors: for `maco`.
 
     Args:
         images: `[H, W, C]` or `[N, H, W, C]` each, in [0, 1], all of one size, such as `batch.images` of

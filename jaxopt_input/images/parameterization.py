@@ -25,7 +25,7 @@ def as_shape(shape: Any) -> Shape:
 
 @dataclasses.dataclass(frozen=True)
 class Parameterization:
-    """θ ↔ image: the coordinates in which an image is optimised. Hashable; equal when built alike.
+    """θ ↔ image: the coordinates in which an image is optimized. Hashable; equal when built alike.
 
     Attributes:
         shape: (height, width, channels) of the image; None takes the model's (see `bind`).

@@ -60,8 +60,8 @@ def pixels(
     Args:
         shape: (height, width, channels); the model's if None.
         bound: "clip" clips after each update; "sigmoid" needs no clipping and suits line searches.
-        decorrelate: θ in decorrelated colours (where the image has three channels).
-        sd: standard deviation of the initial noise around grey, in the units of θ.
+        decorrelate: θ in decorrelated colors (where the image has three channels).
+        sd: standard deviation of the initial noise around gray, in the units of θ.
 
     Raises:
         InputError: for an unknown bound.

@@ -73,13 +73,13 @@ def pyramid(
     """θ is a pyramid of images, each half the size of the one before: image = σ(C · Σ_n resize(θ_n)).
 
     With shared levels the coarsest layers are one for all starts of a target: their images then differ in detail, and
-    agree in layout. The starts of a target are then optimised together, so that they must fit one chunk.
+    agree in layout. The starts of a target are then optimized together, so that they must fit one chunk.
 
     Args:
         shape: (height, width, channels); the model's if None.
         levels: how many layers, the finest of the image's size; at least 1.
         shared_levels: how many of them, the coarsest first, are shared among the starts of a target.
-        decorrelate: θ in decorrelated colours (where the image has three channels): C is `colour.to_rgb`.
+        decorrelate: θ in decorrelated colors (where the image has three channels): C is `color.to_rgb`.
         sd: standard deviation of the initial numbers of each layer; Lucid's is 0.01.
 
     Returns:

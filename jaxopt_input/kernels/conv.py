@@ -1,6 +1,6 @@
 """Convolution and max pooling whose gradients with respect to the input are fast on a CPU.
 
-Optimising an image needs the input gradient of every layer, and XLA's CPU back end computes several of them far from
+Optimizing an image needs the input gradient of every layer, and XLA's CPU back end computes several of them far from
 the machine's speed. Each function computes what plain `jax.lax` computes, up to rounding; only the arithmetic differs,
 of the input gradient and, in large 3x3 convolutions (`winograd`), of the values as well, and only where
 `backend.platform()` is a CPU. Reverse mode only: `jax.custom_vjp` has no forward mode (`jax.jvp`, `jax.hessian`).

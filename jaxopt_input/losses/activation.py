@@ -1,4 +1,4 @@
-"""Losses of activations: unit, channel, layer, direction, class. All return the quantity; negate it to maximise."""
+"""Losses of activations: unit, channel, layer, direction, class. All return the quantity; negate it to maximize."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Unit(_OfLayer):
                 check_index(which, np.asarray(self.position)[..., axis], shape[axis], f"layer {self.layer}")
 
     def name(self) -> str:
-        where = "centre" if self.position is None else ",".join(str(int(n)) for n in self.position)
+        where = "center" if self.position is None else ",".join(str(int(n)) for n in self.position)
         return f"{self.layer}:{int(self.channel)}@{where}"
 
 
@@ -111,7 +111,7 @@ def unit(layer: str, channel: Any, position: Any = None) -> Unit:
     Args:
         layer: the tap; a layer without positions has one unit a channel.
         channel: the index of the channel, or one a target.
-        position: (row, column), or `[targets, 2]`; the centre (height // 2, width // 2) if None.
+        position: (row, column), or `[targets, 2]`; the center (height // 2, width // 2) if None.
 
     Returns:
         A loss; its value is A[row, column, channel].
@@ -121,7 +121,7 @@ def unit(layer: str, channel: Any, position: Any = None) -> Unit:
 
     Source:
         Erhan et al., Visualizing Higher-Layer Features of a Deep Network (2009); Yosinski et al. (2015) take the
-        centre of the map.
+        center of the map.
 
     Example:
         >>> import jax.numpy as jnp
@@ -149,7 +149,7 @@ class Layer(_OfLayer):
 
 
 def layer(layer: str) -> Layer:
-    """The mean square of a layer over positions and channels: what DeepDream maximises.
+    """The mean square of a layer over positions and channels: what DeepDream maximizes.
 
     Args:
         layer: the tap.
@@ -311,7 +311,7 @@ def class_probability(index: Any) -> ClassProbability:
         InputError: as `class_logit`.
 
     Source:
-        Nguyen, Yosinski & Clune, Deep Neural Networks are Easily Fooled (2015), maximise it; Simonyan et al. (2014)
+        Nguyen, Yosinski & Clune, Deep Neural Networks are Easily Fooled (2015), maximize it; Simonyan et al. (2014)
         say why the logit makes better pictures: the softmax rises as well where other classes fall.
 
     Example:

@@ -1,8 +1,8 @@
 """What a loss is, and how losses add up.
 
-A loss maps one image's activations and the image to one number, which is minimised. Losses form a vector space:
+A loss maps one image's activations and the image to one number, which is minimized. Losses form a vector space:
 `-channel("block3", 12) + 1e-3 * total_variation()`. Builders return the published quantity; negate what is to be
-maximised.
+maximized.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def _check_map(layer: str, given: Any, shapes: Shapes) -> None:
     if np.shape(given)[-3:] != shape:
         raise InputError(
             f"the activation to match has shape {np.shape(given)[-3:]}, layer {layer} has {shape}: take it from an "
-            "image of the size that is optimised"
+            "image of the size that is optimized"
         )
 
 
@@ -53,7 +53,7 @@ def feature_distance(layer: str, activation: Any, weight: Any = None) -> Feature
 
     Args:
         layer: the tap.
-        activation: Φ₀ of an image of the size that is optimised: `[H, W, C]`, or `[C]` of a layer without positions,
+        activation: Φ₀ of an image of the size that is optimized: `[H, W, C]`, or `[C]` of a layer without positions,
             or one a target.
         weight: of each square in both norms, of a shape that broadcasts to Φ₀'s: 1 where the features are to be
             matched and 0 elsewhere, to invert a region or a group of channels alone; all of them if None.
@@ -106,7 +106,7 @@ def content(layer: str, activation: Any) -> Content:
 
     Args:
         layer: the tap.
-        activation: `[H, W, C]` of the content image at the size that is optimised, or one a target.
+        activation: `[H, W, C]` of the content image at the size that is optimized, or one a target.
 
     Raises:
         InputError: against a model, for an unknown layer or another shape.

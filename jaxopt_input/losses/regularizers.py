@@ -1,4 +1,4 @@
-"""Losses of the image alone: L2 decay, α-norms, total variation. Sums over pixels and colours, as published."""
+"""Losses of the image alone: L2 decay, α-norms, total variation. Sums over pixels and colors, as published."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class AlphaNorm(Loss):
     """See `alpha_norm`."""
 
     alpha: Any = leaf(rank=0)
-    centre: Any = leaf(rank=0)
+    center: Any = leaf(rank=0)
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        return jnp.sum(_power(jnp.square(image - self.centre), self.alpha / 2))
+        return jnp.sum(_power(jnp.square(image - self.center), self.alpha / 2))
 
 
-def alpha_norm(alpha: Any = 6.0, centre: Any = 0.5) -> AlphaNorm:
-    """Σ |x − centre|^α over pixels and colours.
+def alpha_norm(alpha: Any = 6.0, center: Any = 0.5) -> AlphaNorm:
+    """Σ |x − center|^α over pixels and colors.
 
     Args:
         alpha: the exponent; a large one acts as a soft bound on the range.
-        centre: what the image decays to, in [0, 1].
+        center: what the image decays to, in [0, 1].
 
     Source:
         Mahendran & Vedaldi, Understanding Deep Image Representations by Inverting Them (2015), section 2 (α = 6).
@@ -37,7 +37,7 @@ def alpha_norm(alpha: Any = 6.0, centre: Any = 0.5) -> AlphaNorm:
         >>> float(alpha_norm(2.0)({}, jnp.array([[[1.0, 0.0, 0.5]]])))
         0.5
     """
-    return AlphaNorm(canonical(alpha, 0, jnp.float32, "alpha"), canonical(centre, 0, jnp.float32, "centre"))
+    return AlphaNorm(canonical(alpha, 0, jnp.float32, "alpha"), canonical(center, 0, jnp.float32, "center"))
 
 
 @traced
@@ -45,39 +45,39 @@ class PixelNorm(Loss):
     """See `pixel_norm`."""
 
     alpha: Any = leaf(rank=0)
-    centre: Any = leaf(rank=0)
+    center: Any = leaf(rank=0)
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        return jnp.sum(_power(jnp.sum(jnp.square(image - self.centre), -1), self.alpha / 2))
+        return jnp.sum(_power(jnp.sum(jnp.square(image - self.center), -1), self.alpha / 2))
 
 
-def pixel_norm(alpha: Any = 6.0, centre: Any = 0.5) -> PixelNorm:
-    """Σ ‖x − centre‖^α over pixels, ‖·‖ being the Euclidean norm of a pixel's colours.
+def pixel_norm(alpha: Any = 6.0, center: Any = 0.5) -> PixelNorm:
+    """Σ ‖x − center‖^α over pixels, ‖·‖ being the Euclidean norm of a pixel's colors.
 
     Args:
         alpha: the exponent; a large one acts as a soft bound on the norm.
-        centre: what the image decays to, in [0, 1].
+        center: what the image decays to, in [0, 1].
 
     Source:
         Mahendran & Vedaldi, Visualizing Deep Convolutional Neural Networks Using Natural Pre-images (2016), section
-        3.2 (α = 6), where the α-norm of their first paper, over colours as well, became one of pixels.
+        3.2 (α = 6), where the α-norm of their first paper, over colors as well, became one of pixels.
 
     Example:
         >>> import jax.numpy as jnp
         >>> float(pixel_norm(4.0)({}, jnp.array([[[1.0, 0.0, 0.5]]])))
         0.25
     """
-    return PixelNorm(canonical(alpha, 0, jnp.float32, "alpha"), canonical(centre, 0, jnp.float32, "centre"))
+    return PixelNorm(canonical(alpha, 0, jnp.float32, "alpha"), canonical(center, 0, jnp.float32, "center"))
 
 
-def l2_decay(centre: Any = 0.5) -> AlphaNorm:
-    """Σ (x − centre)² over pixels and colours.
+def l2_decay(center: Any = 0.5) -> AlphaNorm:
+    """Σ (x − center)² over pixels and colors.
 
     Args:
-        centre: what the image decays to, in [0, 1].
+        center: what the image decays to, in [0, 1].
 
     Source:
-        Simonyan, Vedaldi & Zisserman, Deep Inside Convolutional Networks (2014), equation 1, with the zero-centred
+        Simonyan, Vedaldi & Zisserman, Deep Inside Convolutional Networks (2014), equation 1, with the zero-centered
         image that their network takes.
 
     Example:
@@ -85,7 +85,7 @@ def l2_decay(centre: Any = 0.5) -> AlphaNorm:
         >>> float(l2_decay()({}, jnp.full((2, 2, 1), 1.0)))
         1.0
     """
-    return alpha_norm(2.0, centre)
+    return alpha_norm(2.0, center)
 
 
 @traced
@@ -100,7 +100,7 @@ class TotalVariation(Loss):
 
 
 def total_variation(beta: Any = 2.0) -> TotalVariation:
-    """Σ (dx² + dy²)^(β/2) over pixels and colours, forward differences, 0 across the border.
+    """Σ (dx² + dy²)^(β/2) over pixels and colors, forward differences, 0 across the border.
 
     Args:
         beta: the exponent; 1 is the isotropic total variation, 2 the squared one without the spikes of 1.
@@ -125,7 +125,7 @@ class TotalVariationL1(Loss):
 
 
 def total_variation_l1() -> TotalVariationL1:
-    """Σ |dx| + |dy| over pixels and colours: the anisotropic total variation.
+    """Σ |dx| + |dy| over pixels and colors: the anisotropic total variation.
 
     Source:
         Rudin, Osher & Fatemi (1992), in the anisotropic form of neural-style (Johnson, 2015).

@@ -18,7 +18,7 @@ from jaxopt_input.losses.algebra import Activations, Loss, Shapes, check_layer
 from jaxopt_input.targets import canonical, child, leaf, traced
 
 STARTS = "starts"
-NEIGHBOURS = 4  # how far Lucid's alignment reaches
+NEIGHBORS = 4  # how far Lucid's alignment reaches
 
 
 @traced
@@ -47,7 +47,7 @@ class Diversity(_OfLayer):
 def diversity(layer: str) -> Diversity:
     """How alike the starts of a target are: the mean cosine between a start's Gram matrix and each other's.
 
-    Minimise it, with a weight of about 1 to 100 on top of what is maximised, and the starts show different facets of
+    Minimize it, with a weight of about 1 to 100 on top of what is maximized, and the starts show different facets of
     one unit. Each start has a value of its own; Lucid's sum over the batch is that of all starts times (n − 1) / n.
 
     Args:
@@ -88,7 +88,7 @@ class Alignment(_OfLayer):
         everyone = jax.lax.all_gather(activation, STARTS)
         starts, here = everyone.shape[0], jax.lax.axis_index(STARTS)
         total = jnp.zeros(())
-        for distance in range(1, min(NEIGHBOURS, starts - 1) + 1):
+        for distance in range(1, min(NEIGHBORS, starts - 1) + 1):
             for there in (here - distance, here + distance):
                 exists = (there >= 0) & (there < starts)
                 difference = activation - everyone[jnp.clip(there, 0, starts - 1)]
@@ -97,14 +97,14 @@ class Alignment(_OfLayer):
 
 
 def alignment(layer: str, decay: Any = 2.0) -> Alignment:
-    """How far neighbouring starts of a target lie apart in a layer: ½ Σ_d mean (a_k − a_{k±d})² / decay^d, d ≤ 4.
+    """How far neighboring starts of a target lie apart in a layer: ½ Σ_d mean (a_k − a_{k±d})² / decay^d, d ≤ 4.
 
-    Minimise it along an `interpolation`, and like things appear at like places. The values of all starts add up to
+    Minimize it along an `interpolation`, and like things appear at like places. The values of all starts add up to
     minus Lucid's objective.
 
     Args:
         layer: the tap.
-        decay: by which a neighbour one further away counts less.
+        decay: by which a neighbor one further away counts less.
 
     Raises:
         InputError: as `diversity`.
@@ -252,7 +252,7 @@ def caricature(layer: str, activation: Any, power: Any = 1.0) -> Caricature:
         power: of the cosine between a and â over the whole map; 0 is the dot product, which drifts from the image.
 
     Returns:
-        A loss; maximise it. Its value is in units of the layer's norm.
+        A loss; maximize it. Its value is in units of the layer's norm.
 
     Raises:
         InputError: for an activation that is all zero; against a model, for an unknown layer or another shape.

@@ -62,8 +62,8 @@ def _given(activation: Any) -> Any:
 def _moments(features: Any) -> tuple[Any, Any]:
     """Mean `[…, N]` and covariance `[…, N, N]` over positions."""
     mean = features.mean(-2)
-    centred = features - mean[..., None, :]
-    return mean, centred.swapaxes(-1, -2) @ centred / features.shape[-2]
+    centered = features - mean[..., None, :]
+    return mean, centered.swapaxes(-1, -2) @ centered / features.shape[-2]
 
 
 @jax.custom_jvp
@@ -219,9 +219,9 @@ class Wasserstein(_Style):
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
         f = self.features(activations)
         mean = f.mean(0)
-        centred = (f - mean) / np.sqrt(f.shape[0])
-        cross = _nuclear_norm(jnp.matmul(centred, self.root, precision=jax.lax.Precision.HIGHEST))  # tr (R Σ R)^½
-        spread = jnp.sum(jnp.square(centred)) + jnp.sum(jnp.square(self.root)) - 2 * cross
+        centered = (f - mean) / np.sqrt(f.shape[0])
+        cross = _nuclear_norm(jnp.matmul(centered, self.root, precision=jax.lax.Precision.HIGHEST))  # tr (R Σ R)^½
+        spread = jnp.sum(jnp.square(centered)) + jnp.sum(jnp.square(self.root)) - 2 * cross
         return (jnp.sum(jnp.square(mean - self.target_mean)) + spread) / mean.shape[0]
 
     def channels(self) -> int:

@@ -210,7 +210,7 @@ def from_nnx(
 ) -> Model:
     """A model from a Flax NNX module.
 
-    Dropout and batch normalisation run in inference mode (the module's `eval()`, on a copy). `params` of the model is
+    Dropout and batch normalization run in inference mode (the module's `eval()`, on a copy). `params` of the model is
     the module's state, of the structure of `nnx.state(module)`.
 
     Args:
@@ -292,7 +292,7 @@ def from_equinox(
     """A model from an Equinox module.
 
     By Equinox's convention a module takes one image `[C, H, W]`; activations of that rank become `[N, H, W, C]`, as
-    the losses want them. Dropout and normalisation run in inference mode (`eqx.nn.inference_mode`). `params` of the
+    the losses want them. Dropout and normalization run in inference mode (`eqx.nn.inference_mode`). `params` of the
     model is (the module's arrays, its state). Models built alike are equal, save stateful ones: Equinox ties a state to
     the one module it was made with.
 
@@ -373,7 +373,7 @@ def from_haiku(
 
     Give the function itself rather than what `hk.transform` makes of it, where you can: models of the same function
     are equal, and a second one does not compile again. No random key is passed: say `is_training=False`, or what the
-    function calls it, where it has dropout or batch normalisation. `params` of the model is (params, state).
+    function calls it, where it has dropout or batch normalization. `params` of the model is (params, state).
 
     Args:
         function: the function that calls Haiku modules, or its `hk.transform` or `hk.transform_with_state`; takes

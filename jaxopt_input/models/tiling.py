@@ -4,7 +4,7 @@ Along an axis, tiles of one extent begin at multiples of a step, and the last on
 extent are such that every tile lies on the layers' grid as the image does: strides divide the step, and the extent
 leaves the same remainder as the image's size. So a unit whose receptive field lies inside a tile has the value that it
 has in the image, and the padding and hanging windows of the image's own borders are those of the first and last tile.
-Neighbouring tiles overlap by so much that every unit has its field in one of them: that tile owns it.
+Neighboring tiles overlap by so much that every unit has its field in one of them: that tile owns it.
 
 The maps are assembled in place, in one scan. Its gradient is written by hand: a second scan runs each tile again, pulls
 the gradient of the units that it owns back to its pixels, and adds that to the image's. Of the network's insides only
@@ -146,7 +146,7 @@ def tiled(model: Model, taps: Sequence[str], image_shape: Sequence[int], tile: i
     """The model for large images, in little memory: the same activation maps and image gradients, tile by tile.
 
     Memory is that of the requested maps and their gradients, and of the network's insides for one tile. The network
-    runs once more for the gradient, and what neighbouring tiles share is computed by each. It must do the same at every
+    runs once more for the gradient, and what neighboring tiles share is computed by each. It must do the same at every
     place of the image, as convolutions and pooling do: an image of coordinates that it adds itself is not noticed.
 
     Args:

@@ -1,4 +1,4 @@
-"""AlexNet in Flax Linen, in torchvision's form: one column, no response normalisation.
+"""AlexNet in Flax Linen, in torchvision's form: one column, no response normalization.
 
 Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks"
 (https://arxiv.org/abs/1404.5997), after Krizhevsky, Sutskever and Hinton 2012, "ImageNet Classification with Deep
@@ -10,7 +10,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from jaxopt_input.networks.layers import adaptive_average_pool, conv, dense, max_pool, normalise
+from jaxopt_input.networks.layers import adaptive_average_pool, conv, dense, max_pool, normalize
 
 CONVOLUTIONS = {1: (64, 11, 4, 2), 2: (192, 5, 1, 2), 3: (384, 3, 1, 1), 4: (256, 3, 1, 1), 5: (256, 3, 1, 1)}
 """Of each layer: features, size, stride and padding."""
@@ -28,8 +28,8 @@ class AlexNet(nn.Module):
     """AlexNet: images `[N, H, W, 3]` in [0, 1] to `{tap: activation}`, in order of depth.
 
     The taps are `conv1` (before its ReLU), `relu1`, `pool1`, `conv2`, … `relu5`, `pool5`, `fc6`, `relu6`, `fc7`,
-    `relu7` and `logits`. Sides from 63 up: the last map is averaged to 6x6, as torchvision does. The colours are
-    normalised by ImageNet's mean and standard deviation. Source: https://arxiv.org/abs/1404.5997.
+    `relu7` and `logits`. Sides from 63 up: the last map is averaged to 6x6, as torchvision does. The colors are
+    normalized by ImageNet's mean and standard deviation. Source: https://arxiv.org/abs/1404.5997.
 
     Attributes:
         classes: the number of logits.
@@ -47,7 +47,7 @@ class AlexNet(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
         taps = {}
-        x = normalise(image)
+        x = normalize(image)
         for k, (features, size, stride, padding) in CONVOLUTIONS.items():
             taps[f"conv{k}"] = conv(f"conv{k}", x, features, size, stride, padding)
             x = taps[f"relu{k}"] = nn.relu(taps[f"conv{k}"])

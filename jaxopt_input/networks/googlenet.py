@@ -1,8 +1,8 @@
 """GoogLeNet (Inception v1) in Flax Linen, for inference.
 
 Szegedy et al. 2015, "Going Deeper with Convolutions" (https://arxiv.org/abs/1409.4842), in torchvision's form: batch
-norms instead of response normalisation, and 3x3 convolutions where the paper has 5x5. The network carries neither batch
-norm nor auxiliary classifiers: when weights are converted, the normalisation by the running mean and variance is folded
+norms instead of response normalization, and 3x3 convolutions where the paper has 5x5. The network carries neither batch
+norm nor auxiliary classifiers: when weights are converted, the normalization by the running mean and variance is folded
 into kernel and bias of the convolution before it.
 """
 
@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxopt_input.networks.layers import conv, dense, max_pool, normalise
+from jaxopt_input.networks.layers import conv, dense, max_pool, normalize
 
 INCEPTIONS = {
     "3a": (64, 96, 128, 16, 32, 32),
@@ -65,7 +65,7 @@ class GoogLeNet(nn.Module):
     The taps are `conv1`, `pool1`, `conv2_reduce`, `conv2`, `pool2`; of each module `inception3a/1x1`,
     `inception3a/3x3_reduce`, `inception3a/3x3`, `inception3a/5x5_reduce`, `inception3a/5x5`, `inception3a/pool_proj`
     and their concatenation `inception3a`; `pool3` and `pool4`; `pool5`, the average over positions, and `logits`. Batch
-    norms are folded into the convolutions. Sides from 15 up. Colours are scaled to [-1, 1]: what torchvision's
+    norms are folded into the convolutions. Sides from 15 up. Colors are scaled to [-1, 1]: what torchvision's
     `transform_input` makes of ImageNet's mean and standard deviation. Source: https://arxiv.org/abs/1409.4842.
 
     Attributes:
@@ -82,7 +82,7 @@ class GoogLeNet(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
-        taps = {"conv1": nn.relu(conv("conv1", normalise(image, (0.5,) * 3, (0.5,) * 3), 64, 7, 2))}
+        taps = {"conv1": nn.relu(conv("conv1", normalize(image, (0.5,) * 3, (0.5,) * 3), 64, 7, 2))}
         x = taps["pool1"] = max_pool(taps["conv1"], 3, 2, ceil=True)
         x = taps["conv2_reduce"] = nn.relu(conv("conv2_reduce", x, 64, 1))
         x = taps["conv2"] = nn.relu(conv("conv2", x, 192, 3))

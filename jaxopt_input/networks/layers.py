@@ -1,4 +1,4 @@
-"""What the networks share: convolution and dense layer by name, normalisation of the colours, pooling."""
+"""What the networks share: convolution and dense layer by name, normalization of the colors, pooling."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def dense(name: str, x: jax.Array, features: int) -> jax.Array:
     return x.reshape(len(x), -1) @ kernel.astype(x.dtype).reshape(-1, features) + bias.astype(x.dtype)
 
 
-def normalise(
+def normalize(
     image: jax.Array, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> jax.Array:
-    """(image - mean) / std for each colour; ImageNet's numbers, as torchvision's networks expect them.
+    """(image - mean) / std for each color; ImageNet's numbers, as torchvision's networks expect them.
 
     Example:
-        >>> normalise(jnp.ones((1, 2, 2, 3)), mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 0.125))[0, 0, 0].tolist()
+        >>> normalize(jnp.ones((1, 2, 2, 3)), mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 0.125))[0, 0, 0].tolist()
         [1.0, 2.0, 4.0]
     """
     return (image - jnp.array(mean, image.dtype)) / jnp.array(std, image.dtype)

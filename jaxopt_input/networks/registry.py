@@ -20,6 +20,7 @@ import numpy as np
 from jaxopt_input.data import Dataset, atomic
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.models.model import Model, from_linen
+from jaxopt_input.names import american
 from jaxopt_input.networks.formats import content_hash, file_digest, flatten, read_safetensors, read_state, unflatten
 from jaxopt_input.runs.cache import user_folder
 
@@ -40,7 +41,7 @@ class Entry:
     image_shape: tuple[int, int, int]
     classes: str
     preprocessing: str
-    licence: str
+    license: str
     source: str
     address: str = ""
     derived: str = ""  # the network whose weights it is computed from
@@ -99,7 +100,8 @@ def load(name: str) -> Model:
         >>> load("tin100").info.image_shape
         (64, 64, 3)
     """
-    if name in entries():
+    if american(name) in entries():
+        name = american(name)
         known = entries()[name]
         if not known.path().is_file():
             refuse_computed(known)
@@ -158,8 +160,8 @@ def import_weights(name: str, file: str | os.PathLike[str]) -> Path:
     return _keep(known, write)
 
 
-def normalise(name: str, dataset: Dataset) -> Path:
-    """Compute Gatys' normalised variant of a VGG on images, and keep it in the cache as `NAME-normalised`.
+def normalize(name: str, dataset: Dataset) -> Path:
+    """Compute Gatys' normalized variant of a VGG on images, and keep it in the cache as `NAME-normalized`.
 
     Args:
         name: a network that has such a variant: "vgg16" or "vgg19", its weights in the cache.
@@ -175,19 +177,19 @@ def normalise(name: str, dataset: Dataset) -> Path:
         Gatys, Ecker & Bethge, Texture Synthesis Using Convolutional Neural Networks (2015), section 2.
 
     Example:
-        >>> normalise("tin100", None)
+        >>> normalize("tin100", None)
         Traceback (most recent call last):
-        jaxopt_input.errors.InputError: tin100 has no normalised variant: vgg16 and vgg19 have one
+        jaxopt_input.errors.InputError: tin100 has no normalized variant: vgg16 and vgg19 have one
     """
     from jaxopt_input.networks import convert
-    from jaxopt_input.networks.vgg import normalised
+    from jaxopt_input.networks.vgg import normalized
 
     variants = {known.derived: known for known in entries().values() if known.derived}
     if name not in variants:
-        raise InputError(f"{name} has no normalised variant: {' and '.join(variants)} have one")
+        raise InputError(f"{name} has no normalized variant: {' and '.join(variants)} have one")
     variant, model = variants[name], load(name)
     module: Any = convert.ARCHITECTURES[variant.architecture].module.clone(**variant.options)
-    params = normalised(module, model.params, (batch.images for batch in dataset.batches(8)))["params"]
+    params = normalized(module, model.params, (batch.images for batch in dataset.batches(8)))["params"]
     digest = content_hash(flatten(params))
     return _keep(variant, lambda part: convert.save(part, variant.architecture, params, digest))
 
@@ -199,7 +201,7 @@ def refuse_computed(known: Entry) -> None:
         >>> refuse_computed(entry("vgg19"))
     """
     if known.derived:
-        raise InputError(f"{known.name} is computed: run `jaxopt-input models normalise {known.derived} DATA`")
+        raise InputError(f"{known.name} is computed: run `jaxopt-input models normalize {known.derived} DATA`")
 
 
 def _keep(known: Entry, write: Callable[[Path], None]) -> Path:
@@ -272,7 +274,7 @@ def _imagenet(module: Any, params: Any, image_shape: tuple[int, int, int]) -> Mo
     lines = importlib.resources.files("jaxopt_input.networks").joinpath("imagenet1k.txt").read_text().splitlines()
     wnids, labels = zip(*(line.split(" ", 1) for line in lines), strict=True)
     model = from_linen(module, {"params": params}, image_shape=image_shape, labels=labels)
-    return _labelled(model, [(wnid,) for wnid in wnids])
+    return _labeled(model, [(wnid,) for wnid in wnids])
 
 
 def _small(file: Path) -> Model:
@@ -290,10 +292,10 @@ def _small(file: Path) -> Model:
     network, shape, labels = SmallNet(**metadata["config"]), metadata["image_shape"], metadata["labels"]
     model = from_linen(network, {"params": params}, image_shape=shape, labels=labels)
     names = zip(metadata.get("wnids", ()), metadata.get("words", ()), strict=True)  # of ImageNet's classes alone
-    return _labelled(model, [(wnid, *map(str.strip, words.split(","))) for wnid, words in names])
+    return _labeled(model, [(wnid, *map(str.strip, words.split(","))) for wnid, words in names])
 
 
-def _labelled(model: Model, synonyms: list[tuple[str, ...]]) -> Model:
+def _labeled(model: Model, synonyms: list[tuple[str, ...]]) -> Model:
     return dataclasses.replace(model, info=dataclasses.replace(model.info, synonyms=tuple(synonyms)))
 
 

@@ -2,7 +2,7 @@
 
 He et al. 2016, "Deep Residual Learning for Image Recognition" (https://arxiv.org/abs/1512.03385), in torchvision's
 form: a bottleneck's stride is at its 3x3 convolution. The networks carry no batch norm: when weights are converted, the
-normalisation by the running mean and variance is folded into kernel and bias of the convolution before it.
+normalization by the running mean and variance is folded into kernel and bias of the convolution before it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from jaxopt_input.networks.layers import conv, dense, max_pool, normalise
+from jaxopt_input.networks.layers import conv, dense, max_pool, normalize
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
@@ -48,7 +48,7 @@ class ResNet(nn.Module):
     The taps are `conv1` (before its ReLU), `relu1`, `pool1`; of block 0 of stage 3 `layer3.0.conv1`, `layer3.0.conv2`,
     … (before their ReLU, and before the shortcut is added) and `layer3.0`; `layer3`, which is the last of its blocks;
     `pool5`, the average over positions, and `logits`. Batch norms are folded into the convolutions. Any size of image;
-    the colours are normalised by ImageNet's mean and standard deviation. Source: https://arxiv.org/abs/1512.03385.
+    the colors are normalized by ImageNet's mean and standard deviation. Source: https://arxiv.org/abs/1512.03385.
 
     Attributes:
         depth: 18, 34 or 50.
@@ -69,7 +69,7 @@ class ResNet(nn.Module):
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
         if self.depth not in BLOCKS:
             raise ValueError(f"a ResNet has depth 18, 34 or 50, not {self.depth}")
-        taps = {"conv1": conv("conv1", normalise(image), 64, 7, 2)}
+        taps = {"conv1": conv("conv1", normalize(image), 64, 7, 2)}
         taps["relu1"] = nn.relu(taps["conv1"])
         x = taps["pool1"] = max_pool(taps["relu1"], 3, 2, padding=1)
         for stage, count in enumerate(BLOCKS[self.depth], start=1):

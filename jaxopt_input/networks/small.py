@@ -27,14 +27,14 @@ class SmallNet(nn.Module):
 
     `conv1` works on 2x2 patches as channels, that is a 6x6 convolution of stride 2, or with `patch` 1 on pixels. Stage
     k (`block2`, `block3`, …) is `(width, residuals)`: one convolution to `width` channels, then `residuals` times
-    `relu(x + conv(x))`; a 2x2 max pooling stands between stages. The network has no normalisation, except while it is
+    `relu(x + conv(x))`; a 2x2 max pooling stands between stages. The network has no normalization, except while it is
     trained (`norm`); the training script folds it into the weights.
 
     Attributes:
       stem: channels of `conv1`.
       stages: `(width, residuals)` of every stage.
       classes: the number of logits.
-      mean, std: of the colour channels, for an image in [0, 1].
+      mean, std: of the color channels, for an image in [0, 1].
       patch: side of the patches that `conv1` takes for pixels, 2 or 1.
       norm: batch norm after every convolution, for training only.
     """

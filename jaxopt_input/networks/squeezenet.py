@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.kernels import conv as ops
-from jaxopt_input.networks.layers import Weights, normalise
+from jaxopt_input.networks.layers import Weights, normalize
 
 MEAN = (104.0, 117.0, 123.0)  # of blue, green and red, on the scale 0-255
 FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128), 6: (48, 192), 7: (48, 192), 8: (64, 256), 9: (64, 256)}
@@ -63,8 +63,8 @@ class SqueezeNet(nn.Module):
 
     Attributes:
         version: "1.0" or "1.1".
-        caffe: the colours as the published weights expect them, BGR from 0 to 255 less their mean; otherwise as
-            torchvision's do, normalised by ImageNet's mean and standard deviation.
+        caffe: the colors as the published weights expect them, BGR from 0 to 255 less their mean; otherwise as
+            torchvision's do, normalized by ImageNet's mean and standard deviation.
         classes: the number of logits.
 
     >>> module = SqueezeNet()
@@ -90,7 +90,7 @@ class SqueezeNet(nn.Module):
             # mean, subtracted from the image, costs nothing and keeps the sums small (bfloat16, ties in the pooling).
             image, kernel = image - jnp.array(MEAN[::-1]) / 255, 255 * kernel[:, :, ::-1]
         else:
-            image = normalise(image)
+            image = normalize(image)
         y = ops.conv(image.astype(dtype), kernel.astype(dtype), 2)
         bias = bias.astype(dtype)
         # relu(max_pool(y) + b) = max_pool(relu(y + b)): the pass over the large map is paid by its own tap alone.

@@ -1,7 +1,7 @@
-"""VGG-16 and VGG-19 in Flax Linen, with max or average pooling, and Gatys' normalised weights.
+"""VGG-16 and VGG-19 in Flax Linen, with max or average pooling, and Gatys' normalized weights.
 
 Simonyan and Zisserman 2015, "Very Deep Convolutional Networks for Large-Scale Image Recognition", configurations D
-and E (https://arxiv.org/abs/1409.1556); average pooling and normalised weights: Gatys et al. 2015, "Texture Synthesis
+and E (https://arxiv.org/abs/1409.1556); average pooling and normalized weights: Gatys et al. 2015, "Texture Synthesis
 Using Convolutional Neural Networks" (https://arxiv.org/abs/1505.07376).
 """
 
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.networks.layers import adaptive_average_pool, average_pool, conv, dense, max_pool, normalise
+from jaxopt_input.networks.layers import adaptive_average_pool, average_pool, conv, dense, max_pool, normalize
 
 WIDTHS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -26,8 +26,8 @@ class VGG(nn.Module):
     """VGG-16 or -19: images `[N, H, W, 3]` in [0, 1] to `{tap: activation}`, in order of depth.
 
     The taps of block 3 are `conv3_1` (before its ReLU), `relu3_1`, `conv3_2`, … and `pool3`; then `fc6`, `relu6`,
-    `fc7`, `relu7` and `logits`. Sides from 32 up: the last map is averaged to 7x7, as torchvision does. The colours are
-    normalised by ImageNet's mean and standard deviation. Source: https://arxiv.org/abs/1409.1556.
+    `fc7`, `relu7` and `logits`. Sides from 32 up: the last map is averaged to 7x7, as torchvision does. The colors are
+    normalized by ImageNet's mean and standard deviation. Source: https://arxiv.org/abs/1409.1556.
 
     Attributes:
         depth: 16 or 19.
@@ -51,7 +51,7 @@ class VGG(nn.Module):
         if self.depth not in CONVOLUTIONS or self.pool not in ("max", "average"):
             raise ValueError(f"a VGG has depth 16 or 19 and pool max or average, not {self.depth} and {self.pool}")
         taps = {}
-        x = normalise(image)
+        x = normalize(image)
         for block, (width, count) in enumerate(zip(WIDTHS, CONVOLUTIONS[self.depth], strict=True), start=1):
             for k in range(1, count + 1):
                 taps[f"conv{block}_{k}"] = conv(f"conv{block}_{k}", x, width, 3)
@@ -82,8 +82,8 @@ def torch_names(module: VGG) -> dict[str, tuple[str, None]]:
     return names | {"fc6": ("classifier.0", None), "fc7": ("classifier.3", None), "logits": ("classifier.6", None)}
 
 
-def normalised(module: VGG, variables: Any, batches: Iterable[np.ndarray | jax.Array]) -> Any:
-    """Gatys' normalisation: every channel of every ReLU has mean activation 1 over these images and all positions.
+def normalized(module: VGG, variables: Any, batches: Iterable[np.ndarray | jax.Array]) -> Any:
+    """Gatys' normalization: every channel of every ReLU has mean activation 1 over these images and all positions.
 
     Kernel and bias of a channel are divided by its mean, and what reads the channel multiplies by it: ReLU and pooling
     commute with that, so all logits stay as they are. A channel that is dead on these images is left alone.
@@ -94,7 +94,7 @@ def normalised(module: VGG, variables: Any, batches: Iterable[np.ndarray | jax.A
         batches: images `[M, H, W, 3]` in [0, 1], some at a time; a few hundred photographs in all.
 
     Returns:
-        The variables of the normalised network.
+        The variables of the normalized network.
 
     Raises:
         InputError: if there is no image.
@@ -115,7 +115,7 @@ def normalised(module: VGG, variables: Any, batches: Iterable[np.ndarray | jax.A
         total = [t + np.asarray(part) for t, part in zip(total, sums(variables, jnp.asarray(images)), strict=True)]
         count += len(images)
     if not count:
-        raise InputError("there is no image to normalise on: name a folder of photographs")
+        raise InputError("there is no image to normalize on: name a folder of photographs")
     params = {name: dict(layer) for name, layer in variables["params"].items()}
     before: Any = 1.0
     for name, summed in zip(layers, total, strict=True):

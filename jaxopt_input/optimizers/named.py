@@ -20,7 +20,7 @@ from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.optimizers import rules
 from jaxopt_input.targets import canonical, leaf, traced
 
-# Each rate suits θ of `images.fourier()` and moves by about 0.05 a step where the rule normalises the gradient.
+# Each rate suits θ of `images.fourier()` and moves by about 0.05 a step where the rule normalizes the gradient.
 FACTORIES: dict[str, tuple[Callable[..., optax.GradientTransformation], float]] = {
     "adabelief": (optax.adabelief, 0.05),
     "adagrad": (optax.adagrad, 0.5),
@@ -227,24 +227,24 @@ def yosinski(
 ) -> Optimizer:
     """Yosinski's gradient ascent on pixels, each update followed by his regularizers.
 
-    In his units, x = 255 · (image − mean) and g the gradient by x of what is maximised (minus the loss):
+    In his units, x = 255 · (image − mean) and g the gradient by x of what is maximized (minus the loss):
     x ← (x + rate · g) · (1 − decay); then, every few updates and at the first, a Gaussian blur; then pixels whose
-    norm is small are set to zero, and those of small contribution |Σ_colours x · g|. A number that is None leaves its
+    norm is small are set to zero, and those of small contribution |Σ_colors x · g|. A number that is None leaves its
     regularizer out; other numbers do not recompile. The image is clipped to [0, 1] after each update, as by him before
     the next.
 
     Args:
         learning_rate: of pixels from 0 to 255; with `desired_progress` the largest.
-        desired_progress: rate = min(learning_rate, desired_progress / ‖g‖²), which raises what is maximised by about
+        desired_progress: rate = min(learning_rate, desired_progress / ‖g‖²), which raises what is maximized by about
             this much at each step.
         decay: from 0 to 1.
         blur_sigma: standard deviation of the blur in pixels, positive, at most 2.
         blur_every: how many updates lie between two blurs, at least 1.
         norm_percentile, contribution_percentile: from 0 to 100, how many pixels are set to zero.
-        mean: the grey that x is counted from, in [0, 1]; his is the mean image of ImageNet.
+        mean: the gray that x is counted from, in [0, 1]; his is the mean image of ImageNet.
 
     Raises:
-        InputError: for numbers out of range; when it starts, for an image that is not optimised as `images.pixels()`.
+        InputError: for numbers out of range; when it starts, for an image that is not optimized as `images.pixels()`.
 
     Source:
         Yosinski et al., Understanding Neural Networks Through Deep Visualization (2015), section 3, in the order and

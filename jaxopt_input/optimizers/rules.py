@@ -75,11 +75,11 @@ def yosinski(
 
     def init(params: Any) -> YosinskiState:
         if jnp.ndim(params) != 3:
-            raise InputError("Yosinski's rule moves pixels: optimise images.pixels() with it")
+            raise InputError("Yosinski's rule moves pixels: optimize images.pixels() with it")
         return YosinskiState(jnp.zeros((), jnp.int32))
 
     def update(updates: jax.Array, state: YosinskiState, params: Any = None) -> tuple[jax.Array, YosinskiState]:
-        gradient = -updates / 255  # of what is maximised, by pixels from 0 to 255
+        gradient = -updates / 255  # of what is maximized, by pixels from 0 to 255
         pixels = 255 * (params - mean)
         rate = learning_rate
         if desired_progress is not None:

@@ -62,7 +62,7 @@ def probable(toy):
 
 @pytest.fixture(scope="session")
 def cliff():
-    """Three classes: the logs of what the mean colours have above 0.49; not finite below."""
+    """Three classes: the logs of what the mean colors have above 0.49; not finite below."""
     return joi.from_function(
         lambda level, x, taps: {"logits": jnp.log(x.mean((1, 2)) - level)},
         jnp.float32(0.49),

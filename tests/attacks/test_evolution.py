@@ -47,7 +47,7 @@ def test_progress_changes_nothing_and_some_classes_suffice(toy, compilations):
 
 
 def test_challengers_that_are_not_finite_never_win(cliff):
-    """Half of all random images are too dark in some colour."""
+    """Half of all random images are too dark in some color."""
     found = attacks.map_elites(KEY, cliff, generations=10, population=20)
     assert found.finite.all()
     assert (np.diff(found.history, axis=0) >= 0).all()

@@ -20,19 +20,19 @@ def share(model, images):
     return np.exp(logits - np.logaddexp.reduce(logits, -1, keepdims=True))
 
 
-@pytest.mark.parametrize("init", ["grey", "noise"])
+@pytest.mark.parametrize("init", ["gray", "noise"])
 def test_classes_are_reached(toy, init):
     found = attacks.fool(KEY, toy, [3, 0], init=init, steps=25, learning_rate=3e5)
     assert found.label.tolist() == [3, 0]
     assert found.image.shape == (2, 12, 10, 3)
     assert found.history.shape == (26, 2)
-    assert found.evaluations == 2 * 27  # 25 gradients, the last value and the judgement
+    assert found.evaluations == 2 * 27  # 25 gradients, the last value and the judgment
     assert found.finite.all()
     assert not found.dead.any()
     np.testing.assert_allclose(found.image * 255, np.rint(found.image * 255), atol=1e-4)
-    if init == "grey":  # the noise of one level changes little
-        grey = share(toy, np.full((1, 12, 10, 3), 0.5, np.float32))[0, [3, 0]]
-        np.testing.assert_allclose(found.history[0], grey, atol=0.01)
+    if init == "gray":  # the noise of one level changes little
+        gray = share(toy, np.full((1, 12, 10, 3), 0.5, np.float32))[0, [3, 0]]
+        np.testing.assert_allclose(found.history[0], gray, atol=0.01)
     # float64 against float32 softmax
     np.testing.assert_allclose(share(toy, found.image)[[0, 1], [3, 0]], found.probability, rtol=1e-4)
     assert (found.probability > found.history[0] + 0.1).all()
@@ -48,7 +48,7 @@ def test_an_image_is_that_of_its_class_alone(toy):
 
 
 def test_first_step_is_a_gradient_step(linear):
-    """log p of softmax(mean colours): a step moves each colour by rate/255² (δ − p) / pixels, and decays to grey."""
+    """log p of softmax(mean colors): a step moves each color by rate/255² (δ − p) / pixels, and decays to gray."""
     found = attacks.fool(KEY, linear, 1, steps=1, learning_rate=255**2, decay=0.5)
     moved = (np.array([-1, 2, -1]) / 3 / 36) * 0.5  # -0.0046, 0.0093, -0.0046
     # the noise of one level, halved, in the mean of 36 pixels: σ = 3e-4; rounding averages out as well
@@ -111,7 +111,7 @@ def test_sums_near_one_are_refused_in_coarse_networks_alone():
         ([0, 0], {}, "twice"),
         (5, {}, "class 5 does not exist"),
         ("ant", {}, "integer"),
-        (0, {"init": "black"}, "noise, grey"),
+        (0, {"init": "black"}, "noise, gray"),
         (0, {"steps": 0}, "steps"),
         (0, {"decay": 2.0}, "decay"),
     ],

@@ -1,4 +1,4 @@
-"""Attacks that minimise a norm, against the distance to a hyperplane in closed form; robust accuracy from one run."""
+"""Attacks that minimize a norm, against the distance to a hyperplane in closed form; robust accuracy from one run."""
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ def test_nearest(halfspace, name, shape, n):
     ratio = found.distance[norm] / problem.optimum[norm]
     assert (ratio >= 1 - 1e-3).all(), ratio
     assert (ratio <= 1.05).all(), ratio
-    assert found.minimises
+    assert found.minimizes
     assert found.norm == norm
     assert (found.gradients > 0).all()
 

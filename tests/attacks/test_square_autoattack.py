@@ -64,7 +64,7 @@ def test_square(halfspace, norm, factor):
     size = np.linalg.norm((found.image - problem.images).reshape(2, 8, -1), np.inf if norm == "linf" else 2, -1)
     assert (size <= epsilon + 1e-6).all()
     assert (found.gradients == 0).all()
-    assert (found.forwards[0] == 301).all()  # and the last judgement
+    assert (found.forwards[0] == 301).all()  # and the last judgment
 
 
 def test_autoattack(toy, toy_batch):

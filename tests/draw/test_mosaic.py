@@ -18,7 +18,7 @@ def test_mosaic_places_pictures_in_reading_order():
         assert (sheet[top : top + 8, left : left + 8] == 40 * n).all()
 
 
-def test_zero_is_grey_in_filters_and_black_in_maps():
+def test_zero_is_gray_in_filters_and_black_in_maps():
     weights = np.random.default_rng(0).normal(size=(3, 2, 2, 3))
     weights[1] = 0
     shown = filter_pictures(weights)

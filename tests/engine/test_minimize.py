@@ -206,7 +206,7 @@ def test_all_channels_compile_once(toy, compilations):
 
 
 class Quadratic:
-    """½ (x − m)ᵀ D (x − m) of the mean colours, by a model that returns the image."""
+    """½ (x − m)ᵀ D (x − m) of the mean colors, by a model that returns the image."""
 
     scale = np.logspace(0, 2, 48).reshape(4, 4, 3).astype(np.float32)
 
@@ -218,7 +218,7 @@ class Quadratic:
         return joi.from_function(apply, cls.scale, image_shape=(4, 4, 3), taps=("energy",))
 
 
-def test_lbfgs_minimises_a_quadratic_faster_than_gradient_descent():
+def test_lbfgs_minimizes_a_quadratic_faster_than_gradient_descent():
     """Condition number 100: gradient descent at its best fixed step against L-BFGS at equal evaluations."""
     model, loss = Quadratic.model(), joi.losses.channel("energy", 0)
     lbfgs = solve(loss, model, optimizer=joi.optimizers.lbfgs(), steps=40)
@@ -368,8 +368,8 @@ def test_a_start_that_fails_does_not_spoil_the_others():
         ({"dtype": jnp.int8}, "bfloat16"),
         ({"initial": np.zeros((3, 3, 3))}, "initial"),
         ({"initial": np.zeros((12, 10, 3), np.uint8)}, "255"),
-        ({"image": joi.images.pixels((12, 10, 1))}, "colours"),
-        ({"image": joi.images.pixels((12, 10, 1)), "loss": joi.losses.layer("first")}, "colours"),
+        ({"image": joi.images.pixels((12, 10, 1))}, "colors"),
+        ({"image": joi.images.pixels((12, 10, 1)), "loss": joi.losses.layer("first")}, "colors"),
         ({"optimizer": joi.optimizers.adam([0.1, 0.2, 0.3]), "loss": joi.losses.class_logit([0, 1])}, r"\[2, 3\]"),
         ({"loss": lambda acts, image: 0.0}, "jaxopt_input.losses"),
         ({"loss": joi.losses.channel("secnd", 0)}, "nearest: second"),

@@ -16,7 +16,7 @@ from jaxopt_input.engine.target import expand, label, objective, shortfall
         ("0.5*first:3", ["0.5*first:3"]),
         ("first:1+second:2", ["first:1+second:2"]),
         ("first:1 + -2*class:polar bear", ["first:1+-2*class:2"]),
-        ("first:1@centre~second:2", ["first:1@6,5~second:2"]),
+        ("first:1@center~second:2", ["first:1@6,5~second:2"]),
         ("class:*+first:0", [f"class:{n}+first:0" for n in range(5)]),
         ("-first", ["-first"]),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 import jaxopt_input as joi
 from jaxopt_input.images import BY_NAME
-from jaxopt_input.images import color as colour
+from jaxopt_input.images import color as color
 
 NO_INVERSE = ("cppn", "maco")
 SHAPES = [(16, 16, 3), (15, 21, 3), (1, 1, 3), (8, 7, 1)]
@@ -61,9 +61,9 @@ def test_fourier_is_lucids():
     np.testing.assert_allclose(np.std(np.asarray(p.init(jax.random.key(0), 8))), 0.1, rtol=0.02)
 
 
-def test_colour_matrix():
-    assert np.abs(colour.TO_RGB @ colour.FROM_RGB - np.eye(3)).max() < 1e-5
-    np.testing.assert_allclose(np.linalg.norm(colour.TO_RGB, axis=1).max(), 1, rtol=1e-6)
+def test_color_matrix():
+    assert np.abs(color.TO_RGB @ color.FROM_RGB - np.eye(3)).max() < 1e-5
+    np.testing.assert_allclose(np.linalg.norm(color.TO_RGB, axis=1).max(), 1, rtol=1e-6)
     np.testing.assert_allclose(0.461952, np.linalg.norm([0.26, 0.27, 0.27]), rtol=1e-6)
 
 
@@ -75,7 +75,7 @@ def test_clipped_pixels_are_projected_and_pass_gradients_at_the_bounds(decorrela
     assert 0 <= float(image.min()) <= float(image.max()) <= 1
     np.testing.assert_allclose(p.decode(p.project(theta)), image, atol=1e-5)
     gradient = jax.grad(lambda t: p.decode(t).sum())(theta)
-    expected = np.broadcast_to(colour.TO_RGB.sum(1) if decorrelate else 1.0, (2, 2, 3))
+    expected = np.broadcast_to(color.TO_RGB.sum(1) if decorrelate else 1.0, (2, 2, 3))
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -90,14 +90,14 @@ def test_pyramid_is_the_sum_of_its_layers_enlarged():
     large = np.apply_along_axis(enlarge, 0, np.apply_along_axis(enlarge, 1, coarse, 6), 8)
     np.testing.assert_allclose(p.decode((fine, coarse)), 1 / (1 + np.exp(-(fine + large))), atol=1e-6)
     layers = p.encode(picture((8, 6, 1)))
-    assert np.abs(layers[0]).mean() < np.abs(colour.logit(picture((8, 6, 1)))).mean()  # the coarse layer has its part
+    assert np.abs(layers[0]).mean() < np.abs(color.logit(picture((8, 6, 1)))).mean()  # the coarse layer has its part
 
 
 def test_cppn_is_lucids():
     """`optvis.param.cppn` transcribed to NumPy for one pixel at a time; the longer side spans −√3 to √3."""
     p = joi.images.cppn((5, 9, 3), layers=2, units=4)
     theta = jax.tree.map(lambda leaf: leaf[0], p.init(jax.random.key(0), 1))
-    np.testing.assert_array_equal(np.ptp(p.decode(theta), (0, 1)), 0)  # one colour, before the last weights move
+    np.testing.assert_array_equal(np.ptp(p.decode(theta), (0, 1)), 0)  # one color, before the last weights move
     theta = (*theta[:-1], (theta[0][0][:1] * np.ones((8, 1)) @ np.ones((4, 3), np.float32), theta[-1][1]))
     image = p.decode(theta)
     assert float(np.ptp(image)) > 0.05
@@ -117,7 +117,7 @@ def test_maco_keeps_the_magnitude(shape):
     p = joi.images.maco(shape)
     image = np.asarray(p.decode(3 * p.init(jax.random.key(0), 1) + 1)[0], np.float64)
     before = np.log(image / (1 - image))
-    before = before @ colour.FROM_RGB if shape[2] == 3 else before
+    before = before @ color.FROM_RGB if shape[2] == 3 else before
     spectrum = np.abs(np.fft.rfft2(before, axes=(0, 1)))
     np.testing.assert_allclose(spectrum, p.template(), atol=1e-3 * p.template().max())  # the sigmoid in float32
     np.testing.assert_allclose(before.std((0, 1)), 1, rtol=1e-3)

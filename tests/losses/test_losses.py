@@ -35,7 +35,7 @@ LOSSES = {
     "channel": (joi.losses.channel("map", 2), lambda a, x: a["map"][..., 2].mean()),
     "channel of a vector": (joi.losses.channel("logits", 2), lambda a, x: a["logits"][2]),
     "unit": (joi.losses.unit("map", 2, (4, 1)), lambda a, x: a["map"][4, 1, 2]),
-    "centre unit": (joi.losses.unit("map", 2), lambda a, x: a["map"][2, 2, 2]),
+    "center unit": (joi.losses.unit("map", 2), lambda a, x: a["map"][2, 2, 2]),
     "unit of a vector": (joi.losses.unit("logits", 6), lambda a, x: a["logits"][6]),
     "layer": (joi.losses.layer("map"), lambda a, x: (a["map"] ** 2).mean()),
     "dot": (joi.losses.direction("map", VECTOR), lambda a, x: (a["map"] @ VECTOR).mean()),

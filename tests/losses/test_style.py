@@ -200,7 +200,7 @@ def test_feature_distance_and_content():
         (lambda: losses.feature_distance("a", features(0), np.ones((3, 3, 3))), "do not fit"),
         (lambda: losses.gram("a", features(0)).check({"a": (3, 3, 5)}), "style of 4 channels for layer a, which has 5"),
         (lambda: losses.gram("b", features(0)).check({"a": (3, 3, 4)}), "unknown layer 'b'"),
-        (lambda: losses.content("a", features(0)).check({"a": (3, 3, 4)}), "image of the size that is optimised"),
+        (lambda: losses.content("a", features(0)).check({"a": (3, 3, 4)}), "image of the size that is optimized"),
     ],
 )
 def test_mistakes_are_named(call, message):
@@ -220,7 +220,7 @@ def test_gradient_against_pytorch(name):
     leaf = torch.from_numpy(a).requires_grad_()
     x, y = leaf.reshape(-1, 8), torch.from_numpy(b).reshape(-1, 8)
 
-    def centred(f):
+    def centered(f):
         f = f - f.mean(0)
         return f.T @ f / len(f)
 
@@ -232,7 +232,7 @@ def test_gradient_against_pytorch(name):
     elif name == "mean":
         theirs = ((x.mean(0) - y.mean(0)) ** 2).mean()
     elif name == "covariance":
-        theirs = ((centred(x) - centred(y)) ** 2).mean()
+        theirs = ((centered(x) - centered(y)) ** 2).mean()
     elif name == "batch-norm":
         spread = (x.var(0, correction=0) + 1e-5).sqrt() - (y.var(0, correction=0) + 1e-5).sqrt()
         theirs = ((x.mean(0) - y.mean(0)) ** 2 + spread**2).mean()

@@ -137,8 +137,8 @@ def torch_style(name, x, y, directions):
     if name == "wasserstein":
         values, vectors = torch.linalg.eigh(covariance(y))
         root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-        centred = (x - x.mean(0)) / len(x) ** 0.5
-        spread = centred.square().sum() + root.square().sum() - 2 * torch.linalg.matrix_norm(centred @ root, "nuc")
+        centered = (x - x.mean(0)) / len(x) ** 0.5
+        spread = centered.square().sum() + root.square().sum() - 2 * torch.linalg.matrix_norm(centered @ root, "nuc")
         return functional.mse_loss(x.mean(0), y.mean(0)) + spread / channels
     if name in ("sliced", "histogram"):
         x, y = (x @ directions, y @ directions) if name == "sliced" else (x, y)

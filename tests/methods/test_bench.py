@@ -119,9 +119,9 @@ def test_a_task_s_gradient_is_that_of_its_loss(toy):
     run, _ = bench._gradient(case)
     value, gradient = run(0)
     images = bench.smooth_images(3, toy.info.image_shape)
-    centre = toy.activations(images, [case.loss.taps[0]])[case.loss.taps[0]][:, 6, 5, 0]
+    center = toy.activations(images, [case.loss.taps[0]])[case.loss.taps[0]][:, 6, 5, 0]
     # float32 sums of 27 and 72 products in another order
-    assert value == pytest.approx(-float(centre.sum()), rel=1e-5)
+    assert value == pytest.approx(-float(center.sum()), rel=1e-5)
     assert gradient.shape == images.shape
 
 

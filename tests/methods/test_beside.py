@@ -60,7 +60,7 @@ def test_show(toy, dataset, images):
 
 def test_beside_targets(toy, dataset, images):
     """Layers, channels and classes in one pass, each with the images of its channel."""
-    wanted = [one for text in ("class:dog", "first:2@centre", "-first:2", "second:*") for one in expand(text, toy)]
+    wanted = [one for text in ("class:dog", "first:2@center", "-first:2", "second:*") for one in expand(text, toy)]
     found = beside_targets(toy, dataset, wanted, k=2)
     assert set(found.ends) == {("logits", 3), ("first", 2), *(("second", n) for n in range(8))}
     logits = np.asarray(toy.apply(toy.params, images.astype(np.float32) / 255, ("logits",))["logits"])[:, 3]

@@ -14,14 +14,14 @@ from jaxopt_input.methods.directions.recipe import (
     pair_similarity,
     random_sets,
     shown_rows,
-    summarise,
+    summarize,
 )
 
 
 @pytest.fixture(scope="module")
-def colours(linear, tmp_path_factory):
-    """12 images a class, each of its class's colour in another brightness."""
-    folder, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
+def colors(linear, tmp_path_factory):
+    """12 images a class, each of its class's color in another brightness."""
+    folder, rng = tmp_path_factory.mktemp("colors"), np.random.default_rng(0)
     for channel, name in enumerate(linear.info.labels):
         (folder / name).mkdir()
         for n in range(12):
@@ -54,7 +54,7 @@ def test_intervals_have_the_width_of_the_standard_error():
         group: {"entropy": rng.normal(mean, 1, 400), "similarity": None}
         for group, mean in (("units", 3), ("directions", 1), ("random", 0))
     }
-    found = summarise(jax.random.key(0), measured)
+    found = summarize(jax.random.key(0), measured)
     for group, values in measured.items():
         interval = found[group]["entropy"]
         error = values["entropy"].std() / 20
@@ -78,15 +78,15 @@ def test_random_sets():
     assert (sets != random_sets(jax.random.key(1), 2000, 4, 10)).any()
 
 
-def test_pure_colours(linear, colours):
+def test_pure_colors(linear, colors):
     """Each unit's images are of one class; random sets of 4 of 36 images in 3 classes have 1.28 bits on average."""
-    found = compare_directions(linear, colours, "logits", directions=6, k=4, key=jax.random.key(0))
+    found = compare_directions(linear, colors, "logits", directions=6, k=4, key=jax.random.key(0))
     assert found.names[:3] == ("logits:0", "logits:1", "logits:2")
     assert found.units == 3
     assert found.silent == ()
     assert {name: len(sets) for name, sets in found.sets.items()} == {"units": 3, "directions": 6, "random": 256}
     for channel, chosen in enumerate(found.sets["units"]):
-        first = 12 * colours.classes.index(linear.info.labels[channel])
+        first = 12 * colors.classes.index(linear.info.labels[channel])
         assert set(chosen.tolist()) <= set(range(first, first + 12))
     entropy = {group: measures["entropy"] for group, measures in found.coherence.items()}
     assert entropy["units"] == (0, 0, 0)
@@ -94,7 +94,7 @@ def test_pure_colours(linear, colours):
     similarity = found.coherence["units"]["similarity"]
     assert similarity.low > 0.9
     assert abs(found.coherence["random"]["similarity"].mean) < 0.1
-    again = compare_directions(linear, colours, "logits", directions=6, k=4, key=jax.random.key(0))
+    again = compare_directions(linear, colors, "logits", directions=6, k=4, key=jax.random.key(0))
     assert again.coherence == found.coherence
     np.testing.assert_array_equal(again.vectors, found.vectors)
 
@@ -125,17 +125,17 @@ def test_silent_units_have_no_set(toy, tmp_path):
         ("logits", {"embedding": "blok"}, "unknown layer 'blok'"),
     ],
 )
-def test_mistakes(linear, colours, layer, options, hint):
+def test_mistakes(linear, colors, layer, options, hint):
     with pytest.raises(joi.InputError, match=hint):
-        compare_directions(linear, colours, layer, key=jax.random.key(0), **options)
+        compare_directions(linear, colors, layer, key=jax.random.key(0), **options)
 
 
-def test_a_constant_layer_and_one_without_channels(colours):
+def test_a_constant_layer_and_one_without_channels(colors):
     model = joi.from_function(
         lambda p, x, taps: {tap: {"constant": x[:, 0, 0] * 0 + p, "number": x[:, 0, 0, 0]}[tap] for tap in taps},
         jnp.ones(3), image_shape=(6, 6, 3), taps=("constant", "number"),
     )  # fmt: skip
     with pytest.raises(joi.InputError, match="constants"):
-        compare_directions(model, colours, "constant", directions=2, k=2, key=jax.random.key(0))
+        compare_directions(model, colors, "constant", directions=2, k=2, key=jax.random.key(0))
     with pytest.raises(joi.InputError, match="no channels"):
-        compare_directions(model, colours, "number", key=jax.random.key(0))
+        compare_directions(model, colors, "number", key=jax.random.key(0))

@@ -17,7 +17,7 @@ MIX = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 
 
 def pointwise_apply(params, image, taps):
-    """tanh of mixed colours, pixel by pixel: its gradient is known, and shifts with the image."""
+    """tanh of mixed colors, pixel by pixel: its gradient is known, and shifts with the image."""
     a = jnp.tanh(4 * (image - 0.5) @ params)
     out = {"a": a, "deep": a[:, ::8, ::8][:, 1:, 1:], "logits": a.mean((1, 2))}
     return {tap: out[tap] for tap in taps}
@@ -72,17 +72,17 @@ def tf2(x, steps):
 def test_presets_are_the_authors_steps(pointwise, picture, transcribed):
     preset = transcribed.__name__.replace("_", "-")
     done = dream(pointwise, picture, "a", preset=preset, octaves=1, iterations=5)
-    # The gradient is normalised over 1560 numbers in float32, five times.
+    # The gradient is normalized over 1560 numbers in float32, five times.
     np.testing.assert_allclose(done.image, transcribed(picture.astype(float), 5), atol=2e-5)
 
 
-def test_lap_preset_is_its_normalisation_of_one_channels_mean(pointwise, picture):
-    from jaxopt_input.methods.models.normalize import normalise  # compared to TensorFlow's in test_normalise
+def test_lap_preset_is_its_normalization_of_one_channels_mean(pointwise, picture):
+    from jaxopt_input.methods.models.normalize import normalize  # compared to TensorFlow's in test_normalize
 
     x = picture.astype(float)
     for _ in range(3):
         g = of_activation(x, lambda a: np.eye(4)[2] * np.ones_like(a))
-        x = x + np.asarray(jax.jit(normalise, static_argnums=(1, 2))(g.astype(np.float32), "laplacian", 4)) / 255
+        x = x + np.asarray(jax.jit(normalize, static_argnums=(1, 2))(g.astype(np.float32), "laplacian", 4)) / 255
     done = dream(pointwise, picture, "a:2", preset="tf-lap", octaves=1, iterations=3)
     np.testing.assert_allclose(done.image, np.clip(x, 0, 1), atol=2e-5)
 
@@ -128,7 +128,7 @@ def test_a_loss_in_place_of_targets(pointwise, picture):
 # ---- octaves
 
 
-def test_resize_is_linear_with_half_pixel_centres():
+def test_resize_is_linear_with_half_pixel_centers():
     row = np.array([0.0, 1.0, 4.0, -2.0])
     wide = resize(row[None, :, None], (1, 10)).ravel()
     np.testing.assert_allclose(wide, np.interp((np.arange(10) + 0.5) * 0.4 - 0.5, np.arange(4), row), atol=1e-5)
@@ -144,7 +144,7 @@ def test_octave_shapes():
 
 
 def test_detail_is_carried_and_the_base_is_not_blurred(linear):
-    """The gradient of a mean colour is constant: each step adds 3 steps' worth of red, whatever the octave."""
+    """The gradient of a mean color is constant: each step adds 3 steps' worth of red, whatever the octave."""
     image = np.random.default_rng(3).uniform(0.1, 0.4, (24, 24, 3)).astype(np.float32)
     done = dream(linear, image, "class:red", octaves=2, iterations=4, step=0.01)
     np.testing.assert_allclose(done.image, image + np.array([0.24, 0, 0]), atol=1e-5)
@@ -269,9 +269,9 @@ def test_dead_and_not_finite(toy, picture):
     np.testing.assert_array_equal(broken.image, picture)
 
 
-def test_zoom_enlarges_about_the_centre(linear):
+def test_zoom_enlarges_about_the_center(linear):
     image = np.zeros((21, 31, 3), np.float32)
-    image[10, 15] = 1  # the centre stays where it is
+    image[10, 15] = 1  # the center stays where it is
     image[10, 25] = 0.5
     first, second = zoom(linear, image, "class:red", frames=2, scale=0.2, octaves=1, iterations=1, step=1e-6)
     np.testing.assert_allclose(first.image, image, atol=1e-5)
@@ -279,7 +279,7 @@ def test_zoom_enlarges_about_the_centre(linear):
     row = second.image[10, :, 1]
     np.testing.assert_allclose(row[14], row[16], atol=1e-5)
     centroid = (row[24:] * np.arange(24, 31)).sum() / row[24:].sum()
-    assert abs(centroid - (15 + 10 / 0.8)) < 0.05  # linear sampling moves a dot's centre of mass by less
+    assert abs(centroid - (15 + 10 / 0.8)) < 0.05  # linear sampling moves a dot's center of mass by less
 
 
 def test_starting_images(toy, tmp_path):
@@ -287,8 +287,8 @@ def test_starting_images(toy, tmp_path):
     key = jax.random.key(0)
     assert starting_image(tmp_path / "a.png", toy, None, key).shape == (30, 20, 3)
     assert starting_image(tmp_path / "a.png", toy, 15, key).shape == (15, 10, 3)
-    grey = joi.from_function(lambda p, x, taps: {"a": x}, 0.0, image_shape=(8, 8, 1), taps=("a",))
-    assert starting_image(tmp_path / "a.png", grey, None, key).shape == (30, 20, 1)
+    gray = joi.from_function(lambda p, x, taps: {"a": x}, 0.0, image_shape=(8, 8, 1), taps=("a",))
+    assert starting_image(tmp_path / "a.png", gray, None, key).shape == (30, 20, 1)
     assert starting_image("noise", toy, 24, key).shape == (24, 20, 3)
     assert 100 / 255 <= noise(key, (4, 4, 3)).min() <= noise(key, (4, 4, 3)).max() <= 101 / 255
 
@@ -315,7 +315,7 @@ def test_starting_images(toy, tmp_path):
         ("a", {"octaves": 2.5}, "octaves"),
         ("a", {"jitter": None}, "jitter"),
         ("a", {"key": 3}, "key"),
-        ("a", {"normalise": "stdd"}, "nearest: std"),
+        ("a", {"normalize": "stdd"}, "nearest: std"),
         ("a", {"objective": "l1"}, "known: l2"),
         ("a", {"carry": "img"}, "carry"),
         ("a", {"tile": 32, "overlap": 33}, "larger than the tile"),

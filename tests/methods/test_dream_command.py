@@ -83,7 +83,7 @@ def test_zoom_and_guide(picture):
         (("--target", "blok2"), 1, "nearest: block2"),
         (("--target", "block2", "--preset", "tf3"), 1, "nearest: tf2"),
         (("--target", "block2", "--animate", "avi"), 1, "gif, webp, mp4"),
-        (("--target", "block2", "--normalise", "rms"), 1, "mean-abs"),
+        (("--target", "block2", "--normalize", "rms"), 1, "mean-abs"),
         (("--target", "logits", "--guide", "in.png"), 1, "no positions"),
         (("--target", "block2", "--guide", "none.png"), 1, "none.png"),
         (("--target", "block4", "--size", 6), 1, "fewer octaves"),

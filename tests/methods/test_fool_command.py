@@ -191,7 +191,7 @@ def test_transfer_tells_what_hides_a_gradient(folder, model, told):
         (fool, ("--method", "evolution", "--init", "noise"), 2, "--method evolution"),
         (transfer, ("--images", "set", "--epsilon", "0.1,0.2"), 1, "one budget"),
         (transfer, ("--images", "set"), 1, "needs a budget"),
-        (transfer, ("--images", "set", "--method", "ddn", "--epsilon", "0.1"), 1, "minimises"),
+        (transfer, ("--images", "set", "--method", "ddn", "--epsilon", "0.1"), 1, "minimizes"),
         (transfer, ("--images", "set", "--epsilon", "0.1", "--rms", "-1"), 1, "rms"),
         (transfer, ("--images", "set", "--epsilon", "0.1", "--models", "toy_nets:build"), 1, "at least two"),
         (transfer, ("--images", "set", "--epsilon", "0.1", "--models", "mnist,mnist"), 1, "named once"),

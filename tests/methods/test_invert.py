@@ -89,14 +89,14 @@ def test_part_of_the_features(toy, photograph):
     assert part.error["second"][0] < error_of(toy, "second", image, photograph) - 0.1
 
 
-def test_positions_by_the_centre_of_the_field():
+def test_positions_by_the_center_of_the_field():
     def apply(params, image, taps):
         conv = jax.lax.conv_general_dilated(image, params, (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return {"conv": conv}
 
     model = joi.from_function(apply, jnp.ones((6, 6, 3, 2)), image_shape=(30, 22, 3), taps=("conv",))
     shape = model.layers()["conv"]
-    # Unit i sees the rows from 4i up to 4i + 6: their centres are 3, 7, 11, …
+    # Unit i sees the rows from 4i up to 4i + 6: their centers are 3, 7, 11, …
     assert positions_in(model, "conv", (3, 0, 12, 22), (30, 22, 3), shape) == (0, 0, 3, 5)
     assert positions_in(model, "conv", (4, 7, 8, 8), (30, 22, 3), shape) == (1, 1, 2, 2)
     with pytest.raises(joi.InputError, match="4 x 4 pixels apart"):
@@ -171,8 +171,8 @@ def quadratic():
     matrix = np.random.default_rng(0).normal(size=(int(np.prod(SHAPE)), 6)) / 8
 
     def apply(params, image, taps):
-        centred = image.reshape(len(image), -1) - 0.5
-        return {"dense": jnp.matmul(centred, params, precision="highest")}
+        centered = image.reshape(len(image), -1) - 0.5
+        return {"dense": jnp.matmul(centered, params, precision="highest")}
 
     return joi.from_function(apply, jnp.asarray(matrix, jnp.float32), image_shape=SHAPE, taps=("dense",)), matrix
 
@@ -191,7 +191,7 @@ def tv_gradient(x):
 
 
 def data_gradient(x, matrix, target):
-    """Of ‖Φ(x) − Φ₀‖²/‖Φ₀‖², x in levels less grey."""
+    """Of ‖Φ(x) − Φ₀‖²/‖Φ₀‖², x in levels less gray."""
     phi = x.ravel() / 255 @ matrix
     return (2 * matrix @ (phi - target) / 255 / (target @ target)).reshape(x.shape)
 

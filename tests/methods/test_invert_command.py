@@ -119,7 +119,7 @@ def test_what_is_no_image(invert, tmp_path):
 
 def test_losses_that_are_not_finite_are_reported(invert, tmp_path):
     save_png(tmp_path / "bright.png", np.full((8, 8, 3), 1.0))
-    # Noise around grey is below the cliff for some starts.
+    # Noise around gray is below the cliff for some starts.
     done = invert("--layer", "logits", "--starts", 6, "--parameterization", "pixels", image="bright.png", model="steep")
     info = read(tmp_path)
     assert not all(r["finite"] for r in info["results"])

@@ -25,7 +25,7 @@ def test_filters_of_the_bundled_network():
     """Its stem works on 2x2 patches as 12 channels, of an image less its mean over its deviation: a 6x6 filter."""
     model = joi.load("tin100")
     module = model.apply.module
-    kernel = np.asarray(model.params["params"]["conv1"]["kernel"])  # [3, 3, (dy, dx, colour), 32]
+    kernel = np.asarray(model.params["params"]["conv1"]["kernel"])  # [3, 3, (dy, dx, color), 32]
     patches = kernel.reshape(3, 3, 2, 2, 3, 32).transpose(5, 0, 2, 1, 3, 4).reshape(32, 6, 6, 3)
     found = filters(model, key=jax.random.key(3))
     np.testing.assert_allclose(found.weights, patches / np.asarray(module.std), rtol=1e-4, atol=1e-5)
@@ -76,7 +76,7 @@ def test_feature_maps(toy, picture):
         (np.zeros((12, 10, 3)), "logits", "has no maps"),
         (np.zeros((12, 10, 3)), "thrid", "unknown layer"),
         (np.zeros((12, 10, 3)), [], "no layer"),
-        (np.zeros((12, 10)), "first", "height, width, colours"),
+        (np.zeros((12, 10)), "first", "height, width, colors"),
         (np.full((12, 10, 3), 255.0), "first", "0"),
         (np.full((12, 10, 3), "a"), "first", "image"),
         (np.zeros((12, 10, 4)), "first", "cannot take"),

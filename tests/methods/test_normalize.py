@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_input.methods.models.normalize import merge, normalise, split
+from jaxopt_input.methods.models.normalize import merge, normalize, split
 
 K = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256
 
@@ -47,12 +47,12 @@ def lap_normalize(x, n=4):
     return image
 
 
-normalise = jax.jit(normalise, static_argnums=(1, 2))
+normalize = jax.jit(normalize, static_argnums=(1, 2))
 
 
 def test_laplacian():
     gradient = np.random.default_rng(0).normal(size=(16, 11, 3))  # halves to even and odd sides
-    found = normalise(jnp.asarray(gradient, jnp.float32), "laplacian", 4)
+    found = normalize(jnp.asarray(gradient, jnp.float32), "laplacian", 4)
     np.testing.assert_allclose(found, lap_normalize(gradient), atol=1e-4)  # float32 over nine filters
 
 
@@ -63,7 +63,7 @@ def test_merge_inverts_split():
 
 def test_plain_scales():
     g = np.random.default_rng(2).normal(1, 2, (7, 5, 3))
-    found = {by: normalise(jnp.asarray(g, jnp.float32), by, 0) for by in ("mean-abs", "std")}
+    found = {by: normalize(jnp.asarray(g, jnp.float32), by, 0) for by in ("mean-abs", "std")}
     np.testing.assert_allclose(found["mean-abs"], g / np.abs(g).mean(), rtol=1e-5)
     np.testing.assert_allclose(found["std"], g / g.std(), rtol=1e-5)
 
@@ -72,6 +72,6 @@ def test_plain_scales():
 def test_scale_does_not_matter_and_zero_stays_zero(by):
     g = jnp.asarray(np.random.default_rng(3).normal(size=(8, 8, 3)), jnp.float32)
     np.testing.assert_allclose(
-        normalise(g * 1e-30, by, 2), normalise(g, by, 2), atol=1e-4
+        normalize(g * 1e-30, by, 2), normalize(g, by, 2), atol=1e-4
     )  # its squares would underflow
-    assert not np.any(normalise(0 * g, by, 2))
+    assert not np.any(normalize(0 * g, by, 2))

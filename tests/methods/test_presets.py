@@ -1,4 +1,4 @@
-"""Presets: complete, run on a network of one colour, overridden by what is given, Yosinski's record of a run."""
+"""Presets: complete, run on a network of one color, overridden by what is given, Yosinski's record of a run."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ KEY = jax.random.key(0)
 
 @pytest.fixture(scope="module")
 def digits():
-    """Two layers on 28x28 in one colour, as a network of handwritten digits has it."""
+    """Two layers on 28x28 in one color, as a network of handwritten digits has it."""
     a, b = jax.random.split(KEY)
     params = {"a": jax.random.normal(a, (5, 5, 1, 4)), "b": 4 * jax.random.normal(b, (4, 10))}
 
@@ -66,7 +66,7 @@ def test_explicit_options_win(digits):
 
 
 def test_yosinski_keeps_last_best_and_majority(digits):
-    """The unit at the centre of its channel; his majority is the first image at which it leads its layer."""
+    """The unit at the center of its channel; his majority is the first image at which it leads its layer."""
     kw = {"steps": 12, "starts": 3, "key": KEY, "snapshots": range(13), "preset": "yosinski-1", "learning_rate": 1e3}
     s = joi.visualize(digits, ["first:1", "-first:2"], **kw)
     assert s.names == ("first:1@3,3",) * 3 + ("-first:2@3,3",) * 3

@@ -1,4 +1,4 @@
-"""Style transfer: published weights against transcriptions, masks, colours, scales, mistakes."""
+"""Style transfer: published weights against transcriptions, masks, colors, scales, mistakes."""
 
 import functools
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxopt_input as joi
-from jaxopt_input.methods.style import recolor as recolour
+from jaxopt_input.methods.style import recolor as recolor
 from jaxopt_input.methods.style.recipe import _scales, stylize, texture
 from jaxopt_input.methods.style.settings import CAFFE, GATYS, PRESETS, Settings, default_layers, settle
 from jaxopt_input.methods.style.terms import STATISTICS, content_loss, positions, style_loss, variation_loss
@@ -18,7 +18,7 @@ SMALL = {"style_layers": ("first", "second"), "content_layers": ("second",)}
 
 
 def picture(height=20, width=24, seed=0):
-    """Waves in three colours: something with a texture."""
+    """Waves in three colors: something with a texture."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x * rng.uniform(0.3, 1.5) + y * rng.uniform(-1, 1) + rng.uniform(0, 6)) for _ in range(3)]
@@ -146,20 +146,20 @@ def test_a_masked_style_moves_only_what_its_mask_sees(toy):
     assert moved[13:].max() < 1e-5  # one pixel beyond the mask for the 3x3 kernel; the rest to rounding of the sigmoid
 
 
-# Colours
+# Colors
 
 
 def test_match_moments():
     a, b = picture(), 0.5 + 0.3 * (picture(30, 10, 1) - 0.5)
-    matched = recolour.match_moments(a, b).reshape(-1, 3)
+    matched = recolor.match_moments(a, b).reshape(-1, 3)
     np.testing.assert_allclose(matched.mean(0), b.reshape(-1, 3).mean(0), atol=1e-4)
     np.testing.assert_allclose(np.cov(matched.T), np.cov(b.reshape(-1, 3).T), atol=1e-3)
 
 
-def test_luminance_keeps_the_contents_colours(toy):
+def test_luminance_keeps_the_contents_colors(toy):
     content = 0.3 + 0.4 * picture()
-    done = stylize(toy, content, picture(seed=1), size=None, steps=5, colour="luminance", **SMALL)
-    chroma = (done.image[0] - recolour.luminance(done.image[0])) - (content - recolour.luminance(content))
+    done = stylize(toy, content, picture(seed=1), size=None, steps=5, color="luminance", **SMALL)
+    chroma = (done.image[0] - recolor.luminance(done.image[0])) - (content - recolor.luminance(content))
     whole = (done.image[0].min(-1) > 0) & (done.image[0].max(-1) < 1)  # nothing was clipped
     assert whole.mean() > 0.5
     assert np.abs(chroma[whole]).max() < 1e-5
@@ -168,7 +168,7 @@ def test_luminance_keeps_the_contents_colours(toy):
 
 def test_histogram_is_matched():
     a, b = picture(), picture(10, 12, 1)
-    matched = recolour.match_histogram(a, b)
+    matched = recolor.match_histogram(a, b)
     np.testing.assert_allclose(np.quantile(matched, 0.3, (0, 1)), np.quantile(b, 0.3, (0, 1)), atol=0.02)
     assert (np.argsort(matched[..., 0], None, "stable") == np.argsort(a[..., 0], None, "stable")).all()
 
@@ -248,7 +248,7 @@ def test_other_images_do_not_recompile(toy, compilations):
     ({"style_masks": [np.ones((20, 20))]}, "a style mask has shape"),
     ({"style_masks": [np.zeros((20, 24))]}, "leaves no position"),
     ({"style_scale": 0.1}, "smaller than what first sees at once"),
-    ({"colour": "blue"}, "unknown colour 'blue'"),
+    ({"color": "blue"}, "unknown color 'blue'"),
     ({"initial": "nois"}, "unknown initial 'nois'; nearest: noise"),
     ({"optimizer": "sgd"}, "unknown optimizer 'sgd'"),
     ({"stepps": 3}, "unknown setting 'stepps'; nearest: steps"),

@@ -30,7 +30,7 @@ def test_stylize_writes_a_folder(pictures):
     done = run(
         "stylize", "content.png", "style.png", "style.png", "--model", "toy_nets:build", "--size", 24, "--steps", 5,
         "--blend", 1, "--blend", 3, "--content-mask", "left.png", "--content-mask", "left.png", "--animate", "gif",
-        "--smallest", 14, "--loss", "gram", "--loss", "histogram=0.5", "--colour", "match", "--out", out,
+        "--smallest", 14, "--loss", "gram", "--loss", "histogram=0.5", "--color", "match", "--out", out,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "24x20: at most about" in done.output

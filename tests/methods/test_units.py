@@ -24,7 +24,7 @@ def conv(x, kernel, stride=1, padding="SAME"):
 
 
 def pooled_apply(params, image, taps):
-    """Padding that depends on the size, a bias that makes padding differ from grey, pooling with ceil, a head."""
+    """Padding that depends on the size, a bias that makes padding differ from gray, pooling with ceil, a head."""
     first = jax.nn.relu(conv(image - 0.3, params["a"], 2) + 0.1)
     pooled = ops.max_pool(first, 3, 2, ceil=True)
     second = jax.nn.relu(conv(pooled, params["b"]) + 0.1)
@@ -64,14 +64,14 @@ def exact(model, layer):
     assert min(begin) >= 0  # nothing of the unit's field is padding
     assert all(b + n <= side for b, n, side in zip(begin, field.size, full.shape[:2], strict=True))
     for shape, corner in ((found.view, None), (found.image, found.corner)):
-        centre = tuple(n // 2 for n in model.layers(shape)[layer][:2])
-        corner = corner or receptive_field(model, layer, shape).begin(centre)
+        center = tuple(n // 2 for n in model.layers(shape)[layer][:2])
+        corner = corner or receptive_field(model, layer, shape).begin(center)
         for around in (0.0, 0.5, 1.0):  # what lies around the field makes no difference
             image = np.full(shape, around, np.float32)
             rows, columns = (slice(c, c + n) for c, n in zip(corner, field.size, strict=True))
             image[rows, columns] = full[begin[0] : begin[0] + field.size[0], begin[1] : begin[1] + field.size[1]]
             wanted = unit_value(model, layer, full, position)
-            np.testing.assert_allclose(unit_value(model, layer, image, centre), wanted, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(unit_value(model, layer, image, center), wanted, rtol=1e-4, atol=1e-4)
     assert np.prod(found.view) < np.prod(model.info.image_shape)
 
 
@@ -90,7 +90,7 @@ def test_a_unit_of_the_bundled_network(layer):
     [joi.transforms.lucid(), joi.transforms.jitter(40), joi.transforms.rotate([45]), joi.transforms.scale([0.5, 2])],
 )
 def test_the_transform_brings_nothing_from_outside_into_the_field(pooled, transform):
-    """On an image that goes on with NaN, no view has NaN in the field of the unit at its centre."""
+    """On an image that goes on with NaN, no view has NaN in the field of the unit at its center."""
     found = canvas(pooled, "second", transform)
     *moves, cut = found.transform.parts
     wider = joi.transforms.compose(*moves, joi.transforms.crop(-cut.width + 30))
@@ -103,7 +103,7 @@ def test_the_transform_brings_nothing_from_outside_into_the_field(pooled, transf
 
 
 def test_the_best_image_of_a_linear_unit(linear):
-    """Its pixels are where the kernel is positive: 30 steps of 1/30 or more reach 1 or 0 from grey."""
+    """Its pixels are where the kernel is positive: 30 steps of 1/30 or more reach 1 or 0 from gray."""
     kernel = np.asarray(linear.params)
     s = visualize_units(linear, "conv:*", steps=60, optimizer=joi.optimizers.adam(0.02), **PLAIN)
     np.testing.assert_allclose(s.best_image, np.moveaxis(kernel, -1, 0) > 0, atol=1e-5)
@@ -147,7 +147,7 @@ def test_one_compilation(pooled, compilations):
 
 
 def test_dead_units_come_alive(toy):
-    """A bias far below 0 leaves no gradient; redirected, the image leaves the grey."""
+    """A bias far below 0 leaves no gradient; redirected, the image leaves the gray."""
     deep = dataclasses.replace(
         toy, apply=lambda p, x, taps: {tap: jax.nn.relu(a - 0.3) for tap, a in toy.apply(p, x, taps).items()}
     )
@@ -193,7 +193,7 @@ def test_a_network_with_a_least_size():
 
 
 def test_crop_to_field(pooled):
-    wanted = ["second:1@0,0", "second:2@centre", "second:3@11,4"]
+    wanted = ["second:1@0,0", "second:2@center", "second:3@11,4"]
     s = joi.visualize(pooled, wanted, steps=1, snapshots=(0, 1), **PLAIN)
     cut = crop_to_field(s, pooled)
     field = receptive_field(pooled, "second")
@@ -215,7 +215,7 @@ def test_crop_to_field(pooled):
         ("second:7", "channel 7"),
         ("secund:1", "nearest: second"),
         ("second", "LAYER:CHANNEL"),
-        ("second:1@centre", "LAYER:CHANNEL"),
+        ("second:1@center", "LAYER:CHANNEL"),
         (["second:1", "first:1"], "one layer"),
     ],
 )
@@ -227,7 +227,7 @@ def test_mistakes_are_named_before_compiling(pooled, compilations, target, hint)
 
 
 def test_mistakes_of_crops(pooled):
-    for target, hint in (("second:1", "second:CHANNEL@centre"), (["second:1@0,0", "first:1@0,0"], "one layer")):
+    for target, hint in (("second:1", "second:CHANNEL@center"), (["second:1@0,0", "first:1@0,0"], "one layer")):
         with pytest.raises(joi.InputError, match=hint):
             units_of(pooled, target)
 

@@ -57,7 +57,7 @@ def test_field(folder):
 
 
 def test_crop(folder):
-    done = visualize("--target", "first:2@centre", "--target", "first:1@0,0", "--crop")
+    done = visualize("--target", "first:2@center", "--target", "first:1@0,0", "--crop")
     assert done.exit_code == 0, done.output
     info = read(folder)
     assert [r["target"] for r in info["results"]] == ["first:2@8,8", "first:1@0,0"]
@@ -70,7 +70,7 @@ def test_crop(folder):
 @pytest.mark.parametrize(
     ("args", "code", "hint"),
     [
-        (("--target", "first:1", "--crop"), 1, "@centre"),
+        (("--target", "first:1", "--crop"), 1, "@center"),
         (("--target", "logits:1", "--field"), 1, "no positions"),
         (("--target", "class:a", "--field"), 1, "LAYER:CHANNEL"),
         (("--target", "first:9", "--field"), 1, "channel 9"),

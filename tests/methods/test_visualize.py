@@ -13,7 +13,7 @@ from jaxopt_input.methods.visualize.recipe import Target, parse
     [
         ("first", ["first"]),
         ("first:3", ["first:3"]),
-        ("first:3@centre", ["first:3@6,5"]),
+        ("first:3@center", ["first:3@6,5"]),
         ("first:3@0,9", ["first:3@0,9"]),
         ("logits:2", ["logits:2"]),
         ("class:polar bear", ["class:2"]),
@@ -27,8 +27,8 @@ def test_parse(toy, text, expected):
     assert [str(target) for target in parse(text, toy)] == expected
 
 
-def test_centre_depends_on_the_size(toy):
-    assert parse("first:3@centre", toy, (20, 30, 3)) == [Target("unit", "first", 3, (10, 15))]
+def test_center_depends_on_the_size(toy):
+    assert parse("first:3@center", toy, (20, 30, 3)) == [Target("unit", "first", 3, (10, 15))]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_centre_depends_on_the_size(toy):
         ("first:x", "'x' is no channel"),
         ("first:3@12,0", "outside"),
         ("first:3@1", "ROW,COLUMN"),
-        ("logits:3@centre", "no positions"),
+        ("logits:3@center", "no positions"),
         ("class:polar baer", "nearest: polar bear"),
         ("class:5", "0 to 4"),
         ("", "layer"),
@@ -51,7 +51,7 @@ def test_parse_mistakes(toy, text, hint):
 
 
 def test_results_in_the_order_asked_for(toy):
-    wanted = ["class:3", "first:1", "class:0", "first", "first:0@centre", "first:1"]
+    wanted = ["class:3", "first:1", "class:0", "first", "first:0@center", "first:1"]
     s = joi.visualize(toy, wanted, starts=2, steps=3, snapshots=(0, 3), key=jax.random.key(1))
     distinct = ["class:3", "first:1", "class:0", "first", "first:0@6,5"]
     assert s.names == tuple(name for name in distinct for _ in range(2))
@@ -76,7 +76,7 @@ def test_no_target(toy):
 
 
 def test_bfloat16_reaches_the_logits_of_float32():
-    """Two optimisations that drift apart in rounding end within 5 % of each other's class logit."""
+    """Two optimizations that drift apart in rounding end within 5 % of each other's class logit."""
     model = joi.load("tin100")
     full, half = (
         joi.visualize(model, ["class:goldfish", "class:dumbbell"], starts=2, steps=48, dtype=dtype)
@@ -88,7 +88,7 @@ def test_bfloat16_reaches_the_logits_of_float32():
     np.testing.assert_allclose(seen[1].reshape(2, 2).max(1), seen[0].reshape(2, 2).max(1), rtol=0.05)
 
 
-def test_pictures_are_recognised():
+def test_pictures_are_recognized():
     """Class images of the bundled network, made from noise, after 8-bit rounding and under fresh transforms.
 
     Two classes here; `benchmarks/recognition.py` does all.

@@ -146,7 +146,7 @@ def test_layers_by_path_in_order_of_depth(library):
     blocks = [BLOCK[library].format(k) for k in range(2)]
     children = ["conv", "conv.1", "norm", *(["dropout"] if library != "haiku" else [])]
     inner = [name for b in blocks for name in (*(b + CHILD[library] + c for c in children), b)]
-    if library == "haiku":  # Haiku normalises through submodules of its own
+    if library == "haiku":  # Haiku normalizes through submodules of its own
         layers = {name: shape for name, shape in layers.items() if "_ema" not in name}
     expected = dict.fromkeys(["stem", *inner], (8, 10, 16)) | {"a_head": (3,), "logits": (3,)}
     assert list(layers.items()) == list(expected.items())

@@ -65,7 +65,7 @@ MAPS = {
     "cropping pad": lambda x: jax.lax.pad(x, 0.0, ((0, 0, 0), (-2, 3, 0), (1, -1, 0), (0, 0, 0))),
     "channels taken": lambda x: conv(x[..., jnp.array([2, 0, 1])][..., ::-1]),
     "channels split": lambda x: sum(jnp.split(conv(x), 2, -1)),
-    "normalised": lambda x: jax.nn.softmax(conv(x)) + nn.LayerNorm(use_bias=False, use_scale=False).apply({}, conv(x)),
+    "normalized": lambda x: jax.nn.softmax(conv(x)) + nn.LayerNorm(use_bias=False, use_scale=False).apply({}, conv(x)),
     "through a matrix": through_a_matrix,
     "checkpointed": jax.checkpoint(lambda x: jax.jit(conv)(jax.nn.gelu(x))),
     "gated": gated,

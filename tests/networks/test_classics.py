@@ -18,7 +18,7 @@ def module_of(name, **fields):
 
 
 def random_params(module, seed=0):
-    """Made by NumPy: compiling the initialiser of a deep network takes longer than these tests."""
+    """Made by NumPy: compiling the initializer of a deep network takes longer than these tests."""
     image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
     rng = np.random.default_rng(seed)
@@ -349,13 +349,13 @@ def test_a_shallow_tap_costs_little():
     assert depths[0] < depths[-1] / 3
 
 
-def test_gatys_normalisation():
+def test_gatys_normalization():
     """Every channel of every ReLU has mean 1 on those images, and the logits are what they were."""
     module = vgg.VGG(16, pool="average", classes=10)
     variables = {"params": random_params(module)}
     images = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
     apply = jax.jit(module.apply)
-    before, after = apply(variables, images), apply(vgg.normalised(module, variables, (images[:2], images[2:])), images)
+    before, after = apply(variables, images), apply(vgg.normalized(module, variables, (images[:2], images[2:])), images)
     for tap in after:
         if tap.startswith("relu") and "_" in tap:
             means = np.asarray(after[tap].mean((0, 1, 2)))

@@ -315,8 +315,8 @@ def test_pickle_that_runs_code_is_refused(cache, tmp_path, legacy):
     assert not cache.exists()
 
 
-def test_normalised_variant_is_computed_kept_and_loaded(cache, tmp_path, monkeypatch):
-    """`models normalise`: channels of mean 1 on the photographs, average pooling, the logits of the averaging VGG."""
+def test_normalized_variant_is_computed_kept_and_loaded(cache, tmp_path, monkeypatch):
+    """`models normalize`: channels of mean 1 on the photographs, average pooling, the logits of the averaging VGG."""
     module = convert.ARCHITECTURES["vgg16"].module
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
     rng = np.random.default_rng(0)
@@ -326,11 +326,11 @@ def test_normalised_variant_is_computed_kept_and_loaded(cache, tmp_path, monkeyp
     for k in range(3):
         joi.data.save_png(tmp_path / f"{k}.png", rng.random((40, 40, 3)))
     dataset = joi.data.folder(tmp_path, image_shape=(32, 32, 3))
-    path = networks.normalise("vgg16", dataset)
+    path = networks.normalize("vgg16", dataset)
     monkeypatch.undo()
     monkeypatch.setenv(CACHE_VARIABLE, str(cache))
-    model = joi.load("vgg16-normalised")
-    assert path == networks.entry("vgg16-normalised").path()
+    model = joi.load("vgg16-normalized")
+    assert path == networks.entry("vgg16-normalized").path()
     images = next(dataset.batches(3)).images
     taps = ("relu1_1", "relu3_2", "logits")
     found, given = model.apply(model.params, images, taps), averaging.apply(averaging.params, images, taps)
@@ -343,13 +343,13 @@ def test_normalised_variant_is_computed_kept_and_loaded(cache, tmp_path, monkeyp
     np.testing.assert_allclose(found["logits"], given["logits"], atol=1e-3 * scale)
 
 
-def test_normalised_variants_refuse_what_cannot_be(cache):
+def test_normalized_variants_refuse_what_cannot_be(cache):
     for call in (
-        lambda: joi.load("vgg19-normalised"),
-        lambda: networks.import_weights("vgg19-normalised", "x.safetensors"),
-        lambda: fetch_weights("vgg19-normalised"),
+        lambda: joi.load("vgg19-normalized"),
+        lambda: networks.import_weights("vgg19-normalized", "x.safetensors"),
+        lambda: fetch_weights("vgg19-normalized"),
     ):
-        with pytest.raises(InputError, match="run `jaxopt-input models normalise vgg19 DATA`"):
+        with pytest.raises(InputError, match="run `jaxopt-input models normalize vgg19 DATA`"):
             call()
-    with pytest.raises(InputError, match="alexnet has no normalised variant: vgg16 and vgg19 have one"):
-        networks.normalise("alexnet", None)
+    with pytest.raises(InputError, match="alexnet has no normalized variant: vgg16 and vgg19 have one"):
+        networks.normalize("alexnet", None)

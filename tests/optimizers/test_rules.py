@@ -33,7 +33,7 @@ def blur(plane, sigma):
 
 def transcribed(x, gradient_of, steps, learning_rate, desired_progress=0, decay=0, blur_sigma=0, blur_every=0,
                 norm_percentile=0, contribution_percentile=0):  # fmt: skip
-    """The loop of his toolbox: x in 0 to 255 around the mean 127.5, colours last; the iterates after each clipping."""
+    """The loop of his toolbox: x in 0 to 255 around the mean 127.5, colors last; the iterates after each clipping."""
     found = []
     for i in range(steps + 1):
         x = np.minimum(255.0, np.maximum(0.0, x + 127.5)) - 127.5

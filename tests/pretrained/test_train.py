@@ -26,7 +26,7 @@ NETWORK = {"stem": 8, "stages": ((8, 1), (16, 0)), "classes": 3, "mean": (0.5,) 
 
 
 def toy_data(count: int = 48, size: int = 16) -> "train.Data":
-    """Noise whose mean colour tells the class."""
+    """Noise whose mean color tells the class."""
     rng = np.random.default_rng(0)
     labels = np.arange(count, dtype=np.int32) % 3
     images = rng.integers(0, 120, (count, size, size, 3), np.uint8)

@@ -40,7 +40,7 @@ def test_atomic_leaves_the_old_file_when_writing_fails(tmp_path):
 
 
 def test_sheet_holds_every_image():
-    rows = [np.full((n, 8, 8, 3), colour, np.uint8) for n, colour in ((3, (9, 99, 199)), (1, (99, 9, 9)))]
+    rows = [np.full((n, 8, 8, 3), color, np.uint8) for n, color in ((3, (9, 99, 199)), (1, (99, 9, 9)))]
     sheet = np.asarray(contact_sheet(rows, ["class:3 a long name of a bird", "x"]))
     assert (sheet == (9, 99, 199)).all(-1).sum() == 3 * 96 * 96
     assert (sheet == (99, 9, 9)).all(-1).sum() == 96 * 96

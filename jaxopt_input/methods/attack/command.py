@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--model", "model_name", default="tin100", metavar="NAME|FILE|MODULE:FUNCTION", help="The network.")
 @click.option("--norm", help="linf, l2, l1 or l0.  [default: the method's]")
 @click.option("--epsilon", metavar="E[,E…]", help=(
-    "Budgets, such as 4/255,8/255. Where the method minimises a norm: where to tell the robust accuracy."
+    "Budgets, such as 4/255,8/255. Where the method minimizes a norm: where to tell the robust accuracy."
 ))  # fmt: skip
 @click.option("--target", metavar="CLASS|random|least-likely", help="The class to reach.  [default: any but the label]")
 @click.option("--label", metavar="CLASS", help="The true class of images that have none.")

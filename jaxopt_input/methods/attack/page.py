@@ -39,7 +39,7 @@ def write_attack(
         result: of N images, with or without an axis of budgets.
         images: `[N, H, W, C]`, the originals.
         sources: N names.
-        epsilons: the budgets; for an attack that minimises a norm those to report robust accuracy at, or None.
+        epsilons: the budgets; for an attack that minimizes a norm those to report robust accuracy at, or None.
         model: what was attacked.
         seed: goes into `run.json` and the images.
         overwrite: whether the folder may hold an earlier run.
@@ -82,8 +82,8 @@ def write_attack(
             results.append(one)
     curve = _curve(result, epsilons)
     accuracy = {"clean": float(result.accuracy["clean"])}
-    shown = epsilons if result.minimises else [b for b in budgets if b is not None]
-    robust = result.robust_accuracy(shown).tolist() if result.minimises and shown else None
+    shown = epsilons if result.minimizes else [b for b in budgets if b is not None]
+    robust = result.robust_accuracy(shown).tolist() if result.minimizes and shown else None
     if robust is None:
         robust = np.atleast_1d(result.accuracy["robust"]).tolist()
     arrays: dict[str, Any] = {"original": images, "label": result.label}
@@ -123,7 +123,7 @@ def _number(value: Any) -> float | None:
 
 def _curve(result: AttackResult, epsilons: Sequence[float] | None) -> dict[str, list[float]]:
     """Robust accuracy over ε: at the budgets, or from the distances of a search for the nearest."""
-    if not result.minimises:
+    if not result.minimizes:
         at = np.atleast_1d(np.asarray(result.epsilon))
         robust = np.atleast_1d(result.accuracy["robust"])
         order = np.argsort(at)
@@ -156,7 +156,7 @@ def _sheet(
     result: AttackResult,
     model: Model,
 ) -> Any:
-    """Original, adversarial image and their difference about grey, amplified to the full range."""
+    """Original, adversarial image and their difference about gray, amplified to the full range."""
     rows, captions = [], []
     for i in range(min(len(images), SHOWN)):
         change = found[i] - images[i]

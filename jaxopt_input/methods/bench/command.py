@@ -1,4 +1,4 @@
-"""`bench`: how fast this machine optimises images."""
+"""`bench`: how fast this machine optimizes images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxopt_input.runs.options import devices_of, given_arguments, progress_bar
 @click.option("--model", "model_names", default=("tin100",), multiple=True, metavar="NAME|FILE|MODULE:FUNCTION", help=(
     "The network. May be repeated."
 ))  # fmt: skip
-@click.option("--task", "tasks", default="class,unit,dream,style,pgd", help="What to optimise, separated by commas.")
+@click.option("--task", "tasks", default="class,unit,dream,style,pgd", help="What to optimize, separated by commas.")
 @click.option("--batch", "batches", default="1,4,16", help="Images at once, separated by commas.")
 @click.option(
     "--dtype",

@@ -174,7 +174,7 @@ def plan(
     """Every model at every task, dtype and batch.
 
     - "class": the logit and log-probability of class 0, in the setting of `visualize`: Fourier images, `lucid`.
-    - "unit": channel 0 of a layer of middle size at the centre of its map, in the same setting.
+    - "unit": channel 0 of a layer of middle size at the center of its map, in the same setting.
     - "dream": the mean square of that layer on pixels, with jitter.
     - "style": Gram matrices, content and total variation in the default layers of `stylize`, on pixels by Adam.
     - "pgd": the attack at ε = 8/255 in L∞, which never stops early.
@@ -232,7 +232,7 @@ def plan(
 
 
 def _loss(model: Model, task: str, target: str | None) -> Loss:
-    """What the task minimises."""
+    """What the task minimizes."""
     shape = model.info.image_shape
     if task == "pgd":
         return -losses.cross_entropy(0)
@@ -242,7 +242,7 @@ def _loss(model: Model, task: str, target: str | None) -> Loss:
         return -(losses.class_logit(0) + losses.class_log_probability(0))
     style_layers, (content_layer,) = default_layers(model, shape)
     if task == "unit":
-        return objective(expand(f"{content_layer}:0@centre", model), "default")
+        return objective(expand(f"{content_layer}:0@center", model), "default")
     if task == "dream":
         return -losses.layer(content_layer)
     content, style = smooth_images(2, shape)
@@ -259,7 +259,7 @@ def _loss(model: Model, task: str, target: str | None) -> Loss:
 
 
 def smooth_images(count: int, shape: tuple[int, int, int]) -> np.ndarray:
-    """Images of coloured blobs in [0, 1], `[count, H, W, C]`: what they show makes no difference to time and memory.
+    """Images of colored blobs in [0, 1], `[count, H, W, C]`: what they show makes no difference to time and memory.
 
     Example:
         >>> smooth_images(2, (32, 48, 3)).shape
@@ -439,7 +439,7 @@ def _loop(case: Case, device: jax.Device) -> Callable[[int], Any]:
     initial = smooth_images(batch, shape) if case.task in ("dream", "style") else None
     optimizer = optimizers.adam(0.02 if case.task in ("dream", "style") else 0.05)
 
-    def optimise(seed: int) -> Any:
+    def optimize(seed: int) -> Any:
         solution = minimize(
             case.loss,
             model,
@@ -457,7 +457,7 @@ def _loop(case: Case, device: jax.Device) -> Callable[[int], Any]:
         )
         return jax.block_until_ready(solution.best_image)
 
-    return optimise
+    return optimize
 
 
 def _total(case: Case) -> Callable[[Any, jax.Array], jax.Array]:
@@ -478,8 +478,8 @@ def _gradient(case: Case) -> tuple[Callable[[int], Any], int]:
     params = cast(case.model.params, case.activations)
     batch = jnp.asarray(smooth_images(case.batch, case.model.info.image_shape))
     compiled = jax.jit(jax.value_and_grad(_total(case), argnums=1)).lower(params, batch).compile()
-    analysed: Any = compiled.memory_analysis()
-    sizes = (analysed.argument_size_in_bytes, analysed.output_size_in_bytes, analysed.temp_size_in_bytes)
+    analyzed: Any = compiled.memory_analysis()
+    sizes = (analyzed.argument_size_in_bytes, analyzed.output_size_in_bytes, analyzed.temp_size_in_bytes)
     return lambda _: compiled(params, batch), sum(sizes)
 
 

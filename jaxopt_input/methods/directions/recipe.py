@@ -83,7 +83,7 @@ def compare_directions(
 
     The set is read once for all units and directions; the chosen images, and random ones to compare with, are read a
     second time to be measured. A set of k images is coherent where its classes have a low entropy, and where pairs of
-    its images have similar features: the cosine of the embedding's spatial means, centred on that of random images.
+    its images have similar features: the cosine of the embedding's spatial means, centered on that of random images.
     The intervals are bootstrapped over sets: they tell how far the units and directions of this layer scatter on these
     images.
 
@@ -158,7 +158,7 @@ def compare_directions(
         ranking=ranking,
         sets=sets,
         silent=tuple(name for name, heard in zip(names, loud, strict=True) if not heard),
-        coherence=summarise(of_bootstrap, measured),
+        coherence=summarize(of_bootstrap, measured),
     )
 
 
@@ -205,7 +205,7 @@ def random_sets(key: jax.Array, count: int, k: int, images: int) -> np.ndarray:
 def measure(
     model: Model, dataset: Dataset, sets: dict[str, np.ndarray], embedding: str, *, device: jax.Device | None = None
 ) -> dict[str, dict[str, np.ndarray | None]]:
-    """Each measure of each set, for the groups of sets by name; "random" is what similarities are centred on.
+    """Each measure of each set, for the groups of sets by name; "random" is what similarities are centered on.
 
     Args:
         model: the network.
@@ -275,7 +275,7 @@ def pair_similarity(features: np.ndarray) -> np.ndarray:
     return (np.square(unit.sum(1)).sum(-1) - np.square(unit).sum((1, 2))) / (k * (k - 1))
 
 
-def summarise(
+def summarize(
     key: jax.Array, measured: dict[str, dict[str, np.ndarray | None]]
 ) -> dict[str, dict[str, Interval | None]]:
     """The mean of each measure of each group, and of units less directions, with bootstrap intervals.

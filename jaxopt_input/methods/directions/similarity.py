@@ -17,7 +17,7 @@ def ssim(a: Any, b: Any) -> float:
     """The mean structural similarity of two images, 1 where they are the same: of their brightness, in float64.
 
     Args:
-        a, b: `[H, W, C]` in [0, 1], C being 1 or 3, at least 11 pixels each way. Three colours count by their luma.
+        a, b: `[H, W, C]` in [0, 1], C being 1 or 3, at least 11 pixels each way. Three colors count by their luma.
 
     Raises:
         InputError: for images of different or other shapes.

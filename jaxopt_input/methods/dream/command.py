@@ -28,7 +28,7 @@ from jaxopt_input.runs.options import devices_of, given_arguments, precision_opt
 @click.option("--iterations", type=click.IntRange(min=1), help="Steps in each octave.  [default: the preset's]")
 @click.option("--step", type=float, help="Of one iteration, images being in [0, 1].  [default: the preset's]")
 @click.option("--jitter", type=click.IntRange(min=0), help="Largest random shift in pixels.  [default: the preset's]")
-@click.option("--normalise", help="Of the gradient: mean-abs, std, laplacian.  [default: the preset's]")
+@click.option("--normalize", help="Of the gradient: mean-abs, std, laplacian.  [default: the preset's]")
 @click.option("--tile", type=click.IntRange(min=1), help=(
     "Largest side in pixels to run at once.  [default: 512, or less by memory]"
 ))  # fmt: skip
@@ -66,7 +66,7 @@ def dream(
 ) -> None:
     """Enhance in IMAGE, a file or the word noise, what layers, channels or classes respond to: DeepDream.
 
-    With --frames the dream goes on: each frame is the one before, enlarged about its centre and dreamt on again.
+    With --frames the dream goes on: each frame is the one before, enlarged about its center and dreamt on again.
     """
     import jax
 

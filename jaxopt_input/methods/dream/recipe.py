@@ -1,15 +1,15 @@
-"""DeepDream: a picture's own structures, enhanced octave by octave along a normalised gradient.
+"""DeepDream: a picture's own structures, enhanced octave by octave along a normalized gradient.
 
     image ─resize─► base of the octave + detail carried from the one before ─► image
-    image ─roll(key)─► tiles ─► model ─► −loss ─► gradient ─roll back─► normalise ─► image + step · gradient ─► clip
+    image ─roll(key)─► tiles ─► model ─► −loss ─► gradient ─roll back─► normalize ─► image + step · gradient ─► clip
 
 Why this is not `minimize`: its step is gradient ascent on pixels, but on a gradient that is gathered tile by tile and
-normalised over the whole image, while `minimize` hands a batch of whole images to the model. Losses, models and keys
+normalized over the whole image, while `minimize` hands a batch of whole images to the model. Losses, models and keys
 are the same; so is the contract: all numbers are traced, one program a shape. The compiled part is one step. A step
 of a large image takes far longer than a call, and so the number of iterations and octaves is the host's affair.
 
 Images are in [0, 1], while the authors step in units of 0 to 255 (Caffe, TensorFlow 1) or −1 to 1 (TensorFlow 2): their
-step sizes are divided by 255 and by 2. Resizing is linear with half-pixel centres and low-passed where it shrinks.
+step sizes are divided by 255 and by 2. Resizing is linear with half-pixel centers and low-passed where it shrinks.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from jaxopt_input.methods.dream.settings import (
     settle,
     wanted,
 )
-from jaxopt_input.methods.models import normalize as normalise
+from jaxopt_input.methods.models import normalize as normalize
 from jaxopt_input.methods.resize import resize
 from jaxopt_input.models.model import Apply, Model, cast
 
@@ -120,7 +120,7 @@ def starting_image(source: str | os.PathLike[str], model: Model, size: int | Non
 
 
 def noise(key: jax.Array, shape: Shape) -> np.ndarray:
-    """Grey of level 100 of 255 with noise of at most one level: what the tutorials dream on without a picture.
+    """Gray of level 100 of 255 with noise of at most one level: what the tutorials dream on without a picture.
 
     Args:
         key: a JAX key.
@@ -144,7 +144,7 @@ class _Program:
     taps: tuple[str, ...]
     rows: tiles.Axis
     columns: tiles.Axis
-    normalise: str
+    normalize: str
     bands: int
     clip: bool
     dtype: str
@@ -170,7 +170,7 @@ def dream(
     Args:
         model: the network.
         image: `[H, W, C]` in [0, 1], of any size; `noise` makes one from nothing.
-        target: as in `wanted`, or any loss, which is minimised; the preset's own layers if None.
+        target: as in `wanted`, or any loss, which is minimized; the preset's own layers if None.
         preset: one of `PRESETS`, or `Settings`.
         guide: an image to resemble in the target's layers; see `objective`.
         key: a JAX key, the only source of randomness; `jax.random.key(0)` if None.
@@ -275,7 +275,7 @@ def _program(
         raise InputError(
             f"octave {shape[0]}x{shape[1]}: {error}; take fewer octaves, a smaller octave scale or a larger image"
         ) from error
-    return _Program(model.apply, taps, rows, columns, s.normalise, s.bands, s.clip, dtype), layers
+    return _Program(model.apply, taps, rows, columns, s.normalize, s.bands, s.clip, dtype), layers
 
 
 def _tile_within(
@@ -327,7 +327,7 @@ def _step(
     before, gradient = tiles.value_and_gradient(value, rolled, program.rows, program.columns)
     gradient = jnp.roll(gradient, -shift, (0, 1))
     peak = jnp.max(jnp.abs(gradient)) + 0 * before  # not finite where either is not
-    moved = image - step * normalise.normalise(gradient, program.normalise, program.bands)
+    moved = image - step * normalize.normalize(gradient, program.normalize, program.bands)
     moved = jnp.clip(moved, 0, 1) if program.clip else moved
     return jnp.where(jnp.isfinite(peak), moved, image), before, peak
 
@@ -336,7 +336,7 @@ def zoom(
     model: Model, image: Any, target: Any = None, *, frames: int, scale: float = 0.05, key: jax.Array | None = None,
     **options: Any,
 ) -> Iterator[Dream]:  # fmt: skip
-    """A sequence of dreams, each of the one before, enlarged about its centre: the endless zoom.
+    """A sequence of dreams, each of the one before, enlarged about its center: the endless zoom.
 
     Args:
         model, image, target: as in `dream`.
@@ -349,7 +349,7 @@ def zoom(
         One `Dream` a frame; the first is of the image itself.
 
     Source:
-        Mordvintsev, Olah & Tyka, DeepDream (2015); here the centre stays in place to the pixel's fraction.
+        Mordvintsev, Olah & Tyka, DeepDream (2015); here the center stays in place to the pixel's fraction.
 
     Example:
         >>> import jaxopt_input as joi

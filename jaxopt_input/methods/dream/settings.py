@@ -17,7 +17,7 @@ from jaxopt_input.engine.target import Joint, Target, expand
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.images.parameterization import check_images
 from jaxopt_input.losses import Loss
-from jaxopt_input.methods.models import normalize as normalise
+from jaxopt_input.methods.models import normalize as normalize
 from jaxopt_input.models.model import Apply, Model
 
 
@@ -28,15 +28,15 @@ class Settings:
     Attributes:
         target: layers to excite where the model has them all and no target is given.
         objective: "l2", the mean square of a layer's or channel's activation, or "mean", its mean. Half the sum of
-            squares is the same thing here: the gradient is normalised.
+            squares is the same thing here: the gradient is normalized.
         octaves: their exponents, one a size `octave_scale ** exponent` times the image's; as an argument of `dream`,
             a number n stands for 1 - n to 0. Where the last is not 0, the result is brought back to the image's size.
         octave_scale: the ratio of two octaves' sides, above 1.
         iterations: steps in each octave.
-        step: of one iteration, for images in [0, 1], times the normalised gradient.
+        step: of one iteration, for images in [0, 1], times the normalized gradient.
         jitter: the largest random shift each way in pixels, by roll, drawn anew at each iteration. Where there are
             several tiles it is at least half a tile.
-        normalise: one of "mean-abs", "std" and "laplacian"; see `methods.models.normalize`.
+        normalize: one of "mean-abs", "std" and "laplacian"; see `methods.models.normalize`.
         bands: of the Laplacian pyramid.
         clip: to [0, 1] after each step; the result always is.
         carry: "detail" adds what an octave changed, enlarged, to the next one's base; "image" enlarges the image.
@@ -51,7 +51,7 @@ class Settings:
     iterations: int = 10
     step: float = 1.5 / 255
     jitter: int = 32
-    normalise: str = "mean-abs"
+    normalize: str = "mean-abs"
     bands: int = 4
     clip: bool = True
     carry: str = "detail"
@@ -63,7 +63,7 @@ PRESETS = {
     "caffe2015": Settings(target=("inception4c",)),
     "tf-plain": Settings(target=("inception4c",), jitter=256, clip=False),
     "tf-lap": Settings(
-        objective="mean", octaves=(-2, -1, 0), step=1 / 255, jitter=256, normalise="laplacian", bands=4, clip=False
+        objective="mean", octaves=(-2, -1, 0), step=1 / 255, jitter=256, normalize="laplacian", bands=4, clip=False
     ),
     "tf2": Settings(
         target=("mixed3", "mixed5"),
@@ -73,12 +73,12 @@ PRESETS = {
         iterations=50,
         step=0.01 / 2,
         jitter=0,
-        normalise="std",
+        normalize="std",
         carry="image",
     ),
 }
 """The authors' settings: DeepDream's notebook for Caffe (2015); of TensorFlow's first tutorial (2016) the plain
-rendering and the one normalised by Laplacian bands; TensorFlow's second tutorial (2019)."""
+rendering and the one normalized by Laplacian bands; TensorFlow's second tutorial (2019)."""
 
 
 def settle(preset: str | Settings, changes: Mapping[str, Any]) -> Settings:
@@ -104,8 +104,8 @@ def settle(preset: str | Settings, changes: Mapping[str, Any]) -> Settings:
     if not whole or not exponents or list(exponents) != sorted(set(exponents)):
         raise InputError(f"octaves are a number from 1 up, or increasing exponents, not {s.octaves!r}")
     s = dataclasses.replace(s, octaves=tuple(exponents))
-    if s.normalise not in normalise.NAMES:
-        raise unknown("normalisation", s.normalise, normalise.NAMES)
+    if s.normalize not in normalize.NAMES:
+        raise unknown("normalization", s.normalize, normalize.NAMES)
     if s.carry not in ("detail", "image"):
         raise unknown("way to carry", s.carry, ("detail", "image"))
     for name, least in (("iterations", 1), ("jitter", 0), ("bands", 0), ("tile", 1), ("overlap", 0)):

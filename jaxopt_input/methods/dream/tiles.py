@@ -8,7 +8,7 @@ one tile.
 
 Measured on SqueezeNet (a photograph of 1024x768, tiles of 512): the energy of the gradient at the cuts is 2 to 7 % of
 that elsewhere without margins, and within 2 % of it with margins of 64 (`fire8`, receptive field 107). Where cores are
-no multiple of the network's stride, neighbours sample other phases, their gradients differ, and the fade loses a third
+no multiple of the network's stride, neighbors sample other phases, their gradients differ, and the fade loses a third
 of the energy: hence `GRID`.
 """
 

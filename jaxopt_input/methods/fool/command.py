@@ -35,10 +35,10 @@ REMEDIES = {
 @click.option("--judge", "judge_name", metavar="NAME|FILE|MODULE:FUNCTION", help=(
     "Another network of the same classes: what it takes the images for."
 ))  # fmt: skip
-@click.option("--init", type=click.Choice(["grey", "noise"]), default="grey", help="What gradient ascent begins with.")
+@click.option("--init", type=click.Choice(["gray", "noise"]), default="gray", help="What gradient ascent begins with.")
 @click.option("--steps", type=click.IntRange(min=1), default=100, help="Of gradient ascent.")
 @click.option("--encoding", type=click.Choice(["direct", "cppn"]), default="direct", help=(
-    "What evolves: pixels, or a network from a pixel's place to its colour, which paints patterns."
+    "What evolves: pixels, or a network from a pixel's place to its color, which paints patterns."
 ))  # fmt: skip
 @click.option("--generations", type=click.IntRange(min=1), default=200, help="Of evolution.")
 @click.option("--population", type=click.IntRange(min=1), default=1200, help="Children a generation.")
@@ -66,7 +66,7 @@ def fool(
     device: str,
     overwrite: bool,
 ) -> None:
-    """Make fooling images: from noise, grey or random patterns to what a network takes for a class with confidence."""
+    """Make fooling images: from noise, gray or random patterns to what a network takes for a class with confidence."""
     import jax
 
     from jaxopt_input import attacks, networks

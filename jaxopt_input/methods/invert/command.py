@@ -27,17 +27,17 @@ from jaxopt_input.runs.options import devices_of, given_arguments, precision_opt
 @click.option("--size", type=click.IntRange(min=1), help="Side of the image in pixels.  [default: the network's]")
 @click.option("--channels", metavar="FIRST:PAST-THE-LAST", help="Match this group of channels alone.")
 @click.option("--region", metavar="Y0,X0,Y1,X1", help=(
-    "Match what is seen around this rectangle alone: the positions of a layer whose receptive field has its centre in "
+    "Match what is seen around this rectangle alone: the positions of a layer whose receptive field has its center in "
     "it. In pixels of the image, the last two past its end."
 ))  # fmt: skip
 @click.option("--optimizer", "optimizer_name", help="An optimizer by name.  [default: the preset's]")
 @click.option("--learning-rate", type=float, help="[default: one that suits the optimizer]")
-@click.option("--parameterization", help="What is optimised: pixels, fourier, pyramid, …  [default: the preset's]")
+@click.option("--parameterization", help="What is optimized: pixels, fourier, pyramid, …  [default: the preset's]")
 @click.option("--regularizer", "regularizers", multiple=True, metavar="NAME[^EXPONENT]=WEIGHT", help=(
     "A penalty: alpha-norm, pixel-norm, total-variation (each with an exponent, as in total-variation^1=1e-6), l2, "
     "total-variation-l1. May be repeated.  [default: the preset's]"
 ))  # fmt: skip
-@click.option("--animate", metavar="gif|webp|mp4", help="Write an animation of the optimisation.")
+@click.option("--animate", metavar="gif|webp|mp4", help="Write an animation of the optimization.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the activations.")
 @precision_option

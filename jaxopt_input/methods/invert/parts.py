@@ -43,7 +43,7 @@ def parse_region(text: str) -> Region:
 
 
 def positions_in(model: Model, layer: str, region: Region, image_shape: Shape, shape: Sequence[int]) -> Region:
-    """Which positions of a layer's map have the centre of their receptive field in a rectangle of the image.
+    """Which positions of a layer's map have the center of their receptive field in a rectangle of the image.
 
     Args:
         model: the network.
@@ -56,7 +56,7 @@ def positions_in(model: Model, layer: str, region: Region, image_shape: Shape, s
         (first row, first column, past the last row, past the last column).
 
     Raises:
-        InputError: for a region that is empty, outside the image, or holds no centre; for a layer without positions, or
+        InputError: for a region that is empty, outside the image, or holds no center; for a layer without positions, or
             whose receptive field is not known.
 
     Example:
@@ -75,8 +75,8 @@ def positions_in(model: Model, layer: str, region: Region, image_shape: Shape, s
         raise InputError(f"layer {layer} has no positions that a region could choose from: name a layer before it")
     ends = []
     for axis in (0, 1):
-        centres = field.offset[axis] + field.stride[axis] * np.arange(shape[axis]) + field.size[axis] / 2
-        inside = np.flatnonzero((region[axis] <= centres) & (centres < region[axis + 2]))
+        centers = field.offset[axis] + field.stride[axis] * np.arange(shape[axis]) + field.size[axis] / 2
+        inside = np.flatnonzero((region[axis] <= centers) & (centers < region[axis + 2]))
         if not inside.size:
             stride = f"{field.stride[0]} x {field.stride[1]}"
             raise InputError(f"no position of layer {layer} lies in the region {text}: they are {stride} pixels apart")

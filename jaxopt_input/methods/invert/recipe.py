@@ -122,7 +122,7 @@ def invert(
             as the preset has, and with L-BFGS as many evaluations of its line searches at most.
         channels: (first, past the last), a group of channels to match alone.
         region: (y0, x0, y1, x1), a rectangle of the image in pixels, the last two past its end: the positions alone are
-            matched whose receptive field has its centre there. So one region suits all layers of a ladder.
+            matched whose receptive field has its center there. So one region suits all layers of a ladder.
         parameterization: of the image to be found, such as `images.pixels()`.
         optimizer, projection: see `minimize`.
         learning_rate: of the optimizer, in place of its own; of the first stage where a preset has several.

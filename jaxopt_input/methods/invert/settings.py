@@ -1,4 +1,4 @@
-"""Presets of `invert`: what a published method optimises, penalises and how it moves."""
+"""Presets of `invert`: what a published method optimizes, penalizes and how it moves."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def sigma_2015(shape: Shape) -> float:
 
 def _mahendran2015(shape: Shape, depth: float, stride: float) -> Preset:
     sigma = sigma_2015(shape)
-    scale = LEVELS / sigma  # z = x / σ of an image in [0, 1] less grey
+    scale = LEVELS / sigma  # z = x / σ of an image in [0, 1] less gray
     weight = next(weight for until, weight in LAMBDA_V if depth <= until)
     penalty = weight * scale**2 * losses.total_variation(2.0)
     # λ_α Σz⁶ with λ_α = 4e-10 σ⁴, which is 2.16e8 at 227x227x3.
@@ -139,17 +139,17 @@ def preset(name: str, image_shape: Shape, depth: float, stride: float) -> Preset
     - "default": a Fourier image, L-BFGS, and total variation. Shallow layers keep fine detail, deep ones do not: the
       spectrum falls as frequency^(½ + ½ depth²), and the weight is 1000^(depth − 1) of the mean over pixels of
       dx² + dy².
-    - "mahendran2015": E = ‖Φ(x) − Φ₀‖²/‖Φ₀‖² + λ_α Σ|z|⁶ + λ_V Σ(dx² + dy²) of z = x/σ, x being centred pixels of 0 to
+    - "mahendran2015": E = ‖Φ(x) − Φ₀‖²/‖Φ₀‖² + λ_α Σ|z|⁶ + λ_V Σ(dx² + dy²) of z = x/σ, x being centered pixels of 0 to
       255 and σ the norm of natural images; gradient descent with momentum .9 at .004 for 100 steps, a tenth of that for
       200 and a hundredth for 100, the momentum reset at each change; from noise of norm σ. λ_V is .5, 5 and 50 in the
       first 6, the next 6 and the last 8 of their 20 layers, and here in the same parts of a network's taps.
-    - "mahendran2016": the norm of a pixel's colours takes the place of the colours in the α-norm, and is at most 160;
+    - "mahendran2016": the norm of a pixel's colors takes the place of the colors in the α-norm, and is at most 160;
       weights 80⁻⁶ and (6.5/80)², both by the number of pixels, against 100 times the distance (of their C = 1, 20, 100
       and 300); `optimizers.mahendran`; 300 steps under a random shift by up to a quarter of the layer's stride, then 50
       without at a tenth of the rate; from faint noise.
 
     Where these deviate from the authors' code: images are clipped to [0, 1] after each step (theirs were not bounded,
-    or by pixel norm alone); pixels are centred at grey instead of the mean of ImageNet; a shift repeats the edge
+    or by pixel norm alone); pixels are centered at gray instead of the mean of ImageNet; a shift repeats the edge
     (theirs cuts out of an image larger by the shift); noise is Gaussian also where theirs is uniform, of the same
     variance. Both papers show the last image, `solution.image`.
 

@@ -28,7 +28,7 @@ class Filters(NamedTuple):
     """A first layer's filters: see `filters`.
 
     Attributes:
-        weights: `[channels, h, w, colours]` float32, in activation per unit of pixel value.
+        weights: `[channels, h, w, colors]` float32, in activation per unit of pixel value.
         dead: `[channels]` bool, True where no probe had a gradient; the weights are 0 there.
     """
 
@@ -102,7 +102,7 @@ def _window(image: np.ndarray, field: ReceptiveField, position: Sequence[int]) -
 
 
 def _probes(key: jax.Array, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """`[N, H, W, C]` random images, from flat colours to white noise."""
+    """`[N, H, W, C]` random images, from flat colors to white noise."""
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     parts = []
     for grain in _GRAINS:
@@ -174,7 +174,7 @@ def feature_maps(model: Model, picture: Any, layers: str | Sequence[str]) -> dic
 def _checked_image(image: Any) -> np.ndarray:
     array = np.asarray(image)
     if array.ndim != 3:
-        raise InputError(f"an image is [height, width, colours], not of shape {array.shape}")
+        raise InputError(f"an image is [height, width, colors], not of shape {array.shape}")
     return np.asarray(check_images(array), np.float32)
 
 
@@ -208,7 +208,7 @@ def activation_grid(
 ) -> Grid:
     """What a layer sees at each place of an image: for each position, an icon that excites the same channels.
 
-    Each icon maximises the direction of its position's activation vector; all are targets of one `minimize`.
+    Each icon maximizes the direction of its position's activation vector; all are targets of one `minimize`.
 
     Args:
         model: the network.
@@ -250,8 +250,8 @@ def activation_grid(
     starts = len(solution.names) // len(best)
     icons = np.asarray(solution.best_image)[np.arange(len(best)) * starts + best]
     icons = icons.reshape(rows, columns, *icons.shape[1:])
-    height, width, colours = icons.shape[2:]
-    image = icons.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, colours)
+    height, width, colors = icons.shape[2:]
+    image = icons.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, colors)
     return Grid(solution, image, (rows, columns), np.linalg.norm(vectors, axis=-1))
 
 

@@ -29,7 +29,7 @@ def models_list() -> None:
 @click.option("--size", type=click.IntRange(min=1), help="Show layer shapes for an image of this side.")
 @click.pass_context
 def models_info(context: click.Context, name: str, size: int | None) -> None:
-    """A network's source, licence, classes and layers with their shapes."""
+    """A network's source, license, classes and layers with their shapes."""
     import jax
     import numpy as np
 
@@ -39,7 +39,7 @@ def models_info(context: click.Context, name: str, size: int | None) -> None:
     model = networks.load(name)
     entry = networks.entries().get(name)
     if entry:
-        for field in ("architecture", "source", "licence", "classes", "preprocessing"):
+        for field in ("architecture", "source", "license", "classes", "preprocessing"):
             click.echo(f"{field:<14} {getattr(entry, field)}")
         click.echo(f"{'weights':<14} {entry.path()}")
     click.echo(f"{'sha256':<14} {model.info.sha256}")
@@ -80,19 +80,19 @@ def models_import(name: str, file: Path) -> None:
     click.echo(f"{name}: {networks.import_weights(name, file)}")
 
 
-@models.command("normalise")
+@models.command("normalize")
 @click.argument("name")
 @click.argument("data", metavar="DATA")
 @click.option("--count", type=click.IntRange(min=1), default=500, help="How many of its images to use, evenly spread.")
-def models_normalise(name: str, data: str, count: int) -> None:
-    """Compute Gatys' normalised variant of vgg16 or vgg19, with average pooling, on the photographs of DATA.
+def models_normalize(name: str, data: str, count: int) -> None:
+    """Compute Gatys' normalized variant of vgg16 or vgg19, with average pooling, on the photographs of DATA.
 
     DATA is a folder, a file, or NAME:SPLIT of tensorflow-datasets. Every channel then has mean activation 1 on them;
-    the network is kept in the user's cache as NAME-normalised.
+    the network is kept in the user's cache as NAME-normalized.
     """
     from jaxopt_input import networks
     from jaxopt_input.data import load
 
     dataset = load(data, image_shape=networks.entry(name).image_shape)
     step = -(-len(dataset) // count)
-    click.echo(f"{name}-normalised: {networks.normalise(name, dataset.select(range(0, len(dataset), step)))}")
+    click.echo(f"{name}-normalized: {networks.normalize(name, dataset.select(range(0, len(dataset), step)))}")

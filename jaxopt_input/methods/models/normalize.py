@@ -12,7 +12,7 @@ FLOOR = 1e-10  # of a scale, where the largest number of the gradient is 1
 NAMES = ("mean-abs", "std", "laplacian")
 
 
-def normalise(gradient: jax.Array, by: str, bands: int = 4) -> jax.Array:
+def normalize(gradient: jax.Array, by: str, bands: int = 4) -> jax.Array:
     """A gradient brought to a fixed scale; zero stays zero.
 
     Args:
@@ -27,7 +27,7 @@ def normalise(gradient: jax.Array, by: str, bands: int = 4) -> jax.Array:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> normalise(jnp.array([[[2.0], [-6.0]]]), "mean-abs").ravel().tolist()
+        >>> normalize(jnp.array([[[2.0], [-6.0]]]), "mean-abs").ravel().tolist()
         [0.5, -1.5]
     """
     # Dividing by the largest number first keeps the squares of tiny gradients from underflowing.

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from jaxopt_input.names import american
 from jaxopt_input.runs.options import devices_of, given_arguments, precision_option, progress_bar, report_failures
 
 LOSSES = "gram, mean, covariance, wasserstein, batch-norm, mmd-linear, mmd-polynomial, mmd-gaussian, histogram, "
@@ -41,8 +42,8 @@ OPTIONS = (
     click.option("--smallest", type=click.IntRange(min=1), help=(
         "Begin with a longer side of so many pixels, then √2 times that, and so on.  [default: one scale]"
     )),
-    click.option("--match-histogram", is_flag=True, default=None, help="Give the result the style's colour histogram."),
-    click.option("--animate", metavar="gif|webp|mp4", help="Write an animation of the optimisation."),
+    click.option("--match-histogram", is_flag=True, default=None, help="Give the result the style's color histogram."),
+    click.option("--animate", metavar="gif|webp|mp4", help="Write an animation of the optimization."),
     click.option("--starts", type=click.IntRange(min=1), default=1, help="Results, each from noise of its own."),
     click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers."),
     click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the activations."),
@@ -92,8 +93,8 @@ def texture(styles: tuple[str, ...], size: str, **options: Any) -> None:
 @click.option("--content-mask", "content_masks", multiple=True, metavar="IMAGE", help=(
     "White where the result takes a style, of the content's size; one for each style image."
 ))  # fmt: skip
-@click.option("--colour", default="style", help="style, match (its colours moved to the content's), or luminance.")
-@click.option("--initial", default=None, metavar="content|style|noise|grey|IMAGE", help=(
+@click.option("--color", default="style", help="style, match (its colors moved to the content's), or luminance.")
+@click.option("--initial", default=None, metavar="content|style|noise|gray|IMAGE", help=(
     "What to begin with.  [default: the preset's]"
 ))  # fmt: skip
 @_style_options
@@ -102,7 +103,7 @@ def stylize(
     styles: tuple[str, ...],
     size: int,
     content_masks: tuple[str, ...],
-    colour: str,
+    color: str,
     initial: str | None,
     **options: Any,
 ) -> None:
@@ -110,10 +111,10 @@ def stylize(
     from jaxopt_input.methods.style import recipe
 
     def make(model: Any, pictures: list[Any], preset: Any, **rest: Any) -> Any:
-        named = initial is None or initial in ("content", "style", "noise", "grey")
-        first = initial if named else _picture(str(initial), model)
+        named = initial is None or american(initial) in ("content", "style", "noise", "gray")
+        first = initial and american(initial) if named else _picture(str(initial), model)
         masks = [_mask(mask) for mask in content_masks]
-        rest |= {"content_masks": masks, "colour": colour, "initial": first}
+        rest |= {"content_masks": masks, "color": color, "initial": first}
         return recipe.stylize(model, _picture(content, model), pictures, preset=preset, size=size, **rest)
 
     _synthesize("stylize", content, styles, make, options)

@@ -30,15 +30,15 @@ from jaxopt_input.images.parameterization import check_images
 from jaxopt_input.losses import Loss
 from jaxopt_input.methods.dream.settings import as_image, restricted
 from jaxopt_input.methods.resize import resize
-from jaxopt_input.methods.style import recolor as recolour
+from jaxopt_input.methods.style import recolor as recolor
 from jaxopt_input.methods.style.settings import TEXTURE, Settings, default_layers, layer_weights, settle
 from jaxopt_input.methods.style.terms import content_loss, style_loss, variation_loss
 from jaxopt_input.models.model import Model
 from jaxopt_input.models.receptive import receptive_field
 from jaxopt_input.models.tiling import tiled
 
-COLOURS = ("style", "match", "luminance")
-GREY = 1e-3  # of the nearly grey one
+COLORS = ("style", "match", "luminance")
+GRAY = 1e-3  # of the nearly gray one
 MOST = 4 << 30  # bytes of main memory that a run takes unless told otherwise
 SEARCH = 20  # images that a line search holds besides its history: measured at 2048x1536
 LEAST_HISTORY = 5  # pairs of L-BFGS
@@ -74,7 +74,7 @@ class Stylized:
 
     Attributes:
         image: `[starts, H, W, C]` float32 in [0, 1].
-        solution: of the last scale, before colours are given back.
+        solution: of the last scale, before colors are given back.
         scales: from coarse to fine.
         settings: the layers filled in.
         snapshots: `[n, starts, h, w, C]` of each scale.
@@ -97,7 +97,7 @@ def stylize(
     blend: Sequence[float] | None = None,
     content_masks: Sequence[Any] = (),
     style_masks: Sequence[Any] = (),
-    colour: str = "style",
+    color: str = "style",
     initial: Any = None,
     starts: int = 1,
     key: jax.Array | None = None,
@@ -120,9 +120,9 @@ def stylize(
         blend: a weight a style; they are divided by their sum. Equal ones if None.
         content_masks: one a style, `[H, W]` in [0, 1] of the content's size: where the result takes that style.
         style_masks: one a style, of its size: what of it counts.
-        colour: "style" takes the style's; "match" gives the style images the content's mean and covariance of colours
-            first; "luminance" transfers the luminance alone and keeps the content's colours.
-        initial: an image to start from, of any size, or "content", "style", "noise" or "grey"; the preset's if None.
+        color: "style" takes the style's; "match" gives the style images the content's mean and covariance of colors
+            first; "luminance" transfers the luminance alone and keeps the content's colors.
+        initial: an image to start from, of any size, or "content", "style", "noise" or "gray"; the preset's if None.
         starts: how many results, from noise of their own; from an image all would be the same.
         key: a JAX key, the only source of randomness; `jax.random.key(0)` if None.
         dtype: of the network's activations, float32 or bfloat16.
@@ -157,13 +157,13 @@ def stylize(
     s = settle(preset, settings)
     content = as_image(content, model, "the content")
     many = [as_image(style, model, "a style image") for style in _several(styles)]
-    if colour not in COLOURS:
-        raise unknown("colour", colour, COLOURS)
+    if color not in COLORS:
+        raise unknown("color", color, COLORS)
     plain = content
-    if colour == "match":
-        many = [recolour.match_moments(style, content) for style in many]
-    if colour == "luminance":
-        content, many = recolour.luminance(content), [recolour.like_luminance(style, content) for style in many]
+    if color == "match":
+        many = [recolor.match_moments(style, content) for style in many]
+    if color == "luminance":
+        content, many = recolor.luminance(content), [recolor.like_luminance(style, content) for style in many]
     job = _Job(model, s, content, many, blend, content_masks, style_masks)
     shape = _fit(content.shape[:2], size)
     done = _run(
@@ -180,9 +180,9 @@ def stylize(
         on_scale=on_scale,
     )
     image = done.image
-    if colour == "luminance":
-        colours = resize(plain, shape)
-        image = np.stack([recolour.with_luminance(colours, one) for one in image])
+    if color == "luminance":
+        colors = resize(plain, shape)
+        image = np.stack([recolor.with_luminance(colors, one) for one in image])
     return dataclasses.replace(done, image=image)
 
 
@@ -324,7 +324,7 @@ def _run(
         films += [np.asarray(solution.snapshots)] if frames else []
     image = begin
     if s.match_histogram:
-        image = np.stack([recolour.match_histogram(one, job.styles[0]) for one in image])
+        image = np.stack([recolor.match_histogram(one, job.styles[0]) for one in image])
     assert solution is not None
     return Stylized(np.clip(image, 0, 1), solution, tuple(scales), s, tuple(films))
 
@@ -502,7 +502,7 @@ def _first(job: _Job, given: np.ndarray | None, shape: tuple[int, int], starts: 
     if given is not None:
         return np.repeat(np.clip(resize(given, shape), 0, 1)[None], starts, 0)
     channels = job.model.info.image_shape[2]
-    mean, spread = np.full(channels, 0.5), np.full(channels, GREY)
+    mean, spread = np.full(channels, 0.5), np.full(channels, GRAY)
     if kind == "noise":
         mean, spread = (np.mean([f(style, (0, 1)) for style in job.styles], 0) for f in (np.mean, np.std))
     noise = [jax.random.normal(jax.random.fold_in(key, start), (*shape, channels)) for start in range(starts)]

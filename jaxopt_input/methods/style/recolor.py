@@ -1,4 +1,4 @@
-"""Colours of one image for another: mean and covariance, luminance, histogram."""
+"""Colors of one image for another: mean and covariance, luminance, histogram."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # of YIQ, as of ITU-R B
 
 
 def match_moments(image: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """An image whose colours have the mean and covariance of another's, before it is clipped to [0, 1].
+    """An image whose colors have the mean and covariance of another's, before it is clipped to [0, 1].
 
     x ↦ Σ̂^½ Σ^−½ (x − μ) + μ̂.
 
@@ -32,8 +32,8 @@ def match_moments(image: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 
 def _covariance(flat: np.ndarray) -> np.ndarray:
-    centred = flat - flat.mean(0)
-    return centred.T @ centred / len(flat)
+    centered = flat - flat.mean(0)
+    return centered.T @ centered / len(flat)
 
 
 def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
@@ -42,7 +42,7 @@ def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
 
 
 def luminance(image: np.ndarray) -> np.ndarray:
-    """The luminance in each of the colours, `[H, W, C]`.
+    """The luminance in each of the colors, `[H, W, C]`.
 
     Example:
         >>> luminance(np.array([[[0.5, 0.5, 0.5], [0.0, 0.0, 0.0]]])).tolist()
@@ -64,23 +64,23 @@ def like_luminance(image: np.ndarray, like: np.ndarray) -> np.ndarray:
         >>> bool(np.isclose(like_luminance(image, like).mean(), luminance(like).mean(), atol=1e-6))
         True
     """
-    grey, goal = luminance(image), luminance(like)
-    spread = goal.std() / max(float(grey.std()), 1e-6)
-    return np.clip((grey - grey.mean()) * spread + goal.mean(), 0, 1).astype(np.float32)
+    gray, goal = luminance(image), luminance(like)
+    spread = goal.std() / max(float(gray.std()), 1e-6)
+    return np.clip((gray - gray.mean()) * spread + goal.mean(), 0, 1).astype(np.float32)
 
 
-def with_luminance(colours: np.ndarray, lightness: np.ndarray) -> np.ndarray:
-    """The colours of one image with the luminance of another, `[H, W, C]`, clipped to [0, 1].
+def with_luminance(colors: np.ndarray, lightness: np.ndarray) -> np.ndarray:
+    """The colors of one image with the luminance of another, `[H, W, C]`, clipped to [0, 1].
 
     Example:
         >>> with_luminance(np.full((1, 1, 3), 0.25), np.full((1, 1, 3), 0.75)).tolist()
         [[[0.75, 0.75, 0.75]]]
     """
-    return np.clip(colours - luminance(colours) + luminance(lightness), 0, 1).astype(np.float32)
+    return np.clip(colors - luminance(colors) + luminance(lightness), 0, 1).astype(np.float32)
 
 
 def match_histogram(image: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """An image whose every colour has the histogram of another's: its values by rank, the other's quantiles.
+    """An image whose every color has the histogram of another's: its values by rank, the other's quantiles.
 
     Source:
         Gatys et al., Texture Synthesis (2015), the last step of their code (DeepTextures).

@@ -35,7 +35,7 @@ class Settings:
         tv_weight: of the total variation.
         units: "relative" or "published".
         style_unit, content_unit: in published units, what a weight of 1 is: from the positions and channels of a map.
-        tv_unit: what a weight of 1 is of Σ (dx² + dy²); None is the mean over pixels and colours.
+        tv_unit: what a weight of 1 is of Σ (dx² + dy²); None is the mean over pixels and colors.
         feature_scale: in published units, the authors' activations divided by this network's.
         optimizer: "lbfgs" or "adam".
         history: pairs that L-BFGS keeps; half or a quarter of them where memory is short.
@@ -46,9 +46,9 @@ class Settings:
         steps: evaluations at each scale.
         first_steps: evaluations at the first of several scales; as `steps` if 0.
         smallest: longer side of the first scale; 0 for a single scale. Each scale is √2 times the one before.
-        initial: "content", "style", "noise" (normal, in the style's mean colour and contrast) or "grey" (faint noise).
+        initial: "content", "style", "noise" (normal, in the style's mean color and contrast) or "gray" (faint noise).
         style_scale: longer side of the style images against the result's; they are never enlarged.
-        match_histogram: whether the result takes the colour histogram of the style at the end.
+        match_histogram: whether the result takes the color histogram of the style at the end.
     """
 
     losses: Sequence[Any] = ("gram",)
@@ -90,7 +90,7 @@ def _li(loss: str, unit: Weight) -> Settings:
         tv_unit=255**2 / 16,
         feature_scale=CAFFE,
         steps=1000,
-        initial="grey",
+        initial="gray",
     )
 
 
@@ -139,7 +139,7 @@ PRESETS: dict[str, Settings] = {
         tv_unit=255**2 / 2,  # its gradient is that of ½ Σ (dx² + dy²), pixels of 0 to 255
         feature_scale=CAFFE,
         steps=1000,
-        initial="grey",
+        initial="gray",
     ),
     "li2017-linear": _li("mmd-linear", lambda positions, channels: 1e3 * positions / channels),
     "li2017-poly": _li("mmd-polynomial", lambda positions, channels: 0.1 * positions / (4 * channels**2)),
@@ -169,14 +169,14 @@ def settle(preset: str | Settings, changes: Mapping[str, Any]) -> Settings:
     """A preset with some of its settings changed, checked.
 
     - "default": Gram losses in relative units on one layer of each size of map, L-BFGS, from the content.
-    - "gatys2015-texture": Gatys' texture synthesis, for `vgg19-normalised`; from noise, the histogram matched last.
-    - "gatys2016": the paper's formula, α/β = 10⁻³, for `vgg19-normalised`, from noise.
+    - "gatys2015-texture": Gatys' texture synthesis, for `vgg19-normalized`; from noise, the histogram matched last.
+    - "gatys2016": the paper's formula, α/β = 10⁻³, for `vgg19-normalized`, from noise.
     - "gatys2016-code": the authors' PyTorch code, from the content, for `vgg19`.
-    - "johnson": neural-style's defaults, for `vgg19`; they start nearly grey.
+    - "johnson": neural-style's defaults, for `vgg19`; they start nearly gray.
     - "li2017-linear", "-poly", "-gaussian", "-bn": the weights of Li's code, for `vgg19-average`; by L-BFGS instead of
       their gradient descent. Their Gaussian kernel is exp(−d²/mean d²), ours exp(−d²/(2 mean d²)).
     - "crowsonkb": Wasserstein distances, Adam with an average, scales from 128 on, for `vgg19`; the total variation is
-      of the four neighbours (theirs: of eight).
+      of the four neighbors (theirs: of eight).
 
     Where authors used Caffe's VGG-19 on pixels of 0 to 255, `feature_scale` (57) stands for the larger activations of
     their network: an estimate from the scale of its input.
@@ -216,7 +216,7 @@ def settle(preset: str | Settings, changes: Mapping[str, Any]) -> Settings:
         ("units", ("relative", "published")),
         ("optimizer", ("lbfgs", "adam")),
         ("parameterization", tuple(BY_NAME)),
-        ("initial", ("content", "style", "noise", "grey")),
+        ("initial", ("content", "style", "noise", "gray")),
     ):
         if getattr(s, name) not in options:
             raise unknown(name, getattr(s, name), options)

@@ -80,7 +80,7 @@ def transfer(
         raise InputError(f"transfer takes one budget, not {epsilon}: run it once for each")
     known, given = arguments(method, norm=norm, epsilon=epsilons and epsilons[0], steps=steps, loss=loss)
     if epsilons and not known.budget:
-        raise InputError(f"{method} minimises its norm: leave --epsilon out, or give --rms")
+        raise InputError(f"{method} minimizes its norm: leave --epsilon out, or give --rms")
     wanted = [name.strip() for name in names.split(",")]
     if len(set(wanted)) < len(wanted):
         raise InputError(f"each network is named once, not as in {names}")

@@ -22,7 +22,7 @@ from jaxopt_input.runs.options import (
 
 @click.command()
 @click.option("--target", "targets", multiple=True, metavar="TARGET", help=(
-    "LAYER, LAYER:CHANNEL, LAYER:CHANNEL@centre, LAYER:CHANNEL@Y,X, class:NAME, class:INDEX or class:WNID; "
+    "LAYER, LAYER:CHANNEL, LAYER:CHANNEL@center, LAYER:CHANNEL@Y,X, class:NAME, class:INDEX or class:WNID; "
     "* stands for all channels or classes. -TARGET is what excites it the least, A+B both at once, 0.5*TARGET weighs, "
     "A~B leads from one to the other across the starts. May be repeated."
 ))  # fmt: skip
@@ -36,7 +36,7 @@ from jaxopt_input.runs.options import (
 @click.option("--size", type=click.IntRange(min=1), help="Side of the image in pixels.  [default: the network's]")
 @click.option("--optimizer", "optimizer_name", help="An optimizer by name.  [default: the preset's]")
 @click.option("--learning-rate", type=float, help="[default: one that suits the optimizer]")
-@click.option("--parameterization", help="What is optimised: pixels, fourier, pyramid, …  [default: the preset's]")
+@click.option("--parameterization", help="What is optimized: pixels, fourier, pyramid, …  [default: the preset's]")
 @click.option("--transform", "transform_name", help=(
     "What it must survive: lucid, jitter, none.  [default: the preset's]"
 ))  # fmt: skip
@@ -48,7 +48,7 @@ from jaxopt_input.runs.options import (
     "May be repeated.  [default: the preset's]"
 ))  # fmt: skip
 @click.option("--like", metavar="IMAGE", help="A LAYER target becomes the caricature of this image.")
-@click.option("--animate", metavar="gif|webp|mp4", help="Write an animation of the optimisation.")
+@click.option("--animate", metavar="gif|webp|mp4", help="Write an animation of the optimization.")
 @click.option("--redirect-relu", is_flag=True, help="Let gradients through dead ReLUs in the first 16 steps.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the activations.")
@@ -56,8 +56,8 @@ from jaxopt_input.runs.options import (
 @click.option("--chunk", type=click.IntRange(min=1), help="Images that a device runs at once.")
 @click.option("--memory", metavar="AMOUNT", help="What the run may take, such as 4GiB.  [default: half of the free]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help="What to run on.")
-@click.option("--field", is_flag=True, help="Optimise LAYER:CHANNEL or LAYER:* on the unit's receptive field alone.")
-@click.option("--crop", is_flag=True, help="Crop images of LAYER:CHANNEL@centre or @Y,X to the receptive field.")
+@click.option("--field", is_flag=True, help="Optimize LAYER:CHANNEL or LAYER:* on the unit's receptive field alone.")
+@click.option("--crop", is_flag=True, help="Crop images of LAYER:CHANNEL@center or @Y,X to the receptive field.")
 @click.option("--compare", "others", multiple=True, metavar="MODEL", help=(
     "Run the same on this network too, side by side with --model. May be repeated."
 ))  # fmt: skip
@@ -290,8 +290,8 @@ def _look(context: click.Context) -> None:
             found = features.filters(model, layer, key=key)
             write_filters(out, found, layer, model, seconds=seconds(), **run)
             return click.echo(f"{len(found.dead)} filters of {layer} in {out}")
-        height, width, colours = model.info.image_shape
-        picture = data.read_image(given["feature_maps"] or given["activation_grid"], (height, width, colours))
+        height, width, colors = model.info.image_shape
+        picture = data.read_image(given["feature_maps"] or given["activation_grid"], (height, width, colors))
         if given["feature_maps"]:
             write_maps(out, features.feature_maps(model, picture, layers), model, seconds=seconds(), **run)
             return click.echo(f"the maps of {', '.join(layers)} in {out}")

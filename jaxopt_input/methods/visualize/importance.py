@@ -52,7 +52,7 @@ def importance(
         chunk: images at a time.
 
     Returns:
-        `[N, H, W]` float32: the mean over colours, cut at its 80th percentile and divided by it.
+        `[N, H, W]` float32: the mean over colors, cut at its 80th percentile and divided by it.
 
     Raises:
         InputError: for a solution without snapshots, or of targets that couple their starts.
@@ -90,7 +90,7 @@ def importance(
 def _gradient(
     apply: Apply, transform: Transform | None, params: object, loss: Loss, images: jax.Array, keys: jax.Array
 ) -> jax.Array:
-    """`[N, H, W]`: |∂ loss / ∂ image|, the mean over colours."""
+    """`[N, H, W]`: |∂ loss / ∂ image|, the mean over colors."""
 
     def total(images: jax.Array) -> jax.Array:
         views = images if transform is None else jax.vmap(transform)(keys, images)

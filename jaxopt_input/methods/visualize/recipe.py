@@ -53,7 +53,7 @@ def visualize(
     """Images that excite a class, a layer, a channel or a unit the most, from several random starts each.
 
     Targets of one kind and layer share one compiled program. What is not given is that of the preset; the default one
-    is near Lucid's: a Fourier image with decorrelated colours, random transforms, Adam at 0.05.
+    is near Lucid's: a Fourier image with decorrelated colors, random transforms, Adam at 0.05.
 
     Args:
         model: the network.
@@ -93,7 +93,7 @@ def visualize(
     image = (image or chosen.image).bind(shape)
     layers = model.layers(shape)
     wanted = [one for text in ([target] if isinstance(target, str) else target) for one in expand(text, model, shape)]
-    if chosen.centre:
+    if chosen.center:
         wanted = [one.central(layers) for one in wanted]
     steps = chosen.steps if steps is None else steps
     optimizer = chosen.optimizer if optimizer is None else optimizer

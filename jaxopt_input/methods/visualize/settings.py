@@ -26,7 +26,7 @@ class Preset:
         image, transform, optimizer, projection, steps: as in `minimize`.
         regularizer: a loss that is added.
         objective: how a class is excited, see `engine.target.objective`.
-        centre: whether a channel is excited at the centre of its map, instead of in the mean.
+        center: whether a channel is excited at the center of its map, instead of in the mean.
         majority: whether the image is kept at which the unit first was the most active one of its layer.
         alpha: whether the images have an importance mask, see `methods.visualize.importance`.
     """
@@ -38,7 +38,7 @@ class Preset:
     projection: Projection | None = None
     regularizer: Loss | None = None
     objective: str = "default"
-    centre: bool = False
+    center: bool = False
     majority: bool = False
     alpha: bool = False
 
@@ -72,7 +72,7 @@ SIMONYAN_DECAY = 100.0  # λ times the number of values: λ‖x‖² is this tim
 def _yosinski(steps: int, **numbers: Any) -> Callable[[Shape], Preset]:
     def preset(shape: Shape) -> Preset:
         rule = optimizers.yosinski(**numbers)
-        return Preset(images.pixels(sd=10 / 255), None, rule, steps, objective="logit", centre=True, majority=True)
+        return Preset(images.pixels(sd=10 / 255), None, rule, steps, objective="logit", center=True, majority=True)
 
     return preset
 
@@ -112,16 +112,16 @@ def preset(name: str, image_shape: Shape) -> Preset:
     """A preset by name, for images of a shape.
 
     - "default": Lucid's, from coefficients of a larger spread, 256 steps, and a class by its logit and log-probability.
-    - "erhan": pixels on the sphere around grey that has the norm of natural images.
+    - "erhan": pixels on the sphere around gray that has the norm of natural images.
     - "simonyan": pixels; the logit − λ‖x − ½‖².
     - "yosinski-1" to "yosinski-4": the four settings of his table; "-3" made most of his pictures. A channel is
-      excited at the centre of its map. The image of the last step, of the highest activation, and the first at which
+      excited at the center of its map. The image of the last step, of the highest activation, and the first at which
       the unit was the most active of its layer (his "majority") are kept. His rates suit AlexNet at 227x227, and
       SqueezeNet; 64x64 images of a network whose classes pool over the whole map need about 30 times more.
-    - "lucid": a Fourier image in decorrelated colours, random transforms, Adam at 0.05 for 512 steps.
+    - "lucid": a Fourier image in decorrelated colors, random transforms, Adam at 0.05 for 512 steps.
     - "maco": the phase of a spectrum of fixed magnitude, random crops with noise, one a step (they take 32 of them),
       NAdam at 1.0, 256 steps, an importance mask.
-    - "cppn": a network from coordinates to colour, no transforms, Adam at 0.005, 512 steps.
+    - "cppn": a network from coordinates to color, no transforms, Adam at 0.005, 512 steps.
     - "plain": pixels and nothing else, which shows why priors are needed.
 
     The papers of "erhan" and "simonyan" give no rate nor λ: Adam at 0.02 and λ = 100 / (H · W · C) are this package's.

@@ -3,7 +3,7 @@
 A unit whose field lies inside the image never meets a network's padding, since what is padded has a field that reaches
 outside: on the smallest image that holds a field, a unit is the same function of its pixels as one in the middle of
 the largest. So the network runs on that small image, the *view*. Where a transform moves it about, the picture is
-larger than the view by as far as the transform reaches: the network sees nothing but what is being optimised.
+larger than the view by as far as the transform reaches: the network sees nothing but what is being optimized.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ PROGRESS = 1000  # parts of the whole, in which progress is reported
 
 @dataclasses.dataclass(frozen=True)
 class Canvas:
-    """Where a unit's picture is optimised.
+    """Where a unit's picture is optimized.
 
     Attributes:
         field: the layer's receptive field, at the size of the view.
-        view: (height, width, channels) of what the network sees; the unit is the one at the centre of its map.
-        image: the shape of what is optimised, the view and what the transform may bring into it.
+        view: (height, width, channels) of what the network sees; the unit is the one at the center of its map.
+        image: the shape of what is optimized, the view and what the transform may bring into it.
         corner: the first row and column of the unit's field in the image, inside it.
         size: rows and columns of the field, as far as they are inside the image.
         transform: from the image to the view.
@@ -67,11 +67,11 @@ def canvas(model: Model, layer: str, transform: Transform | None = None) -> Canv
         model: the network.
         layer: the tap; it must have positions.
         transform: what the view is to survive. Its jitter is scaled down by as much as the view is smaller than the
-            model's image; its pads are left out, since the canvas goes on where they would bring in grey.
+            model's image; its pads are left out, since the canvas goes on where they would bring in gray.
 
     Returns:
         A `Canvas`. Where the field exceeds the model's image, or the network takes no smaller one, it is the model's
-        image with the transform as given, and the unit at the centre of the map.
+        image with the transform as given, and the unit at the center of the map.
 
     Raises:
         InputError: as `receptive_field`, and for a layer without positions.
@@ -90,20 +90,20 @@ def canvas(model: Model, layer: str, transform: Transform | None = None) -> Canv
     if view is not None:
         moves = _moves(transform, max(view[:2]) / max(full[:2]))
         field = receptive_field(model, layer, view)
-        begin = field.begin(_centre(model, layer, view))
+        begin = field.begin(_center(model, layer, view))
         margin = _margin(moves, view, begin, field)
         image = view[0] + 2 * margin, view[1] + 2 * margin, view[2]
         corner = begin[0] + margin, begin[1] + margin
         if _begin(model, layer, image) == corner:  # the untransformed image is judged by the same unit
             return Canvas(field, view, image, corner, field.size, compose(*moves, crop(margin)) if moves else None)
     field = receptive_field(model, layer)
-    begin = field.begin(_centre(model, layer, full))
+    begin = field.begin(_center(model, layer, full))
     top, left = (max(b, 0) for b in begin)
     bottom, right = (min(b + n, side) for b, n, side in zip(begin, field.size, full[:2], strict=True))
     return Canvas(field, full, full, (top, left), (bottom - top, right - left), transform)
 
 
-def _centre(model: Model, layer: str, shape: Shape) -> Pair:
+def _center(model: Model, layer: str, shape: Shape) -> Pair:
     height, width, _ = model.layers(shape)[layer]
     return height // 2, width // 2
 
@@ -111,7 +111,7 @@ def _centre(model: Model, layer: str, shape: Shape) -> Pair:
 def _begin(model: Model, layer: str, shape: Shape) -> Pair | None:
     """Where the central unit's field begins in an image of this shape; None where the network cannot take it."""
     try:
-        return receptive_field(model, layer, shape).begin(_centre(model, layer, shape))
+        return receptive_field(model, layer, shape).begin(_center(model, layer, shape))
     except InputError:
         return None
 
@@ -148,17 +148,17 @@ def _moves(transform: Transform | None, scale: float) -> list[Transform]:
 def _margin(moves: Sequence[Transform], view: Shape, begin: Pair, field: ReceptiveField) -> int:
     """How much larger than the view the image is, on every side: whole strides, so that its units lie like the view's.
 
-    As far as the moves take the pixel of the field that is farthest from the centre.
+    As far as the moves take the pixel of the field that is farthest from the center.
     """
-    centre = [(side - 1) / 2 for side in view[:2]]
-    farthest = [max(c - b, b + n - 1 - c) for b, n, c in zip(begin, field.size, centre, strict=True)]
-    beyond = max(_reach(moves, max(farthest)) - min(centre), 0)
+    center = [(side - 1) / 2 for side in view[:2]]
+    farthest = [max(c - b, b + n - 1 - c) for b, n, c in zip(begin, field.size, center, strict=True)]
+    beyond = max(_reach(moves, max(farthest)) - min(center), 0)
     stride = math.lcm(*field.stride)
     return math.ceil(beyond / stride) * stride
 
 
 def _reach(moves: Sequence[Transform], distance: float) -> float:
-    """How far from the centre of the image, along an axis, lies what the view shows this far from its own, at most."""
+    """How far from the center of the image, along an axis, lies what the view shows this far from its own, at most."""
     for part in reversed(moves):
         if isinstance(part, Jitter):
             distance += (part.pixels + 1) // 2
@@ -297,7 +297,7 @@ def units_of(model: Model, texts: str | Sequence[str], shape: Shape | None = Non
 
     Args:
         model: the network.
-        texts: LAYER:CHANNEL@centre or LAYER:CHANNEL@ROW,COLUMN, or several.
+        texts: LAYER:CHANNEL@center or LAYER:CHANNEL@ROW,COLUMN, or several.
         shape: of the image, which the map sizes depend on; the model's own if None.
 
     Raises:
@@ -305,19 +305,19 @@ def units_of(model: Model, texts: str | Sequence[str], shape: Shape | None = Non
 
     Example:
         >>> import jaxopt_input as joi
-        >>> units_of(joi.load("tin100"), "block3:7@centre")[0].position
+        >>> units_of(joi.load("tin100"), "block3:7@center")[0].position
         (8, 8)
     """
     texts = [texts] if isinstance(texts, str) else texts
     units = [target for text in dict.fromkeys(texts) for target in parse(text, model, shape)]
     if other := [target for target in units if target.kind != "unit"]:
-        raise InputError(f"only units have a field to crop to: write {other[0].layer}:CHANNEL@centre, not {other[0]}")
+        raise InputError(f"only units have a field to crop to: write {other[0].layer}:CHANNEL@center, not {other[0]}")
     _one_layer(units)
     return units
 
 
 def crop_to_field(solution: Solution, model: Model) -> Solution:
-    """The images of units, each cropped to the unit's receptive field; what is outside the image is grey.
+    """The images of units, each cropped to the unit's receptive field; what is outside the image is gray.
 
     Args:
         solution: of units at positions, such as "fire4:5@27,27", all of one layer.
@@ -338,7 +338,7 @@ def crop_to_field(solution: Solution, model: Model) -> Solution:
         ...     return {"conv": jax.lax.conv_general_dilated(image, params, (2, 2), "SAME",
         ...                                                  dimension_numbers=("NHWC", "HWIO", "NHWC"))}
         >>> model = joi.from_function(apply, jnp.ones((5, 5, 3, 4)), image_shape=(16, 16, 3), taps=("conv",))
-        >>> solution = joi.visualize(model, "conv:3@centre", image=joi.images.pixels(), transform=None, steps=2)
+        >>> solution = joi.visualize(model, "conv:3@center", image=joi.images.pixels(), transform=None, steps=2)
         >>> crop_to_field(solution, model).image.shape
         (1, 5, 5, 3)
     """
@@ -372,7 +372,7 @@ def field_of(solution: Solution, model: Model) -> dict[str, Any]:
         >>> import jax.numpy as jnp, jaxopt_input as joi
         >>> model = joi.from_function(lambda p, x, taps: {"a": x[:, 2::2, 2::2] + p}, jnp.zeros(3),
         ...                           image_shape=(8, 8, 3), taps=("a",))
-        >>> solution = joi.visualize(model, "a:1@centre", image=joi.images.pixels(), transform=None, steps=1)
+        >>> solution = joi.visualize(model, "a:1@center", image=joi.images.pixels(), transform=None, steps=1)
         >>> field_of(solution, model)
         {'layer': 'a', 'size': (1, 1), 'stride': (2, 2), 'offset': (2, 2)}
     """

@@ -29,7 +29,7 @@ def versions(
     Returns:
         `{file: picture}`, 8-bit, and {"versions": one entry a lane}. For a preset of Yosinski: "last"; "majority" with
         "majority_step", None where the unit never was the most active of its layer; and "scaled", the best image with
-        its contrast stretched about grey to the whole range, as he shows his. For MACO: "alpha", the best image with
+        its contrast stretched about gray to the whole range, as he shows his. For MACO: "alpha", the best image with
         its importance as transparency. For others nothing.
     """
     _, height, width, channels = solution.image.shape
@@ -39,9 +39,9 @@ def versions(
     stems = [file.removesuffix(".png") for file in file_names(solution)]
     if chosen.majority and solution.milestone_image is not None and solution.milestone_step is not None:
         last, first = to_uint8(solution.image), to_uint8(solution.milestone_image)
-        centred = np.asarray(solution.best_image) - 0.5
-        reach = np.abs(centred).max((1, 2, 3), keepdims=True)
-        scaled = to_uint8(0.5 + centred / (2 * np.where(reach > 0, reach, 1.0)))
+        centered = np.asarray(solution.best_image) - 0.5
+        reach = np.abs(centered).max((1, 2, 3), keepdims=True)
+        scaled = to_uint8(0.5 + centered / (2 * np.where(reach > 0, reach, 1.0)))
         for n, (stem, step) in enumerate(zip(stems, np.asarray(solution.milestone_step), strict=True)):
             majority = f"{stem}-majority.png" if step >= 0 else None
             pictures[f"{stem}-last.png"], pictures[f"{stem}-scaled.png"] = last[n], scaled[n]
