@@ -45,11 +45,29 @@ def traced(cls: type[T]) -> type[T]:
     """
     cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    data = tuple(f.name for f in fields if f.metadata)
-    static = tuple(f.name for f in fields if not f.metadata)
+    return register(cls, static=tuple(f.name for f in fields if not f.metadata))
 
-    # The class itself is part of the static data. `jax.tree_util.register_dataclass` leaves it out: the treedefs of
-    # two classes with equal fields then compare equal, and JAX now and then runs the program of the other class.
+
+def register(cls: type[T], static: tuple[str, ...]) -> type[T]:
+    """Make a dataclass a pytree whose fields are data, but for the static ones, which must be hashable.
+
+    The class itself is part of the static data. `jax.tree_util.register_dataclass` leaves it out: the treedefs of two
+    classes with equal fields then compare equal, and JAX now and then runs the program of the other class.
+
+    Args:
+        cls: a dataclass.
+        static: the names of its static fields.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Scale:
+        ...     name: str
+        ...     factor: float
+        >>> jax.tree.leaves(register(Scale, static=("name",))("a", 2.0))
+        [2.0]
+    """
+    data = tuple(f.name for f in dataclasses.fields(cls) if f.name not in static)  # type: ignore[arg-type]
+
     def flatten(node: T) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         return tuple(getattr(node, name) for name in data), (cls, *(getattr(node, name) for name in static))
 
