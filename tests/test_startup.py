@@ -64,7 +64,7 @@ def test_the_library_imports_neither_tensorflow_nor_torch():
 def test_names_of_the_library():
     assert all(getattr(joi, name) is not None for name in joi.__all__)
     assert set(joi.__all__) <= set(dir(joi))
-    assert joi.memory.__name__ == "jaxopt_input.engine.memory"  # a module that is not in __all__
+    assert joi.targets.__name__ == "jaxopt_input.targets"  # a module that is not in __all__
     with pytest.raises(AttributeError, match="nothing_of_the_kind"):
         joi.nothing_of_the_kind  # noqa: B018
 
