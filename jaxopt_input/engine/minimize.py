@@ -31,6 +31,7 @@ from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization, fourier
 from jaxopt_input.images.parameterization import Shape, check_images
 from jaxopt_input.kernels.backend import on
+from jaxopt_input.kernels.threefry import written_out
 from jaxopt_input.losses.algebra import Loss, names
 from jaxopt_input.models.model import Model
 from jaxopt_input.optimizers.named import Optimizer, adam, is_line_search
@@ -212,7 +213,7 @@ def minimize(
     first_program, warm_steps = program, 0
     if warm_up is not None:
         first_program, warm_steps = dataclasses.replace(program, apply=warm_up[0].apply), count("warm_up", warm_up[1])
-    given, base = _initial(initial, image, total), typed_key(key)
+    given, base = _initial(initial, image, total), written_out(typed_key(key))
     if max_evaluations is not None and not is_line_search(optimizer):
         raise InputError("max_evaluations goes with lbfgs; other optimizers take one evaluation a step: give steps")
     budget = np.int32(loop.UNLIMITED if max_evaluations is None else count("max_evaluations", max_evaluations))
