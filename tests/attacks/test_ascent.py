@@ -96,6 +96,7 @@ def test_the_loss_is_counted_and_rises(toy, toy_batch):
         assert (found.forwards == 1).all()
 
 
+@pytest.mark.slow
 def test_pgd_costs_its_gradients():
     """PGD-40 takes at most 1.15 times as long as 40 compiled gradients of the same batch."""
     import jaxopt_input as joi

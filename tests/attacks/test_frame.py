@@ -170,6 +170,7 @@ def test_rounded(toy, toy_batch):
     np.testing.assert_array_equal(again != labels, result.success)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 3.7 / 255), ("l2", 0.25), ("l1", 3.0)])
 def test_rounding_within_a_budget_costs_few_successes(toy, toy_batch, norm, epsilon):
     """The search judges what the result is: of the finds of a search without rounding at most one is lost."""
@@ -198,6 +199,7 @@ def test_expectation_over_transformations(toy, toy_batch):
     np.testing.assert_allclose(again.image, result.image[2:4], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["pgd", "apgd", "ddn", "deepfool"])
 def test_success_under_a_random_transform_is_no_luck(toy, toy_batch, method):
     """Finds hold for the mean logits of fresh draws; the search does not end at the first draw that happens to."""

@@ -80,6 +80,7 @@ def test_robust_accuracy(toy, toy_batch):
     np.testing.assert_allclose(found.robust_accuracy([0.0, middle, 100.0]), [6 / 8, 3 / 8, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounded", [False, True])
 def test_szegedy_to_targets(toy, toy_batch, rounded):
     images, labels = toy_batch
@@ -105,6 +106,7 @@ ROUNDED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROUNDED)
 def test_rounded(toy, toy_batch, name):
     """What counts is the rounded image: it is the success, and it is not much farther than the nearest of floats."""

@@ -73,6 +73,7 @@ def test_start_k_of_8_is_start_k_of_4(toy):
     )
 
 
+@pytest.mark.slow
 def test_same_bits_on_one_device_and_on_eight(tmp_path):
     code = """
 import sys, jax, numpy as np, jaxopt_input as joi
@@ -191,6 +192,7 @@ def test_other_data_does_not_compile(toy, compilations):
     assert seen.count == 0
 
 
+@pytest.mark.slow
 def test_all_channels_compile_once(toy, compilations):
     joi.visualize(toy, "second:3", steps=2, chunk=3)  # what is compiled a process, not a call
     with compilations() as seen:
@@ -239,6 +241,7 @@ def test_lbfgs_counts_each_lane_for_itself(toy):
     assert bool((jnp.diff(together.loss, axis=1) <= 0).all())
 
 
+@pytest.mark.slow
 def test_lbfgs_with_a_random_transform_keeps_one_view_within_a_step(toy):
     s = solve(
         -joi.losses.class_logit(1), toy, optimizer=joi.optimizers.lbfgs(), image=joi.images.fourier(),

@@ -186,6 +186,7 @@ def gradient(request):
     return lambda x: both(x)[1][0]
 
 
+@pytest.mark.slow
 def test_under_vmap_and_loops(gradient):
     x = random((3, 2, 15, 14, 3))
     expected = jnp.stack([gradient(one) for one in x])
@@ -208,6 +209,7 @@ def test_under_shard_map(gradient):
     np.testing.assert_allclose(sharded, expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_weight_gradient_under_shard_map_is_summed_over_devices():
     devices = np.array(jax.devices())
     x, kernels = random((2 * len(devices), 15, 14, 3)), (random((7, 7, 3, 6), 1), random((3, 3, 6, 4), 2))

@@ -150,6 +150,7 @@ def test_gradients_are_finite_at_dead_channels():
         assert np.isfinite(gradient).all(), name
 
 
+@pytest.mark.slow
 def test_pairs_of_a_large_map_are_taken_block_by_block():
     a, b = features(0, (8, 8, 4)), features(1, (6, 11, 4)) + 0.3  # 64 and 66 positions: 4 blocks of 16
     loss = losses.mmd("a", b, "polynomial", degree=3, samples=16)

@@ -77,6 +77,7 @@ def test_saturation_is_the_smallest_batch_near_the_best(toy):
     assert not any(row["saturated"] for row in as_rows(rising))
 
 
+@pytest.mark.slow
 def test_cases_run_in_turns(toy, monkeypatch):
     order = []
     often = bench._often

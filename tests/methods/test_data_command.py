@@ -63,6 +63,7 @@ def test_directions(folder):
     assert "not empty" in again.stderr
 
 
+@pytest.mark.slow
 def test_directions_with_images_made(folder):
     done = call("directions", "--layer", "logits", "--data", "set", "--directions", 2, "--units", 3, "--top", 2,
                 "--show", 1, "--synthetic", "--steps", 1)  # fmt: skip
@@ -73,6 +74,7 @@ def test_directions_with_images_made(folder):
     assert all(Image.open(folder / "out" / r["image"]).size == (16, 16) for r in results)
 
 
+@pytest.mark.slow
 def test_with_data(folder):
     targets = ("--target", "first:*@2,3", "--target", "class:b", "--target", "-2*first:0@2,3")
     done = call("visualize", *targets, "--starts", 2, "--with-data", "set", "--top", 3, *QUICK)

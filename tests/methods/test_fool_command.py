@@ -76,6 +76,7 @@ def read(folder):
     return info
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args",
     [
@@ -111,6 +112,7 @@ def test_fool(folder, args):
     assert info["evaluations"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "args", "told", "finite", "dead"),
     [

@@ -65,6 +65,7 @@ def test_explicit_options_win(digits):
     assert preset("yosinski-3", (28, 28, 1)).optimizer.hyperparameters["learning_rate"] == 100
 
 
+@pytest.mark.slow
 def test_yosinski_keeps_last_best_and_majority(digits):
     """The unit at the center of its channel; his majority is the first image at which it leads its layer."""
     kw = {"steps": 12, "starts": 3, "key": KEY, "snapshots": range(13), "preset": "yosinski-1", "learning_rate": 1e3}

@@ -80,6 +80,7 @@ def test_a_unit_on_the_canvas_is_a_unit_of_the_full_image(pooled, layer):
     exact(pooled, layer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["block2", "block3"])
 def test_a_unit_of_the_bundled_network(layer):
     exact(joi.load("tin100"), layer)
@@ -112,6 +113,7 @@ def test_the_best_image_of_a_linear_unit(linear):
     assert not s.dead.any()
 
 
+@pytest.mark.slow
 def test_chunks_and_starts(pooled):
     """Lanes do not depend on the chunk; the last chunk of 7 channels in threes is padded and cut off."""
     args = {"steps": 4, "starts": 2, "transform": JITTER, "snapshots": (0, 4), "image": joi.images.pixels()}

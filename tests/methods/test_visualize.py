@@ -63,6 +63,7 @@ def test_results_in_the_order_asked_for(toy):
         np.testing.assert_allclose(s.image[np.array(lanes)], alone.image, atol=1e-3)  # another chunk shape
 
 
+@pytest.mark.slow
 def test_sizes(toy):
     assert joi.visualize(toy, "class:1", size=16, steps=1).image.shape == (1, 16, 16, 3)
     assert joi.visualize(toy, "class:1", size=(16, 21), steps=1).image.shape == (1, 16, 21, 3)
@@ -75,6 +76,7 @@ def test_no_target(toy):
         joi.visualize(toy, [], steps=1)
 
 
+@pytest.mark.slow
 def test_bfloat16_reaches_the_logits_of_float32():
     """Two optimizations that drift apart in rounding end within 5 % of each other's class logit."""
     model = joi.load("tin100")
@@ -88,6 +90,7 @@ def test_bfloat16_reaches_the_logits_of_float32():
     np.testing.assert_allclose(seen[1].reshape(2, 2).max(1), seen[0].reshape(2, 2).max(1), rtol=0.05)
 
 
+@pytest.mark.slow
 def test_pictures_are_recognized():
     """Class images of the bundled network, made from noise, after 8-bit rounding and under fresh transforms.
 

@@ -75,6 +75,7 @@ def value_and_gradient(model, taps, images):
     return maps, gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_as_on_the_whole_image(name):
     """In 64 bits, where rounding moves no maximum and no ReLU to another side: differences are then real."""
@@ -93,6 +94,7 @@ def test_the_same_as_on_the_whole_image(name):
     np.testing.assert_allclose(gradient, expected, atol=1e-10 * np.abs(expected).max(), rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("height", [42, 45, 47])
 def test_any_size_and_tile_in_32_bits(height):
     images = jax.random.uniform(jax.random.key(height), (1, height, 61, 3))
@@ -234,6 +236,7 @@ def test_the_estimate_of_a_tiled_model():
     assert 0.5 * insides < temporaries(model, ("0", "2"), shape) < 1.2 * insides
 
 
+@pytest.mark.slow
 def test_the_largest_tile_within_a_budget(monkeypatch):
     model, shape = chain(*[(3, 1, "SAME")] * 5, (8, 8, "VALID")), (1200, 900, 3)
     sizes = {tile: estimate(tiled(model, ("5",), shape, tile), ("5",), shape) for tile in (768, 512, 256)}

@@ -333,6 +333,7 @@ def test_bfloat16(name):
     assert relative(np.asarray(half["logits"], np.float32), np.asarray(apply(params, image)["logits"])) < 0.05
 
 
+@pytest.mark.slow
 def test_a_shallow_tap_costs_little():
     module = module_of("googlenet")
     params = random_params(module)
@@ -349,6 +350,7 @@ def test_a_shallow_tap_costs_little():
     assert depths[0] < depths[-1] / 3
 
 
+@pytest.mark.slow
 def test_gatys_normalization():
     """Every channel of every ReLU has mean 1 on those images, and the logits are what they were."""
     module = vgg.VGG(16, pool="average", classes=10)

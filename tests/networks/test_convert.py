@@ -315,6 +315,7 @@ def test_pickle_that_runs_code_is_refused(cache, tmp_path, legacy):
     assert not cache.exists()
 
 
+@pytest.mark.slow
 def test_normalized_variant_is_computed_kept_and_loaded(cache, tmp_path, monkeypatch):
     """`models normalize`: channels of mean 1 on the photographs, average pooling, the logits of the averaging VGG."""
     module = convert.ARCHITECTURES["vgg16"].module

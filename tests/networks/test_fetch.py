@@ -177,6 +177,7 @@ def test_remains_of_another_file_leave_nothing(register, cache):
     assert fetch.fetch_weights(NAME).is_file()
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_leave_nothing(register, cache, content):
     register(sha256="")
     other = dataclasses.replace(networks.entry(NAME), architecture="squeezenet1_0")
@@ -277,6 +278,7 @@ def test_two_at_once_in_one_process(server, register, cache):
     assert os.listdir(cache) == [f"{NAME}.safetensors"]
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(server, register, cache):
     entry = networks.entry(NAME)
     script = (

@@ -173,6 +173,7 @@ def test_weights_are_stored_as_plain_tensors():
     assert all(np.isfinite(tensor.astype(np.float32)).all() for tensor in tensors.values())
 
 
+@pytest.mark.slow
 def test_small_network_on_pixels():
     """With `patch` 1 the first convolution sees pixels: its map and its first stage's are as large as the image."""
     from jaxopt_input.networks.small import SmallNet

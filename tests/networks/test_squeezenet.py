@@ -72,6 +72,7 @@ def test_other_sizes(random_params, size):
     np.testing.assert_allclose(taps["conv1"][:, :3, :3].max((1, 2)), taps["pool1"][:, 0, 0], rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_shallow_tap_costs_little(random_params):
     def flops(loss):
         def total(image):
