@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.images.parameterization import check_images
-from jaxopt_input.losses.algebra import check_index
-from jaxopt_input.models.model import Model
 from jaxopt_input.targets import canonical
+
+if TYPE_CHECKING:
+    from jaxopt_input.models.model import Model
+
+Shape = tuple[int, int, int]
+
+
+def as_shape(shape: Any) -> Shape:
+    """(height, width, channels) as integers, or an `InputError`."""
+    if len(shape) != 3 or min(shape) < 1 or any(n != int(n) for n in shape):
+        raise InputError(f"an image shape is (height, width, channels), each at least 1, not {tuple(shape)}")
+    height, width, channels = shape
+    return int(height), int(width), int(channels)
+
+
+def check_images(image: Any) -> Any:
+    """An image or batch as float32, or an `InputError` for another rank, type or range."""
+    if isinstance(image, jax.core.Tracer):
+        return image.astype(jnp.float32)
+    array = np.asarray(image)
+    if array.ndim < 3 or not array.size:
+        raise InputError(f"an image is [H, W, C] or [N, H, W, C], not of shape {array.shape}")
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"an image is float32 in [0, 1], not {array.dtype}: divide 8-bit images by 255")
+    if not (array.min() >= 0 and array.max() <= 1):  # also where a number is NaN
+        raise InputError(f"an image is in [0, 1], not in [{array.min():.3g}, {array.max():.3g}]")
+    return np.asarray(array, np.float32)
+
+
+def check_index(what: str, index: Any, size: int, where: str) -> None:
+    """Raise an `InputError` unless every index is in range (inside jit, JAX would clamp it)."""
+    for value in np.atleast_1d(np.asarray(index)).ravel():
+        if not 0 <= value < size:
+            raise InputError(f"{what} {value} does not exist: {where} has {size} ({what} 0 to {size - 1})")
 
 
 def typed_key(key: Any) -> jax.Array:
@@ -43,6 +75,26 @@ def number(what: str, value: Any, low: float = 0.0, high: float = np.inf, *, ope
         most = f" and at most {high:g}" if np.isfinite(high) else ""
         raise InputError(f"{what} is a number {kind} {low:g}{most}, not {value!r}")
     return array
+
+
+def hashable_function(value: Any, arguments: int | None = None) -> bool:
+    """Whether a value can be a static part of a program: a function, no class, of so many arguments.
+
+    Example:
+        >>> hashable_function(max, 2), hashable_function(lambda key: key, 2), hashable_function(7, 2)
+        (True, False, False)
+    """
+    if not callable(value) or isinstance(value, type) or getattr(type(value), "__hash__", None) is None:
+        return False
+    if arguments is None:
+        return True
+    try:
+        inspect.signature(value).bind(*range(arguments))
+    except TypeError:
+        return False
+    except ValueError:  # a builtin without a signature
+        return True
+    return True
 
 
 def one_of(what: str, value: Any, options: tuple[str, ...]) -> str:

@@ -1,11 +1,22 @@
 """Projections: θ → θ after each update, onto a set that the image must not leave.
 
 A projection is a pytree: its radius, bounds and reference are traced leaves, each with a target axis if need be.
-θ is one start's; under `images.pixels()` it is the image itself. The geometry is Optax's (`optax.projections`).
+θ is one start's; under `images.pixels()` it is the image itself. The geometry is Optax's (`optax.projections`). A plain
+function θ → θ is a projection too; one of your own with numbers that are traced, each with a target axis if need be:
+
+    >>> @traced
+    ... class AtLeast(Projection):
+    ...     least: jax.Array = leaf(rank=0)
+    ...     def __call__(self, theta):
+    ...         return jnp.maximum(theta, self.least)
+    >>> AtLeast(np.float32(0.5))(jnp.array([0.25, 0.75])).tolist()
+    [0.5, 0.75]
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,10 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxopt_input.checks import hashable_function
 from jaxopt_input.errors import InputError
+from jaxopt_input.names import BALLS
 from jaxopt_input.targets import canonical, leaf, traced
 
-NORMS = ("linf", "l2", "l1")
+NORMS = BALLS
 
 
 class Projection:
@@ -28,8 +41,58 @@ class Projection:
 
 
 @traced
+class Function(Projection):
+    """A plain function as a projection: `as_projection` makes it."""
+
+    function: Callable[[Any], Any]
+
+    def __call__(self, theta: Any) -> Any:
+        return self.function(theta)
+
+
+def as_projection(projection: Projection | Callable[[Any], Any] | None) -> Projection | None:
+    """What a caller gives as a projection, as one.
+
+    Args:
+        projection: a `Projection`; a function θ → θ, which is static: another function object compiles anew; or None.
+
+    Raises:
+        InputError: for anything else.
+
+    Example:
+        >>> as_projection(jnp.abs)(jnp.array([-1.0])).tolist()
+        [1.0]
+    """
+    if projection is None or (isinstance(projection, Projection) and dataclasses.is_dataclass(projection)):
+        return projection
+    if hashable_function(projection, 1):
+        return Function(projection)
+    raise InputError(f"a projection is of jaxopt_input.projections or a function of θ, not {projection!r}")
+
+
+def check_projection(projection: Projection | None, theta: Any) -> None:
+    """Raise an `InputError` where what a projection returns is not shaped as θ.
+
+    Args:
+        projection: of one target, or None.
+        theta: of one start: arrays, or their shapes.
+
+    Example:
+        >>> check_projection(as_projection(lambda theta: theta.mean()), jax.ShapeDtypeStruct((4, 4, 3), jnp.float32))
+        Traceback (most recent call last):
+        jaxopt_input.errors.InputError: a projection returns θ itself, moved: of shape (4, 4, 3), not ()
+    """
+    if projection is None:
+        return
+    moved = jax.eval_shape(projection, theta)
+    before, after = (jax.tree.map(jnp.shape, tree) for tree in (theta, moved))
+    if before != after:
+        raise InputError(f"a projection returns θ itself, moved: of shape {before}, not {after}")
+
+
+@traced
 class Box(Projection):
-    """See `box`."""
+    """Every number of θ within bounds: `box` makes it."""
 
     lower: Any = leaf(rank=0)
     upper: Any = leaf(rank=0)
@@ -42,7 +105,7 @@ def box(lower: Any = 0.0, upper: Any = 1.0) -> Box:
     """Every number of θ within [lower, upper].
 
     Args:
-        lower, upper: the bounds, each a number or one a target.
+        lower, upper: the bounds, each a number or one per target.
 
     Raises:
         InputError: if a lower bound exceeds the upper one.
@@ -60,7 +123,7 @@ def box(lower: Any = 0.0, upper: Any = 1.0) -> Box:
 
 @traced
 class Ball(Projection):
-    """See `ball`."""
+    """Images within a distance of a reference: `ball` makes it."""
 
     norm: str
     radius: Any = leaf(rank=0)
@@ -80,7 +143,7 @@ def ball(norm: str, radius: Any, reference: Any) -> Ball:
 
     Args:
         norm: "linf", "l2" or "l1".
-        radius: the largest distance, a number or one a target.
+        radius: the largest distance, a number or one per target.
         reference: `[H, W, C]`, or `[targets, H, W, C]`.
 
     Raises:
@@ -101,7 +164,7 @@ def ball(norm: str, radius: Any, reference: Any) -> Ball:
 
 @traced
 class Sphere(Projection):
-    """See `sphere`."""
+    """θ at a distance from a center: `sphere` makes it."""
 
     radius: Any = leaf(rank=0)
     center: Any = leaf(rank=0)
@@ -117,7 +180,7 @@ def sphere(radius: Any, center: Any = 0.5) -> Sphere:
     """‖θ − center‖₂ = radius.
 
     Args:
-        radius: the norm, a number or one a target.
+        radius: the norm, a number or one per target.
         center: subtracted from every number of θ.
 
     Raises:
@@ -136,7 +199,7 @@ def sphere(radius: Any, center: Any = 0.5) -> Sphere:
 
 @traced
 class PixelBall(Projection):
-    """See `pixel_ball`."""
+    """Colors within a distance of gray: `pixel_ball` makes it."""
 
     radius: Any = leaf(rank=0)
     center: Any = leaf(rank=0)
@@ -151,7 +214,7 @@ def pixel_ball(radius: Any, center: Any = 0.5) -> PixelBall:
     """Every pixel's color within a Euclidean distance of gray: a bound on contrast. For `images.pixels()`.
 
     Args:
-        radius: the largest distance, a number or one a target.
+        radius: the largest distance, a number or one per target.
         center: the gray.
 
     Raises:

@@ -1,38 +1,104 @@
 """Random transforms of the image before the network sees it: what a picture must survive.
 
-A transform is `(key, image [H, W, C]) -> view`: differentiable, hashable, equal when built alike. Pad, crop, jitter,
-scale and rotate are affine; `compose` multiplies neighbors into one warp, so that the image is interpolated once.
-Only `pad` and `crop` change the size, by amounts that chance has no part in: what the others move in from outside is
-gray after a `pad`, and the repeated edge otherwise.
+A transform is `(key, image [H, W, C]) -> view`: differentiable, hashable, equal when built alike. A plain function of
+that form is one too. Pad, crop, jitter, scale and rotate are affine; `compose` multiplies neighbors into one warp, so
+that the image is interpolated once. Only `pad` and `crop` change the size, by amounts that chance has no part in: what
+the others move in from outside is gray after a `pad`, and the repeated edge otherwise.
+
+A transform of your own, and one whose pixels move by an affine map:
+
+    >>> flipped = compose(jitter(2), lambda key, image: image[:, ::-1])
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Shear(Affine):
+    ...     amount: float
+    ...     def matrix(self, key):
+    ...         return jnp.array([[1, self.amount * jax.random.uniform(key), 0], [0, 1, 0]])
+    >>> 14 < Shear(0.5).reach(10) < 18  # pixels within 10 of the center come from within 15
+    True
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input.checks import hashable_function
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.kernels.backend import platform
 
+View = Callable[[jax.Array, jax.Array], jax.Array]
+REACH_DRAWS = 1024  # draws of an affine map of unknown spread, and by how much it is taken to exceed the largest:
+REACH_MARGIN = 1.1
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Transform:
-    """`(key, image [H, W, C]) -> view`; the base class of all transforms. As a pytree it is static as a whole."""
+    """`(key, image [H, W, C]) -> view`; the base class of all transforms. As a pytree it is static as a whole.
+
+    Two are equal whose class and attributes are equal.
+    """
 
     def __init_subclass__(cls) -> None:
         jax.tree_util.register_static(cls)
 
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *sorted(vars(self).items())))
+
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         raise TypeError(f"{type(self).__name__} does not define a transform: derive from Transform, define __call__")
 
+    def reach(self, distance: float) -> float:
+        """How far from the center of the image lies what the view shows within `distance` of its own center, at most.
+
+        Args:
+            distance: along each axis, in pixels.
+
+        Returns:
+            A bound over all draws, along each axis, in pixels; `distance` itself where no pixel moves.
+
+        Raises:
+            InputError: for a transform that does not say so.
+
+        Example:
+            >>> compose(pad(4), jitter(3), scale([0.5, 1]), crop(4)).reach(10)
+            22.0
+        """
+        raise InputError(
+            f"{self} does not say how far it moves pixels, which is needed here: derive it from "
+            "jaxopt_input.transforms.Transform and define reach(distance)"
+        )
+
+    def unframed(self, scale: float) -> Transform:
+        """This transform without its pads and crops, its jitter times `scale`: for an image that is smaller by as much.
+
+        Example:
+            >>> compose(pad(4), jitter(8), rotate([5]), crop(4)).unframed(0.5) == compose(jitter(4), rotate([5]))
+            True
+        """
+        return self
+
 
 @dataclasses.dataclass(frozen=True)
+class Function(Transform):
+    """A plain function as a transform: `as_transform` makes it."""
+
+    function: View
+
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        return self.function(key, image)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Affine(Transform):
-    """A transform that moves pixels by an affine map."""
+    """A transform that moves pixels by an affine map: a class of your own defines `matrix`."""
 
     def matrix(self, key: jax.Array) -> jax.Array:
         """`[2, 3]`: the point (x, y, 1) of the view, from its center in pixels, to the point (x, y) of the image."""
@@ -41,16 +107,33 @@ class Affine(Transform):
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         return compose(self)(key, image)
 
+    def reach(self, distance: float) -> float:
+        """The bound of `Transform.reach`, from `REACH_DRAWS` draws of the matrix and a tenth more of what moves.
+
+        Override it where rare draws go farther.
+        """
+        keys = jax.random.split(jax.random.key(0), REACH_DRAWS)
+        draws = np.asarray(jax.vmap(self.matrix)(keys), np.float64)
+        farthest = float((np.abs(draws[..., :2]).sum(-1) * distance + np.abs(draws[..., 2])).max())
+        still = bool((draws == np.eye(2, 3)).all())
+        return float(distance) if still else max(distance + REACH_MARGIN * (farthest - distance), 0.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Frame(Affine):
-    """See `pad` and `crop`."""
+    """A border around the image, cut off where its width is negative: `pad` and `crop` make it."""
 
     width: int
     value: float | None
 
     def matrix(self, key: jax.Array) -> jax.Array:
         return jnp.eye(2, 3)
+
+    def reach(self, distance: float) -> float:
+        return float(distance)
+
+    def unframed(self, scale: float) -> Transform:
+        return compose()
 
 
 def pad(width: int, value: float = 0.5) -> Frame:
@@ -102,7 +185,7 @@ def _whole(pixels: int, what: str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Jitter(Affine):
-    """See `jitter`."""
+    """A random shift by whole pixels: `jitter` makes it."""
 
     pixels: int
 
@@ -112,6 +195,12 @@ class Jitter(Affine):
 
     def matrix(self, key: jax.Array) -> jax.Array:
         return jnp.concatenate([jnp.eye(2), self.offset(key)[:, None].astype(jnp.float32)], axis=1)
+
+    def reach(self, distance: float) -> float:
+        return float(distance + (self.pixels + 1) // 2)
+
+    def unframed(self, scale: float) -> Transform:
+        return jitter(round(self.pixels * scale))
 
 
 def jitter(pixels: int) -> Jitter:
@@ -136,12 +225,15 @@ def jitter(pixels: int) -> Jitter:
 
 @dataclasses.dataclass(frozen=True)
 class Scale(Affine):
-    """See `scale`."""
+    """An enlargement by one of some factors: `scale` makes it."""
 
     factors: tuple[float, ...]
 
     def matrix(self, key: jax.Array) -> jax.Array:
         return jnp.eye(2, 3) / _choose(key, self.factors)
+
+    def reach(self, distance: float) -> float:
+        return distance / min(self.factors)
 
 
 def scale(factors: Sequence[float]) -> Scale:
@@ -168,7 +260,7 @@ def scale(factors: Sequence[float]) -> Scale:
 
 @dataclasses.dataclass(frozen=True)
 class Rotate(Affine):
-    """See `rotate`."""
+    """A rotation by one of some angles: `rotate` makes it."""
 
     degrees: tuple[float, ...]
 
@@ -176,6 +268,9 @@ class Rotate(Affine):
         angle = jnp.deg2rad(_choose(key, self.degrees))
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         return jnp.stack([jnp.stack([cos, -sin, 0 * cos]), jnp.stack([sin, cos, 0 * cos])])
+
+    def reach(self, distance: float) -> float:
+        return distance * max(abs(math.cos(a)) + abs(math.sin(a)) for a in map(math.radians, self.degrees))
 
 
 def rotate(degrees: Sequence[float]) -> Rotate:
@@ -203,7 +298,7 @@ def rotate(degrees: Sequence[float]) -> Rotate:
 
 @dataclasses.dataclass(frozen=True)
 class Noise(Transform):
-    """See `noise`."""
+    """Noise added to the image: `noise` makes it."""
 
     sd: float
 
@@ -213,6 +308,9 @@ class Noise(Transform):
             uniform, image.shape, minval=-0.5, maxval=0.5
         )
         return image + self.sd * spread
+
+    def reach(self, distance: float) -> float:
+        return float(distance)
 
 
 def noise(sd: float) -> Noise:
@@ -240,7 +338,7 @@ def noise(sd: float) -> Noise:
 
 @dataclasses.dataclass(frozen=True)
 class Compose(Transform):
-    """See `compose`."""
+    """One transform after another: `compose` makes it."""
 
     parts: tuple[Transform, ...]
 
@@ -255,12 +353,21 @@ class Compose(Transform):
                 image = part(jax.random.fold_in(key, index), image)
         return _warp_all(affine, image)
 
+    def reach(self, distance: float) -> float:
+        for part in reversed(self.parts):
+            distance = part.reach(distance)
+        return float(distance)
 
-def compose(*parts: Transform) -> Compose:
+    def unframed(self, scale: float) -> Transform:
+        return compose(*(part.unframed(scale) for part in self.parts))
+
+
+def compose(*parts: Transform | View | str | None) -> Compose:
     """One transform after another; neighboring affine ones become one warp.
 
     Args:
-        parts: transforms, the first applied first; none at all is the identity.
+        parts: transforms, functions `(key, image) -> view` or names, the first applied first; none at all is the
+            identity.
 
     Raises:
         InputError: for something that is no transform.
@@ -270,13 +377,40 @@ def compose(*parts: Transform) -> Compose:
         >>> compose(pad(2), jitter(4), rotate([-5, 0, 5]), crop(2))(jax.random.key(0), jnp.ones((8, 8, 3))).shape
         (8, 8, 3)
     """
-    for part in parts:
-        if not isinstance(part, Transform):
-            raise InputError(f"compose takes transforms, not {part!r}")
     flat: list[Transform] = []
-    for part in parts:
-        flat += part.parts if isinstance(part, Compose) else [part]
+    for part in map(as_transform, parts):
+        if part is not None:
+            flat += part.parts if isinstance(part, Compose) else [part]
     return Compose(tuple(flat))
+
+
+def as_transform(transform: Transform | View | str | None) -> Transform | None:
+    """What a caller gives as a transform, as one.
+
+    Args:
+        transform: a `Transform`; a function `(key, image [H, W, C]) -> view`, which is static: another function object
+            compiles anew; a name; or None, no transform.
+
+    Raises:
+        InputError: for anything else, or an unknown name, offering the nearest.
+
+    Example:
+        >>> as_transform("none") is None, as_transform("lucid") == lucid()
+        (True, True)
+        >>> as_transform("lucit")
+        Traceback (most recent call last):
+        jaxopt_input.errors.InputError: unknown transform 'lucit'; nearest: lucid
+    """
+    if transform is None or isinstance(transform, Transform):
+        return transform
+    if isinstance(transform, str):
+        return by_name(transform)
+    if hashable_function(transform, 2):
+        return Function(transform)
+    raise InputError(
+        "a transform is of jaxopt_input.transforms, a function (key, image) -> view or one of "
+        f"{', '.join(BY_NAME)}, not {transform!r}"
+    )
 
 
 def lucid() -> Compose:
@@ -317,6 +451,30 @@ def by_name(name: str) -> Transform | None:
     if name not in BY_NAME:
         raise unknown("transform", name, BY_NAME)
     return BY_NAME[name]
+
+
+def view_shape(transform: Transform | None, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The shape of a transform's view of an image, found without computing it.
+
+    Args:
+        transform: or None, for the image itself.
+        shape: (height, width, channels) of the image.
+
+    Raises:
+        InputError: where what the transform returns is no image.
+
+    Example:
+        >>> view_shape(pad(2), (8, 8, 3))
+        (12, 12, 3)
+    """
+    if transform is None:
+        return shape
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    view = jax.eval_shape(transform, key, jax.ShapeDtypeStruct(shape, jnp.float32))
+    if getattr(view, "ndim", None) != 3:
+        raise InputError(f"a transform returns a view [H, W, C]; of an image {shape}, {transform} returns {view}")
+    height, width, channels = view.shape
+    return height, width, channels
 
 
 def _choose(key: jax.Array, values: Sequence[float]) -> jax.Array:

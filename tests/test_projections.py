@@ -37,11 +37,15 @@ def test_sphere_and_box():
 
 
 def test_pixel_ball():
-    there = np.asarray(projections.pixel_ball(0.6)(FAR))
-    before, after = np.linalg.norm(FAR - 0.5, axis=-1), np.linalg.norm(there - 0.5, axis=-1)
-    np.testing.assert_allclose(after, np.minimum(before, 0.6), rtol=1e-5)
-    np.testing.assert_array_equal(there[before < 0.59], FAR[before < 0.59])
-    assert (before > 0.6).any()
+    """Half of the pixels are inside, and stay."""
+    before = np.linalg.norm(FAR - 0.5, axis=-1)
+    radius = float(np.median(before))
+    there = np.asarray(projections.pixel_ball(radius)(FAR))
+    after = np.linalg.norm(there - 0.5, axis=-1)
+    np.testing.assert_allclose(after, np.minimum(before, radius), rtol=1e-5)
+    inside = before < radius - 1e-3
+    assert 4 <= inside.sum() <= 12  # of 16 pixels
+    np.testing.assert_allclose(there[inside], FAR[inside], rtol=1e-6)  # 0.5 is taken away and added again
     assert bool(jnp.isfinite(projections.pixel_ball(0.0)(REFERENCE)).all())
 
 
@@ -53,6 +57,61 @@ def test_one_radius_a_target_without_recompiling():
     assert run._cache_size() == 1
 
 
+def test_a_function_is_a_projection():
+    def halved(theta):
+        return jax.tree.map(lambda x: 0.5 * x, theta)
+
+    np.testing.assert_array_equal(projections.as_projection(halved)(FAR), 0.5 * FAR)
+    assert projections.as_projection(None) is None
+    box = projections.box()
+    assert projections.as_projection(box) is box
+    kinds = [projections.as_projection(f) for f in (halved, jnp.abs)]
+    assert jax.tree.structure(kinds[0]) != jax.tree.structure(kinds[1])
+    assert targets.count(kinds[0]) == 1
+
+
+class Own(projections.Projection):
+    """Derived without `traced`: static, as a function is."""
+
+    def __call__(self, theta):
+        return jnp.abs(theta)
+
+
+@targets.traced
+class AtLeast(projections.Projection):
+    least: jax.Array = targets.leaf(rank=0)
+
+    def __call__(self, theta):
+        return jnp.maximum(theta, self.least)
+
+
+def test_projections_of_ones_own(linear):
+    theta = projections.as_projection(Own())(jnp.array([-1.0]))
+    assert theta.tolist() == [1.0]
+    s = joi.minimize(
+        joi.losses.class_logit(0),
+        linear,
+        image="pixels",
+        optimizer="sgd",
+        projection=AtLeast(np.array([0.2, 0.4], np.float32)),
+        steps=20,
+        key=jax.random.key(0),
+    )
+    np.testing.assert_allclose(s.image[..., 0].min((1, 2)), [0.2, 0.4], rtol=1e-6)
+
+
+def test_a_projection_leaves_the_shape(linear):
+    with pytest.raises(joi.InputError, match=r"\(6, 6, 3\), not \(\)"):
+        joi.minimize(
+            joi.losses.class_logit(0),
+            linear,
+            image="pixels",
+            projection=lambda theta: theta.mean(),
+            steps=1,
+            key=jax.random.key(0),
+        )
+
+
 @pytest.mark.parametrize(
     "mistake",
     [
@@ -62,6 +121,10 @@ def test_one_radius_a_target_without_recompiling():
         lambda: projections.box(1.0, 0.0),
         lambda: projections.sphere(-1.0),
         lambda: projections.pixel_ball(-1.0),
+        lambda: projections.as_projection(7),
+        lambda: projections.as_projection("box"),
+        lambda: projections.as_projection(projections.Box),
+        lambda: projections.as_projection(lambda key, theta: theta),
     ],
 )
 def test_mistakes(mistake):

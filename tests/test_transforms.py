@@ -1,5 +1,7 @@
 """Transforms against SciPy's affine warp, their ranges, shapes and gradients."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,6 +120,114 @@ def test_pad_and_crop_change_the_size_alone():
         t.crop(7)(KEY, image)
 
 
+def flipped(key, image):
+    return image[:, ::-1]
+
+
+def test_a_function_is_a_transform():
+    image = jnp.asarray(IMAGE)
+    np.testing.assert_array_equal(t.as_transform(flipped)(KEY, image), image[:, ::-1])
+    np.testing.assert_array_equal(t.compose(t.pad(2), flipped, t.crop(2))(KEY, image), image[:, ::-1])
+    assert t.as_transform(flipped) == t.as_transform(flipped)
+    other = t.as_transform(lambda key, image: image[:, ::-1])
+    assert jax.tree.structure(t.as_transform(flipped)) != jax.tree.structure(other)
+    assert t.compose("jitter", None, "none") == t.by_name("jitter")
+    assert t.as_transform(None) is None
+    assert t.view_shape(None, (4, 5, 3)) == (4, 5, 3)
+
+
+def test_a_function_breaks_the_run_of_affine_parts():
+    """It is called between two warps, on what the first one made, with a key of its own."""
+    seen = []
+
+    def watch(key, image):
+        seen.append((key, image))
+        return image
+
+    parts = t.rotate([10]), watch, t.rotate([20])
+    view = t.compose(*parts)(KEY, jnp.asarray(IMAGE))
+    (key, between), first = seen[0], t.rotate([10])(KEY, jnp.asarray(IMAGE))
+    np.testing.assert_array_equal(between, first)
+    np.testing.assert_array_equal(view, t.rotate([20])(KEY, first))
+    assert key == jax.random.fold_in(KEY, 1)
+    together = t.compose(t.rotate([10]), t.rotate([20]))(KEY, jnp.asarray(IMAGE))
+    assert float(jnp.abs(view - together).max()) > 1e-3  # interpolated twice, and not once
+
+
+@dataclasses.dataclass(frozen=True)
+class Drift(t.Affine):
+    """A transform of one's own: a random shift to the right."""
+
+    most: float
+
+    def matrix(self, key):
+        return jnp.array([[1.0, 0.0, self.most * jax.random.uniform(key)], [0.0, 1.0, 0.0]])
+
+
+class Attribute(t.Transform):
+    """Written without a dataclass: attributes alone."""
+
+    def __init__(self, amount):
+        self.amount = amount
+
+    def __call__(self, key, image):
+        return image + self.amount
+
+
+def test_transforms_of_ones_own():
+    jitters = t.compose(Drift(3.0), t.jitter(2))
+    assert jitters(KEY, jnp.asarray(IMAGE)).shape == IMAGE.shape
+    assert Drift(3.0) == Drift(3.0) != Drift(4.0)
+    assert Attribute(1) == Attribute(1) != Attribute(2)
+    assert hash(Attribute(1)) == hash(Attribute(1))
+    assert jax.tree.structure(Attribute(1)) != jax.tree.structure(Attribute(2))
+
+
+REACHING = {
+    "lucid": t.lucid(),
+    "none": t.compose(),
+    "jitter": t.jitter(3),
+    "rotate": t.rotate([-45, 45]),
+    "scale": t.scale([0.5, 2]),
+    "own": Drift(7.0),
+    "mixed": t.compose(t.pad(3), t.jitter(4), t.rotate([30]), Drift(2.0), t.scale([0.8]), t.crop(3), t.noise(0.0)),
+}
+
+
+@pytest.mark.parametrize("name", REACHING)
+@pytest.mark.parametrize("distance", [3, 10])
+def test_reach_bounds_where_pixels_come_from(name, distance):
+    """Of an image of coordinates, all that 500 views show within the distance lies within reach; and not far within."""
+    side, middle = 81, 40
+    y, x = np.mgrid[:side, :side] - middle
+    coordinates = np.stack([x, y, 0 * x], -1).astype(np.float32)
+    views = jax.vmap(REACHING[name], in_axes=(0, None))(jax.random.split(KEY, 500), coordinates)
+    near = slice(middle - distance, middle + distance + 1)
+    farthest = float(jnp.abs(views[:, near, near, :2]).max())
+    bound = REACHING[name].reach(distance)
+    # Coordinates are interpolated in float32. The lower bound: 500 draws come near the largest of each part, seldom of
+    # all at once.
+    assert farthest <= bound + 1e-3
+    assert farthest >= 0.75 * bound
+    assert (bound > distance) == (name != "none")
+
+
+def test_what_is_left_without_frames():
+    unframed = t.lucid().unframed(0.5)
+    assert [type(part) for part in unframed.parts] == [t.Jitter, t.Scale, t.Rotate, t.Jitter]
+    assert [part.pixels for part in unframed.parts if isinstance(part, t.Jitter)] == [4, 2]
+    assert t.compose(flipped, t.pad(1)).unframed(0.5) == t.compose(flipped)
+    assert t.pad(2).unframed(1.0) == t.compose()
+
+
+def test_noise_is_a_normal_number_plus_a_uniform_one():
+    """The variance is 1 + 1/12, and the excess kurtosis that of the sum: a normal number alone has 0."""
+    noise = np.asarray(t.noise(2.0)(KEY, jnp.zeros((600, 600, 3)))).ravel() / 2
+    # 1,080,000 numbers: the standard error of the variance is 0.0015.
+    np.testing.assert_allclose(noise.var(), 1 + 1 / 12, atol=0.008)
+    np.testing.assert_allclose(noise.mean(), 0, atol=0.005)
+
+
 def test_equal_when_built_alike():
     assert t.lucid() == t.lucid()
     assert hash(t.lucid()) == hash(t.lucid())
@@ -133,8 +243,17 @@ def test_equal_when_built_alike():
         lambda: t.scale([]),
         lambda: t.scale([0.0]),
         lambda: t.rotate([]),
-        lambda: t.compose(lambda key, image: image),
+        lambda: t.compose(lambda image: image),
+        lambda: t.compose(7),
+        lambda: t.compose(t.Jitter),
         lambda: t.by_name("lucit"),
+        lambda: t.as_transform("lucit"),
+        lambda: t.as_transform(np.zeros(3)),
+        lambda: t.as_transform(lambda key: key),
+        lambda: t.as_transform(lambda key, image: image).reach(1),
+        lambda: t.compose("lucid", lambda key, image: image).reach(1),
+        lambda: t.view_shape(t.as_transform(lambda key, image: image.mean()), (4, 4, 3)),
+        lambda: t.view_shape(t.as_transform(lambda key, image: None), (4, 4, 3)),
     ],
 )
 def test_mistakes(mistake):

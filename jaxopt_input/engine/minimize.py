@@ -28,15 +28,15 @@ from jaxopt_input.checks import count, typed_key
 from jaxopt_input.engine import loop
 from jaxopt_input.engine.memory import image_bytes, images_within
 from jaxopt_input.errors import InputError
-from jaxopt_input.images import Parameterization, fourier
+from jaxopt_input.images import Parameterization, as_parameterization
 from jaxopt_input.images.parameterization import Shape, check_images
 from jaxopt_input.kernels.backend import on
 from jaxopt_input.kernels.threefry import written_out
 from jaxopt_input.losses.algebra import Loss, names
 from jaxopt_input.models.model import Model
-from jaxopt_input.optimizers.named import Optimizer, adam, is_line_search
-from jaxopt_input.projections import Projection
-from jaxopt_input.transforms import Transform
+from jaxopt_input.optimizers import Optimizer, as_optimizer, is_line_search
+from jaxopt_input.projections import Projection, as_projection, check_projection
+from jaxopt_input.transforms import Transform, as_transform, view_shape
 
 DEFAULT_CHUNK = 32
 Progress = Callable[[int, int, float], None]
@@ -95,10 +95,10 @@ def minimize(
     loss: Loss,
     model: Model,
     *,
-    image: Parameterization | None = None,
-    transform: Transform | None = None,
-    optimizer: Optimizer | optax.GradientTransformation | None = None,
-    projection: Projection | None = None,
+    image: Parameterization | str | None = None,
+    transform: Transform | Callable[..., Any] | str | None = None,
+    optimizer: Optimizer | optax.GradientTransformation | str | None = None,
+    projection: Projection | Callable[..., Any] | None = None,
     steps: int = 256,
     starts: int = 1,
     key: jax.Array,
@@ -173,14 +173,15 @@ def minimize(
     steps, starts = count("steps", steps), count("starts", starts)
     if not isinstance(loss, Loss):
         raise InputError(f"the loss must be built from jaxopt_input.losses, not {loss!r}")
-    image = (image or fourier()).bind(model.info.image_shape)
-    optimizer = adam() if optimizer is None else optimizer
-    raw = None if isinstance(optimizer, Optimizer) else optimizer
-    if not isinstance(raw, optax.GradientTransformation | None):
-        raise InputError(f"an optimizer is made by jaxopt_input.optimizers or by Optax, not {optimizer!r}")
+    image = as_parameterization(image).bind(model.info.image_shape)
+    transform, projection, optimizer = as_transform(transform), as_projection(projection), as_optimizer(optimizer)
+    raw = None
     trees = loop.Trees(loss, () if raw else optimizer, projection or (), milestone or ())
     n_targets = targets.count(tuple(tree for tree in trees if tree != ()))
     view = _check_model(loss if milestone is None else loss + milestone, model, image, transform)
+    if projection is not None:
+        theta = jax.eval_shape(lambda key: jax.tree.map(lambda x: x[0], image.init(key, 1)), jax.random.key(0))
+        check_projection(targets.select(projection, 0), theta)
     snapshot_steps = [int(step) for step in snapshots]
     if snapshot_steps and not 0 <= min(snapshot_steps) <= max(snapshot_steps) <= steps:
         raise InputError(f"snapshots are steps from 0 to {steps}, not {list(snapshots)}")
@@ -293,10 +294,7 @@ def _chunk(chunk: int | None, share: int, group: int, most: int) -> int:
 
 def _check_model(loss: Loss, model: Model, image: Parameterization, transform: Transform | None) -> Shape:
     """The view's shape; an `InputError` unless the model takes it and has every layer and index that the loss names."""
-    view = image.bound()
-    if transform is not None:
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        view = jax.eval_shape(transform, key, jax.ShapeDtypeStruct(view, jnp.float32)).shape
+    view = view_shape(transform, image.bound())
     if view[2] != model.info.image_shape[2]:
         raise InputError(f"{model.info.name} takes {model.info.image_shape[2]} colors, the image has {view[2]}")
     loss.check(model.layers(view))

@@ -1,6 +1,6 @@
 """Image parameterizations: the coordinates in which an image is optimized."""
 
-from jaxopt_input.errors import unknown
+from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.images.cppn import cppn
 from jaxopt_input.images.fourier import fourier, spectrum_scale
 from jaxopt_input.images.maco import maco, mean_magnitude
@@ -36,9 +36,38 @@ def by_name(name: str) -> Parameterization:
     return BY_NAME[name]
 
 
+def as_parameterization(image: Parameterization | str | None) -> Parameterization:
+    """What a caller gives as an image parameterization, as one.
+
+    Args:
+        image: a `Parameterization`, a name, or None for `fourier()`.
+
+    Raises:
+        InputError: for anything else, or an unknown name, offering the nearest.
+
+    Example:
+        >>> as_parameterization("pixels") == pixels(), as_parameterization(None) == fourier()
+        (True, True)
+        >>> as_parameterization("pixel")
+        Traceback (most recent call last):
+        jaxopt_input.errors.InputError: unknown parameterization 'pixel'; nearest: pixels
+    """
+    if image is None:
+        return fourier()
+    if isinstance(image, str):
+        return by_name(image)
+    if isinstance(image, Parameterization):
+        return image
+    raise InputError(
+        f"an image parameterization is of jaxopt_input.images or one of {', '.join(BY_NAME)}, not a "
+        f"{type(image).__name__}; an image to start from is given as initial="
+    )
+
+
 __all__ = [
     "BY_NAME",
     "Parameterization",
+    "as_parameterization",
     "by_name",
     "cppn",
     "fourier",

@@ -17,7 +17,7 @@ Theta = tuple[tuple[jax.Array, jax.Array], ...]  # (weights [..., in, out], bias
 
 @dataclasses.dataclass(frozen=True)
 class CPPN(Parameterization):
-    """See `cppn`."""
+    """A network from coordinates to color: `cppn` makes it."""
 
     layers: int = 8
     units: int = 24

@@ -37,7 +37,7 @@ def spectrum_scale(height: int, width: int, decay: float = 1.0) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Fourier(Parameterization):
-    """See `fourier`."""
+    """A spectrum scaled as that of natural images: `fourier` makes it."""
 
     decorrelate: bool = True
     sd: float = 0.1

@@ -21,7 +21,7 @@ UNIFORM_SD = np.pi / np.sqrt(3)  # of a phase that is as likely anywhere from âˆ
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MACO(Parameterization):
-    """See `maco`."""
+    """A phase beside a fixed magnitude: `maco` makes it."""
 
     magnitude: np.ndarray | None = None
     contrast: float = 1.0

@@ -7,36 +7,45 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
+from jaxopt_input.checks import Shape, as_shape, check_images
 from jaxopt_input.errors import InputError
 
-Shape = tuple[int, int, int]
+__all__ = ["Parameterization", "Shape", "as_shape", "check_images"]
 
 
-def as_shape(shape: Any) -> Shape:
-    """(height, width, channels) as integers, or an `InputError`."""
-    if len(shape) != 3 or min(shape) < 1 or any(n != int(n) for n in shape):
-        raise InputError(f"an image shape is (height, width, channels), each at least 1, not {tuple(shape)}")
-    height, width, channels = shape
-    return int(height), int(width), int(channels)
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Parameterization:
-    """θ ↔ image: the coordinates in which an image is optimized. Hashable; equal when built alike.
+    """θ ↔ image: the coordinates in which an image is optimized. Two are equal whose class and attributes are equal.
+
+    One of your own defines `init` and `decode`, and `encode` if it can start from a given image. As a pytree it is
+    static as a whole.
 
     Attributes:
         shape: (height, width, channels) of the image; None takes the model's (see `bind`).
 
-    As a pytree it is static as a whole.
+    Example:
+        >>> import jax.numpy as jnp
+        >>> class Gray(Parameterization):
+        ...     def init(self, key, batch):
+        ...         return jax.random.uniform(key, (batch, *self.bound()[:2], 1))
+        ...     def decode(self, theta):
+        ...         return jnp.repeat(jnp.clip(theta, 0, 1), 3, -1)
+        >>> gray = Gray((4, 4, 3))
+        >>> gray.decode(gray.init(jax.random.key(0), 2)).shape
+        (2, 4, 4, 3)
     """
 
     shape: Shape | None = None
 
     def __init_subclass__(cls) -> None:
         jax.tree_util.register_static(cls)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *sorted(vars(self).items())))
 
     def bind(self, shape: Shape) -> Self:
         """This parameterization for images of `shape`, unless it has a shape of its own."""
@@ -72,17 +81,3 @@ class Parameterization:
     def project(self, theta: Any) -> Any:
         """θ moved back to where it denotes an image: called after each update; the identity for most."""
         return theta
-
-
-def check_images(image: Any) -> Any:
-    """An image or batch as float32, or an `InputError` for another rank, type or range."""
-    if isinstance(image, jax.core.Tracer):
-        return image.astype(jnp.float32)
-    array = np.asarray(image)
-    if array.ndim < 3 or not array.size:
-        raise InputError(f"an image is [H, W, C] or [N, H, W, C], not of shape {array.shape}")
-    if not np.issubdtype(array.dtype, np.floating):
-        raise InputError(f"an image is float32 in [0, 1], not {array.dtype}: divide 8-bit images by 255")
-    if not (array.min() >= 0 and array.max() <= 1):  # also where a number is NaN
-        raise InputError(f"an image is in [0, 1], not in [{array.min():.3g}, {array.max():.3g}]")
-    return np.asarray(array, np.float32)

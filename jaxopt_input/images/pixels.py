@@ -15,7 +15,7 @@ from jaxopt_input.images.parameterization import Parameterization, Shape, as_sha
 
 @dataclasses.dataclass(frozen=True)
 class Pixels(Parameterization):
-    """See `pixels`."""
+    """The image itself, within bounds: `pixels` makes it."""
 
     bound_by: Literal["clip", "sigmoid"] = "clip"
     decorrelate: bool = False

@@ -17,7 +17,7 @@ Theta = tuple[jax.Array, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Pyramid(Parameterization):
-    """See `pyramid`."""
+    """A sum of layers of halving resolution: `pyramid` makes it."""
 
     levels: int = 4
     shared_levels: int = 0

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input.checks import check_index as check_index
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.targets import canonical, child, count, leaf, select, traced
 
@@ -131,10 +132,3 @@ def check_layer(layer: str, shapes: Shapes) -> tuple[int, ...]:
     if layer not in shapes:
         raise unknown("layer", layer, shapes)
     return shapes[layer]
-
-
-def check_index(what: str, index: Any, size: int, where: str) -> None:
-    """Raise an `InputError` unless every index is in range (inside jit, JAX would clamp it)."""
-    for value in np.atleast_1d(np.asarray(index)).ravel():
-        if not 0 <= value < size:
-            raise InputError(f"{what} {value} does not exist: {where} has {size} ({what} 0 to {size - 1})")

@@ -1,7 +1,13 @@
 """Optax optimizers by name, with traced hyperparameters, and L-BFGS with a line search made for batches.
 
 An `Optimizer` is a pytree: its factory is static, its hyperparameters are leaves, so that another learning rate does
-not recompile, and an array of learning rates is one a target. `minimize` takes any Optax object as well.
+not recompile, and an array of learning rates is one per target. A hyperparameter may also be a schedule, as Optax has
+them: a function of the number of updates so far. `minimize` takes any Optax object as well; an optimizer of your own
+with traced hyperparameters is a factory:
+
+    >>> clipped = lambda learning_rate, most: optax.chain(optax.clip(most), optax.sgd(learning_rate))
+    >>> sorted(optimizer(clipped, [0.1, 0.2], most=1.0).hyperparameters)
+    ['learning_rate', 'most']
 """
 
 from __future__ import annotations
@@ -16,7 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxopt_input.checks import hashable_function
 from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.names import OPTIMIZERS
 from jaxopt_input.optimizers import rules
 from jaxopt_input.targets import canonical, leaf, traced
 
@@ -35,7 +43,9 @@ FACTORIES: dict[str, tuple[Callable[..., optax.GradientTransformation], float]] 
     "sign_sgd": (optax.sign_sgd, 0.02),
     "yogi": (optax.yogi, 0.05),
 }
-NAMES = (*FACTORIES, "lbfgs")
+NAMES = OPTIMIZERS
+NO_RATE = "lbfgs finds its step by a line search: leave the learning rate out"
+Factory = Callable[..., optax.GradientTransformation]
 # Those of papers, in pixels from 0 to 255, have builders of their own.
 _PUBLISHED: dict[str, Callable[..., optax.GradientTransformation]] = {
     "mahendran": rules.mahendran,
@@ -45,13 +55,21 @@ _PUBLISHED: dict[str, Callable[..., optax.GradientTransformation]] = {
 
 @traced
 class Optimizer:
-    """An Optax factory by name and its hyperparameters; made by `optimizer` or a builder below.
+    """An Optax factory and its hyperparameters; made by `optimizer`, `as_optimizer` or a builder below.
 
-    `average` is the decay of the moving average of θ that `averaged` keeps beside it.
+    Attributes:
+        name: of the factory.
+        memory: of L-BFGS.
+        factory: makes the Optax transformation of the hyperparameters; that of the name if None.
+        schedules: (name, function of the number of updates so far) of each hyperparameter that changes with time.
+        hyperparameters: the numbers, by name.
+        average: the decay of the moving average of θ that `averaged` keeps beside it.
     """
 
     name: str
     memory: int = 0
+    factory: Factory | None = None
+    schedules: tuple[tuple[str, optax.Schedule], ...] = ()
     hyperparameters: dict[str, Any] = leaf(rank=0, default_factory=dict)
     average: Any = leaf(rank=0, default=None)
 
@@ -59,12 +77,15 @@ class Optimizer:
         """The Optax transformation with these hyperparameters; for L-BFGS, the direction without its line search."""
         if self.name == "lbfgs":
             return optax.with_extra_args_support(optax.scale_by_lbfgs(memory_size=self.memory))
-        factory = _PUBLISHED[self.name] if self.name in _PUBLISHED else FACTORIES[self.name][0]
-        rule = optax.with_extra_args_support(factory(**self.hyperparameters))
+        factory = self.factory or _PUBLISHED.get(self.name) or FACTORIES[self.name][0]
+        if self.schedules:
+            rule = rules.scheduled(factory, self.hyperparameters, dict(self.schedules))
+        else:
+            rule = optax.with_extra_args_support(factory(**self.hyperparameters))
         return rule if self.average is None else rules.averaging(rule, self.average)
 
     def at_rate(self, learning_rate: Any) -> Optimizer:
-        """This optimizer with another learning rate.
+        """This optimizer with another learning rate: a positive number, one per target, or a schedule.
 
         Raises:
             InputError: for a rate that is not positive, or an optimizer that has none.
@@ -74,41 +95,125 @@ class Optimizer:
             {'learning_rate': array(0.2, dtype=float32), 'b1': array(0.5, dtype=float32)}
         """
         if self.name == "lbfgs":
-            raise InputError("lbfgs finds its step by a line search: leave the learning rate out")
-        return dataclasses.replace(
-            self, hyperparameters={**self.hyperparameters, "learning_rate": _rate(learning_rate)}
-        )
+            raise InputError(NO_RATE)
+        if "learning_rate" not in {**self.hyperparameters, **dict(self.schedules)}:
+            raise InputError(f"a learning rate goes with an optimizer of jaxopt_input.optimizers, not with {self.name}")
+        fixed = {k: v for k, v in self.hyperparameters.items() if k != "learning_rate"}
+        schedules = {k: v for k, v in self.schedules if k != "learning_rate"}
+        return _made(dataclasses.replace(self, schedules=(), hyperparameters={}), learning_rate, {**fixed, **schedules})
 
 
-def optimizer(name: str, learning_rate: Any = None, **hyperparameters: Any) -> Optimizer:
-    """An optimizer by name, with the rate that suits a Fourier image unless told otherwise.
+def optimizer(name: str | Factory, learning_rate: Any = None, **hyperparameters: Any) -> Optimizer:
+    """An optimizer by name, with the rate that suits a Fourier image unless another is asked for.
 
     Args:
-        name: one of `NAMES`.
-        learning_rate: a positive number, or one a target; "lbfgs" takes none, since it searches along a line.
-        hyperparameters: numbers by the names of the Optax factory, such as `b1=0.9`.
+        name: one of `NAMES`, or a function of `learning_rate` and further hyperparameters that returns an Optax object;
+            it is static: another function object compiles anew.
+        learning_rate: a positive number, one per target, or a schedule, such as
+            `optax.cosine_decay_schedule(0.1, 256)`; "lbfgs" takes none, since it searches along a line.
+        hyperparameters: numbers by the names of the Optax factory, such as `b1=0.9`, or schedules.
 
     Raises:
-        InputError: for an unknown name or hyperparameter (the nearest are offered) or a rate that is not positive.
+        InputError: for an unknown name or hyperparameter (the nearest are offered), a rate that is not positive, or a
+            schedule that does not return one number.
 
     Example:
         >>> optimizer("adam").hyperparameters
         {'learning_rate': array(0.05, dtype=float32)}
+        >>> optimizer("sgd", optax.linear_schedule(1.0, 0.1, 100)).hyperparameters
+        {}
     """
     if name == "lbfgs":
         if learning_rate is not None:
-            raise InputError("lbfgs finds its step by a line search: leave the learning rate out")
+            raise InputError(NO_RATE)
         return lbfgs(**hyperparameters)
-    if name not in FACTORIES:
-        raise unknown("optimizer", name, NAMES)
-    factory, rate = FACTORIES[name]
-    rate = _rate(rate if learning_rate is None else learning_rate)
-    accepted = set(inspect.signature(factory).parameters) - {"learning_rate"}
-    for given in hyperparameters:
-        if given not in accepted:
-            raise unknown(f"hyperparameter of {name}", given, sorted(accepted))
-    values = {k: canonical(v, 0, jnp.float32, k) for k, v in hyperparameters.items()}
-    return Optimizer(name, hyperparameters={"learning_rate": rate, **values})
+    if isinstance(name, str):
+        if name not in FACTORIES:
+            raise unknown("optimizer", name, NAMES)
+        factory, rate = FACTORIES[name]
+        made = Optimizer(name)
+    else:
+        if learning_rate is None or not hashable_function(name):
+            raise InputError(
+                f"an optimizer is made by name, or by a function and a learning rate, not by {name!r} alone"
+            )
+        factory, rate = name, learning_rate
+        made = Optimizer(getattr(name, "__name__", "optimizer"), factory=name)
+    signature = inspect.signature(factory)
+    accepted = [key for key, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD]
+    for other in hyperparameters:
+        if other not in accepted and len(accepted) == len(signature.parameters):
+            raise unknown(f"hyperparameter of {made.name}", other, sorted({*accepted} - {"learning_rate"}))
+    try:
+        signature.bind(learning_rate=rate, **hyperparameters)
+    except TypeError as error:
+        raise InputError(
+            f"the optimizer {made.name} takes learning_rate and hyperparameters by name: {error}"
+        ) from error
+    return _made(made, rate if learning_rate is None else learning_rate, hyperparameters)
+
+
+def _made(optimizer: Optimizer, learning_rate: Any, others: dict[str, Any]) -> Optimizer:
+    """The optimizer with these hyperparameters, numbers and schedules apart."""
+    values = {"learning_rate": learning_rate, **others}
+    schedules = tuple((name, _schedule(name, value)) for name, value in values.items() if callable(value))
+    numbers = {
+        name: _rate(value) if name == "learning_rate" else canonical(value, 0, jnp.float32, name)
+        for name, value in values.items()
+        if not callable(value)
+    }
+    return dataclasses.replace(optimizer, schedules=schedules, hyperparameters=numbers)
+
+
+def _schedule(name: str, schedule: Any) -> optax.Schedule:
+    """A schedule that returns one number, or an `InputError`."""
+    if not hashable_function(schedule, 1):
+        raise InputError(f"{name} is a number, one per target, or a function of the step, not {schedule!r}")
+    number = jax.eval_shape(schedule, jax.ShapeDtypeStruct((), jnp.int32))
+    if getattr(number, "shape", None) != ():
+        raise InputError(f"the schedule of {name} returns one number for a step, not {number}")
+    return schedule
+
+
+def as_optimizer(optimizer: Optimizer | optax.GradientTransformation | str | None) -> Optimizer:
+    """What a caller gives as an optimizer, as one.
+
+    Args:
+        optimizer: an `Optimizer`, any Optax object, a name, or None for Adam at 0.05.
+
+    Raises:
+        InputError: for anything else, or an unknown name, offering the nearest.
+
+    Example:
+        >>> as_optimizer("sgd").name, as_optimizer(optax.adam(0.1)).hyperparameters
+        ('sgd', {})
+    """
+    if optimizer is None:
+        return adam()
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if isinstance(optimizer, str):
+        return by_name(optimizer)
+    if isinstance(optimizer, optax.GradientTransformation):
+        return Optimizer("optax", factory=_Constant(optimizer))
+    raise InputError(
+        f"an optimizer is of jaxopt_input.optimizers or of Optax, or one of {', '.join(NAMES)}, not {optimizer!r}"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Constant:
+    """A factory without hyperparameters; equal where it makes the same object."""
+
+    rule: optax.GradientTransformation
+
+    def __call__(self) -> optax.GradientTransformation:
+        return self.rule
+
+
+def by_name(name: str) -> Optimizer:
+    """An optimizer with its defaults by name."""
+    return optimizer(name)
 
 
 def _rate(learning_rate: Any) -> Any:
@@ -122,7 +227,7 @@ def adam(learning_rate: Any = 0.05, **hyperparameters: Any) -> Optimizer:
     """Adam.
 
     Args:
-        learning_rate: a positive number, or one a target.
+        learning_rate: a positive number, one per target, or a schedule.
         hyperparameters: `b1`, `b2`, `eps`, `eps_root` as in `optax.adam`.
 
     Raises:
@@ -142,7 +247,7 @@ def sgd(learning_rate: Any = 1.0, momentum: Any = None) -> Optimizer:
     """Plain gradient descent, with momentum if given.
 
     Args:
-        learning_rate: a positive number, or one a target.
+        learning_rate: a positive number, one per target, or a schedule.
         momentum: the decay of the velocity, such as 0.9.
 
     Raises:
@@ -189,7 +294,7 @@ def averaged(optimizer: Optimizer, decay: Any = 0.99) -> Optimizer:
 
     Args:
         optimizer: of this module, not L-BFGS.
-        decay: from 0 to below 1, a number or one a target.
+        decay: from 0 to below 1, a number or one per target.
 
     Raises:
         InputError: for L-BFGS, which does not wander, or a decay out of range.
@@ -234,7 +339,7 @@ def yosinski(
     the next.
 
     Args:
-        learning_rate: of pixels from 0 to 255; with `desired_progress` the largest.
+        learning_rate: of pixels from 0 to 255, or a schedule; with `desired_progress` the largest.
         desired_progress: rate = min(learning_rate, desired_progress / ‖g‖²), which raises what is maximized by about
             this much at each step.
         decay: from 0 to 1.
@@ -263,14 +368,14 @@ def yosinski(
         "contribution_percentile": (contribution_percentile, 0, 100),
         "mean": (mean, 0, 1),
     }
-    numbers = {"learning_rate": _rate(learning_rate)}
+    numbers: dict[str, Any] = {}
     for name, (value, low, high) in ranges.items():
         if value is None:
             continue
         numbers[name] = canonical(value, 0, jnp.float32, name)
         if not isinstance(value, jax.core.Tracer) and not np.all((numbers[name] >= low) & (numbers[name] <= high)):
             raise InputError(f"{name} is from {low:g} to {high:g}, not {value!r}")
-    return Optimizer("yosinski", hyperparameters=numbers)
+    return _made(Optimizer("yosinski"), learning_rate, numbers)
 
 
 def mahendran(learning_rate: Any, decay: Any = 0.9) -> Optimizer:
@@ -281,7 +386,7 @@ def mahendran(learning_rate: Any, decay: Any = 0.9) -> Optimizer:
     small, this is plain momentum.
 
     Args:
-        learning_rate: of pixels from 0 to 255.
+        learning_rate: of pixels from 0 to 255, or a schedule.
         decay: of G and of v, from 0 to 1.
 
     Raises:
@@ -298,7 +403,7 @@ def mahendran(learning_rate: Any, decay: Any = 0.9) -> Optimizer:
     decay = canonical(decay, 0, jnp.float32, "decay")
     if not isinstance(decay, jax.core.Tracer) and not np.all((decay >= 0) & (decay <= 1)):
         raise InputError(f"decay is from 0 to 1, not {decay!r}")
-    return Optimizer("mahendran", hyperparameters={"learning_rate": _rate(learning_rate), "decay": decay})
+    return _made(Optimizer("mahendran"), learning_rate, {"decay": decay})
 
 
 class Bracket(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +43,48 @@ def averaging(rule: optax.GradientTransformationExtraArgs, decay: Any) -> optax.
         moved = optax.apply_updates(params, updates)
         mean = jax.tree.map(lambda m, x: decay * m + (1 - decay) * x, state.mean, moved)
         return updates, AveragingState(inner, mean, decay * state.rest)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+class ScheduledState(NamedTuple):
+    """How many updates were made, and the state of the rule."""
+
+    updates: jax.Array
+    inner: Any
+
+
+def scheduled(
+    factory: Callable[..., optax.GradientTransformation], numbers: Mapping[str, Any], schedules: Mapping[str, Any]
+) -> optax.GradientTransformationExtraArgs:
+    """A rule whose hyperparameters change with the number of updates.
+
+    Args:
+        factory: makes the rule of its hyperparameters; its state must not depend on them.
+        numbers: the hyperparameters that stay.
+        schedules: those that change, functions of the number of updates so far.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> rule = scheduled(optax.sgd, {}, {"learning_rate": lambda updates: 1.0 + updates})
+        >>> state = rule.init(jnp.zeros(1))
+        >>> first, state = rule.update(jnp.ones(1), state)
+        >>> second, _ = rule.update(jnp.ones(1), state)
+        >>> first.tolist(), second.tolist()
+        ([-1.0], [-2.0])
+    """
+
+    def at(updates: jax.Array) -> optax.GradientTransformationExtraArgs:
+        now = {name: jnp.asarray(schedule(updates), jnp.float32) for name, schedule in schedules.items()}
+        return optax.with_extra_args_support(factory(**numbers, **now))
+
+    def init(params: Any) -> ScheduledState:
+        updates = jnp.zeros((), jnp.int32)
+        return ScheduledState(updates, at(updates).init(params))
+
+    def update(updates: Any, state: ScheduledState, params: Any = None, **extra: Any) -> tuple[Any, ScheduledState]:
+        moved, inner = at(state.updates).update(updates, state.inner, params, **extra)
+        return moved, ScheduledState(state.updates + 1, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

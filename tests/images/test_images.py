@@ -170,3 +170,34 @@ def test_equal_when_built_alike():
 def test_mistakes(mistake):
     with pytest.raises(joi.InputError):
         mistake()
+
+
+class Gray(joi.images.Parameterization):
+    """A parameterization of one's own: one number per pixel."""
+
+    def init(self, key, batch):
+        return jax.random.uniform(key, (batch, *self.bound()[:2], 1))
+
+    def decode(self, theta):
+        return jnp.repeat(jnp.clip(theta, 0, 1), self.bound()[2], -1)
+
+
+def test_a_parameterization_of_ones_own(linear):
+    assert Gray() == Gray() != Gray((2, 2, 3))
+    assert Gray().bind((6, 6, 3)) == Gray((6, 6, 3))
+    s = joi.minimize(-joi.losses.class_logit(0), linear, image=Gray(), optimizer="sgd", steps=9, key=jax.random.key(0))
+    np.testing.assert_array_equal(s.image[..., 0], s.image[..., 2])
+    assert bool((s.loss[:, -1] < s.loss[:, 0]).all())
+
+
+def test_names_and_parameterizations_are_taken():
+    assert joi.images.as_parameterization("maco") == joi.images.maco()
+    assert joi.images.as_parameterization(None) == joi.images.fourier()
+    p = joi.images.pixels(sd=0.1)
+    assert joi.images.as_parameterization(p) is p
+
+
+@pytest.mark.parametrize("wrong", ["pixel", 7, np.zeros((6, 6, 3)), joi.images.fourier])
+def test_what_is_no_parameterization(wrong):
+    with pytest.raises(joi.InputError):
+        joi.images.as_parameterization(wrong)

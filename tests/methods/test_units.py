@@ -16,6 +16,15 @@ from jaxopt_input.models.receptive import receptive_field
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 JITTER = joi.transforms.jitter(4)
+
+
+class Shift(joi.transforms.Affine):
+    """A transform of one's own: up to 6 pixels to one side, which no other transform does."""
+
+    def matrix(self, key):
+        return jnp.array([[1.0, 0.0, 6 * jax.random.uniform(key)], [0.0, 1.0, 0.0]])
+
+
 PLAIN = {"image": joi.images.pixels(), "transform": None}  # compiles the fastest
 
 
@@ -88,7 +97,14 @@ def test_a_unit_of_the_bundled_network(layer):
 
 @pytest.mark.parametrize(
     "transform",
-    [joi.transforms.lucid(), joi.transforms.jitter(40), joi.transforms.rotate([45]), joi.transforms.scale([0.5, 2])],
+    [
+        joi.transforms.lucid(),
+        joi.transforms.jitter(40),
+        joi.transforms.rotate([45]),
+        joi.transforms.scale([0.5, 2]),
+        Shift(),
+        joi.transforms.compose("jitter", Shift()),
+    ],
 )
 def test_the_transform_brings_nothing_from_outside_into_the_field(pooled, transform):
     """On an image that goes on with NaN, no view has NaN in the field of the unit at its center."""
@@ -101,6 +117,11 @@ def test_the_transform_brings_nothing_from_outside_into_the_field(pooled, transf
     assert views.shape[1:] == found.view
     rows, columns = (slice(c - margin, c - margin + n) for c, n in zip(found.corner, found.size, strict=True))
     assert np.isfinite(views[:, rows, columns]).all()
+
+
+def test_a_function_does_not_say_how_far_it_reaches(pooled):
+    with pytest.raises(joi.InputError, match="how far it moves"):
+        canvas(pooled, "second", lambda key, image: image[:, ::-1])
 
 
 def test_the_best_image_of_a_linear_unit(linear):

@@ -29,7 +29,7 @@ from jaxopt_input.methods.visualize.recipe import reordered
 from jaxopt_input.models.model import Model
 from jaxopt_input.models.receptive import Pair, ReceptiveField, receptive_field
 from jaxopt_input.models.redirect import redirect_relu
-from jaxopt_input.transforms import Compose, Frame, Jitter, Rotate, Scale, Transform, compose, crop, jitter, lucid
+from jaxopt_input.transforms import Transform, View, as_transform, compose, crop, lucid
 
 PROGRESS = 1000  # parts of the whole, in which progress is reported
 
@@ -60,7 +60,7 @@ class Canvas:
         return np.asarray(images)[..., top : top + height, left : left + width, :]
 
 
-def canvas(model: Model, layer: str, transform: Transform | None = None) -> Canvas:
+def canvas(model: Model, layer: str, transform: Transform | View | str | None = None) -> Canvas:
     """The smallest canvas for the units of a layer.
 
     Args:
@@ -74,7 +74,8 @@ def canvas(model: Model, layer: str, transform: Transform | None = None) -> Canv
         image with the transform as given, and the unit at the center of the map.
 
     Raises:
-        InputError: as `receptive_field`, and for a layer without positions.
+        InputError: as `receptive_field`, for a layer without positions, and for a transform that does not say how far
+            it reaches, such as a plain function, where the canvas depends on it.
 
     Example:
         >>> import jaxopt_input as joi
@@ -82,20 +83,21 @@ def canvas(model: Model, layer: str, transform: Transform | None = None) -> Canv
         >>> found.field.size, found.view, found.image
         ((28, 28), (28, 28, 3), (36, 36, 3))
     """
-    full = model.info.image_shape
+    full, transform = model.info.image_shape, as_transform(transform)
     field = receptive_field(model, layer)
     if len(model.layers()[layer]) != 3:
         raise InputError(f"layer {layer} has no positions: its units see the whole image, so leave the field out")
     view = _smallest_view(model, layer, field)
     if view is not None:
-        moves = _moves(transform, max(view[:2]) / max(full[:2]))
+        moves = compose(transform).unframed(max(view[:2]) / max(full[:2]))
         field = receptive_field(model, layer, view)
         begin = field.begin(_center(model, layer, view))
         margin = _margin(moves, view, begin, field)
         image = view[0] + 2 * margin, view[1] + 2 * margin, view[2]
         corner = begin[0] + margin, begin[1] + margin
         if _begin(model, layer, image) == corner:  # the untransformed image is judged by the same unit
-            return Canvas(field, view, image, corner, field.size, compose(*moves, crop(margin)) if moves else None)
+            views = None if moves == compose() else compose(moves, crop(margin))
+            return Canvas(field, view, image, corner, field.size, views)
     field = receptive_field(model, layer)
     begin = field.begin(_center(model, layer, full))
     top, left = (max(b, 0) for b in begin)
@@ -138,35 +140,16 @@ def _smallest_view(model: Model, layer: str, field: ReceptiveField) -> Shape | N
     return None
 
 
-def _moves(transform: Transform | None, scale: float) -> list[Transform]:
-    """The parts of a transform without its pads and crops, its jitter scaled."""
-    parts = () if transform is None else transform.parts if isinstance(transform, Compose) else (transform,)
-    kept = [part for part in parts if not isinstance(part, Frame)]
-    return [jitter(round(part.pixels * scale)) if isinstance(part, Jitter) else part for part in kept]
-
-
-def _margin(moves: Sequence[Transform], view: Shape, begin: Pair, field: ReceptiveField) -> int:
+def _margin(moves: Transform, view: Shape, begin: Pair, field: ReceptiveField) -> int:
     """How much larger than the view the image is, on every side: whole strides, so that its units lie like the view's.
 
     As far as the moves take the pixel of the field that is farthest from the center.
     """
     center = [(side - 1) / 2 for side in view[:2]]
     farthest = [max(c - b, b + n - 1 - c) for b, n, c in zip(begin, field.size, center, strict=True)]
-    beyond = max(_reach(moves, max(farthest)) - min(center), 0)
+    beyond = max(moves.reach(max(farthest)) - min(center), 0)
     stride = math.lcm(*field.stride)
     return math.ceil(beyond / stride) * stride
-
-
-def _reach(moves: Sequence[Transform], distance: float) -> float:
-    """How far from the center of the image, along an axis, lies what the view shows this far from its own, at most."""
-    for part in reversed(moves):
-        if isinstance(part, Jitter):
-            distance += (part.pixels + 1) // 2
-        elif isinstance(part, Scale):
-            distance /= min(part.factors)
-        elif isinstance(part, Rotate):
-            distance *= max(abs(math.cos(a)) + abs(math.sin(a)) for a in map(math.radians, part.degrees))
-    return distance
 
 
 def visualize_units(
@@ -176,7 +159,7 @@ def visualize_units(
     starts: int = 1,
     steps: int = 256,
     image: Parameterization | None = None,
-    transform: Transform | None = lucid(),  # noqa: B008 - immutable
+    transform: Transform | View | str | None = lucid(),  # noqa: B008 - immutable
     regularizer: Loss | None = None,
     redirected: bool = True,
     key: jax.Array | None = None,
