@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-PEERS = Path(__file__).parents[1] / "benchmarks" / "peers"
+PEERS = Path(__file__).parents[2] / "benchmarks" / "peers"
 
 
 @pytest.fixture(scope="module")
