@@ -42,6 +42,8 @@ def check_images(image: Any) -> Any:
 
 def check_index(what: str, index: Any, size: int, where: str) -> None:
     """Raise an `InputError` unless every index is in range (inside jit, JAX would clamp it)."""
+    if isinstance(index, jax.core.Tracer):
+        return
     for value in np.atleast_1d(np.asarray(index)).ravel():
         if not 0 <= value < size:
             raise InputError(f"{what} {value} does not exist: {where} has {size} ({what} 0 to {size - 1})")

@@ -21,8 +21,13 @@ from jaxopt_input.errors import InputError
 T = TypeVar("T")
 
 
-def leaf(rank: int, **kwargs: Any) -> Any:
-    """A dataclass field that holds traced arrays of this rank, or of one more: an array a target."""
+def leaf(rank: int | str, **kwargs: Any) -> Any:
+    """A dataclass field that holds traced arrays of this rank, or of one more: one array per target.
+
+    Args:
+        rank: of one target's arrays; or the name of the attribute that holds the rank of each array of the field.
+        kwargs: as of `dataclasses.field`.
+    """
     return dataclasses.field(metadata={"rank": rank}, **kwargs)
 
 
@@ -134,8 +139,11 @@ def _ranks(node: Any) -> list[int]:
     out: list[int] = []
     for field in dataclasses.fields(node):
         value = getattr(node, field.name)
-        if "rank" in field.metadata:
-            out += [field.metadata["rank"]] * len(jax.tree.leaves(value))
+        rank = field.metadata.get("rank")
+        if isinstance(rank, str):
+            out += getattr(node, rank)
+        elif rank is not None:
+            out += [rank] * len(jax.tree.leaves(value))
         elif "child" in field.metadata:
             out += _ranks(value)
     return out

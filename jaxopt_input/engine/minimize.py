@@ -32,7 +32,7 @@ from jaxopt_input.images import Parameterization, as_parameterization
 from jaxopt_input.images.parameterization import Shape, check_images
 from jaxopt_input.kernels.backend import on
 from jaxopt_input.kernels.threefry import written_out
-from jaxopt_input.losses.algebra import Loss, names
+from jaxopt_input.losses.algebra import Function, Loss, names, resolve
 from jaxopt_input.models.model import Model
 from jaxopt_input.optimizers import Optimizer, as_optimizer, is_line_search
 from jaxopt_input.projections import Projection, as_projection, check_projection
@@ -92,7 +92,7 @@ class Solution:
 
 
 def minimize(
-    loss: Loss,
+    loss: Loss | Function,
     model: Model,
     *,
     image: Parameterization | str | None = None,
@@ -111,7 +111,7 @@ def minimize(
     check_every: int | None = None,
     snapshots: Sequence[int] = (),
     warm_up: tuple[Model, int] | None = None,
-    milestone: Loss | None = None,
+    milestone: Loss | Function | None = None,
     devices: Sequence[jax.Device] | None = None,
     on_progress: Progress | None = None,
 ) -> Solution:
@@ -122,7 +122,8 @@ def minimize(
     other targets are asked for, agrees to rounding.
 
     Args:
-        loss: what to minimize; arrays of indices or weights in it are its targets.
+        loss: what to minimize, a loss or any function of (activations, image) that returns one number; arrays of
+            indices or weights in it are its targets. A function is compiled once per function object.
         model: the network.
         image: the image parameterization, `images.fourier()` if None.
         transform: what the network sees of the image at each step; None is the image itself.
@@ -171,14 +172,15 @@ def minimize(
         True
     """
     steps, starts = count("steps", steps), count("starts", starts)
-    if not isinstance(loss, Loss):
-        raise InputError(f"the loss must be built from jaxopt_input.losses, not {loss!r}")
     image = as_parameterization(image).bind(model.info.image_shape)
     transform, projection, optimizer = as_transform(transform), as_projection(projection), as_optimizer(optimizer)
     raw = None
+    view = _view(model, image, transform)
+    layers = model.layers(view)
+    loss = resolve(loss, layers, image.bound())
+    milestone = None if milestone is None else resolve(milestone, layers, image.bound())
     trees = loop.Trees(loss, () if raw else optimizer, projection or (), milestone or ())
     n_targets = targets.count(tuple(tree for tree in trees if tree != ()))
-    view = _check_model(loss if milestone is None else loss + milestone, model, image, transform)
     if projection is not None:
         theta = jax.eval_shape(lambda key: jax.tree.map(lambda x: x[0], image.init(key, 1)), jax.random.key(0))
         check_projection(targets.select(projection, 0), theta)
@@ -292,12 +294,11 @@ def _chunk(chunk: int | None, share: int, group: int, most: int) -> int:
     return chunk
 
 
-def _check_model(loss: Loss, model: Model, image: Parameterization, transform: Transform | None) -> Shape:
-    """The view's shape; an `InputError` unless the model takes it and has every layer and index that the loss names."""
+def _view(model: Model, image: Parameterization, transform: Transform | None) -> Shape:
+    """The view's shape; an `InputError` unless the model takes its colors."""
     view = view_shape(transform, image.bound())
     if view[2] != model.info.image_shape[2]:
         raise InputError(f"{model.info.name} takes {model.info.image_shape[2]} colors, the image has {view[2]}")
-    loss.check(model.layers(view))
     return view
 
 

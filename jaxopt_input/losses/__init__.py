@@ -1,4 +1,7 @@
-"""Loss builders and their algebra: see `jaxopt_input.losses.algebra` for what a loss is."""
+"""Losses: builders by family, what makes a loss of a formula or a function, and their algebra.
+
+`algebra` says what a loss is, `define` how one is made.
+"""
 
 from jaxopt_input.losses.activation import (
     channel,
@@ -10,7 +13,8 @@ from jaxopt_input.losses.activation import (
     unit,
 )
 from jaxopt_input.losses.adversarial import carlini_wagner, cross_entropy, dlr, margin, targeted_dlr
-from jaxopt_input.losses.algebra import Loss, names
+from jaxopt_input.losses.algebra import Loss, as_loss, names, resolve
+from jaxopt_input.losses.define import Kind, array, index, number, of_image, of_layer, of_layers, of_logits, vector
 from jaxopt_input.losses.dreaming import channel_square, guided, layer_mean
 from jaxopt_input.losses.inversion import content, feature_distance
 from jaxopt_input.losses.regularizers import alpha_norm, l2_decay, pixel_norm, total_variation, total_variation_l1
@@ -27,9 +31,12 @@ from jaxopt_input.losses.style import (
 )
 
 __all__ = [
+    "Kind",
     "Loss",
     "alignment",
     "alpha_norm",
+    "array",
+    "as_loss",
     "batch_norm_statistics",
     "caricature",
     "carlini_wagner",
@@ -48,6 +55,7 @@ __all__ = [
     "gram",
     "guided",
     "histogram",
+    "index",
     "interpolation",
     "l2_decay",
     "layer",
@@ -56,12 +64,19 @@ __all__ = [
     "mean",
     "mmd",
     "names",
+    "number",
+    "of_image",
+    "of_layer",
+    "of_layers",
+    "of_logits",
     "pixel_norm",
+    "resolve",
     "shortfall",
     "sliced_wasserstein",
     "targeted_dlr",
     "total_variation",
     "total_variation_l1",
     "unit",
+    "vector",
     "wasserstein_gaussian",
 ]

@@ -1,13 +1,17 @@
-"""What a loss is, and how losses add up.
+"""What a loss is, and how losses combine.
 
-A loss maps one image's activations and the image to one number, which is minimized. Losses form a vector space:
-`-channel("block3", 12) + 1e-3 * total_variation()`. Builders return the published quantity; negate what is to be
-maximized.
+A loss maps one image's activations and the image to one number, which is minimized. Losses can be added, subtracted,
+scaled, multiplied, divided and raised to a power: `-channel("block3", 12) + 1e-3 * total_variation()`. Any function of
+`(activations, image)` is a loss as well. Builders return the published quantity; negate what is to be maximized.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import functools
+import inspect
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,11 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.checks import check_index as check_index
+from jaxopt_input.checks import hashable_function
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.targets import canonical, child, count, leaf, select, traced
 
+STARTS = "starts"  # the name of the vmap axis along which losses compare the starts of one target
+
 Activations = Mapping[str, jax.Array]
 Shapes = Mapping[str, tuple[int, ...]]
+Function = Callable[[Activations, jax.Array], jax.Array]
 
 
 class Loss:
@@ -49,35 +57,55 @@ class Loss:
     def check(self, shapes: Shapes) -> None:
         """Raise an `InputError` if a layer or an index does not exist in a model with these layer shapes."""
 
+    def resolve(self, shapes: Shapes, image_shape: Sequence[int]) -> Loss:
+        """This loss checked against a model, its layers read off where it is a plain function; as `resolve`."""
+        self.check(shapes)
+        one = select(self, 0)
+        _check_number(_on_shapes(one, {tap: shapes[tap] for tap in self.taps}, image_shape, self.couples), str(self))
+        return self
+
     def name(self) -> str:
         """The canonical name of a loss of one target, such as "fire4:5"; "" for a regularizer."""
         return ""
 
-    def __neg__(self) -> Sum:
+    def __str__(self) -> str:
+        return f"the loss {type(self).__name__}"
+
+    def __neg__(self) -> Loss:
         return self * -1.0
 
-    def __mul__(self, factor: Any) -> Sum:
+    def __mul__(self, factor: Any) -> Loss:
+        if callable(factor):
+            return Combination(PRODUCT, (self, as_loss(factor)))
         weight = canonical(factor, 0, jnp.float32, "the weight of a loss")
-        parts = list(zip(self.terms, self.weights, strict=True)) if isinstance(self, Sum) else [(self, np.float32(1))]
-        return Sum(tuple(t for t, _ in parts), tuple(_array(w * weight) for _, w in parts))
+        terms, weights = _terms(self)
+        return Combination(SUM, terms, tuple(_array(w * weight) for w in weights))
 
     __rmul__ = __mul__
 
-    def __truediv__(self, factor: Any) -> Sum:
-        return self * (1.0 / canonical(factor, 0, jnp.float32, "the divisor of a loss"))
+    def __truediv__(self, divisor: Any) -> Loss:
+        if callable(divisor):
+            return self * as_loss(divisor) ** -1.0
+        return self * (1.0 / canonical(divisor, 0, jnp.float32, "the divisor of a loss"))
 
-    def __add__(self, other: Any) -> Sum:
-        if not isinstance(other, Loss):
-            if isinstance(other, int | float) and other == 0:  # so that sum() of losses works
-                return self * 1.0
-            raise InputError(f"a loss can be added to another loss only, not to {other!r}")
-        left, right = self * 1.0, other * 1.0
-        return Sum(left.terms + right.terms, left.weights + right.weights)
+    def __pow__(self, exponent: Any) -> Loss:
+        return Combination(POWER, (self,), (canonical(exponent, 0, jnp.float32, "the exponent of a loss"),))
+
+    def __add__(self, other: Any) -> Loss:
+        if isinstance(other, int | float) and other == 0:  # so that sum() of losses works
+            return self * 1.0
+        if not callable(other):
+            raise InputError(f"to a loss another loss or a function of (activations, image) is added, not {other!r}")
+        left, right = _terms(self), _terms(as_loss(other))
+        return Combination(SUM, left[0] + right[0], left[1] + right[1])
 
     __radd__ = __add__
 
-    def __sub__(self, other: Any) -> Sum:
-        return self + -other
+    def __sub__(self, other: Any) -> Loss:
+        return self + (-as_loss(other) if callable(other) else other)
+
+    def __rsub__(self, other: Any) -> Loss:
+        return -self + other
 
 
 def _array(value: Any) -> Any:
@@ -85,12 +113,44 @@ def _array(value: Any) -> Any:
     return value if isinstance(value, jax.Array) else np.asarray(value, np.float32)
 
 
-@traced
-class Sum(Loss):
-    """Σ weight · term, what `+`, `-` and `*` make: flat, one weight (or one a target) a term."""
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How the values of some losses become one.
 
+    Attributes:
+        combine: the values of the terms and the numbers → the value.
+        mark: between the names of the terms.
+        couples: whether it depends on which start of its target an image is.
+    """
+
+    combine: Callable[[Sequence[jax.Array], Sequence[jax.Array]], jax.Array]
+    mark: str
+    couples: bool = False
+
+
+def _weighted_sum(values: Sequence[jax.Array], weights: Sequence[jax.Array]) -> jax.Array:
+    weighted = [weight * value for weight, value in zip(weights, values, strict=True)]
+    return jnp.sum(jnp.stack(weighted)) if len(weighted) > 1 else weighted[0]
+
+
+def _product(values: Sequence[jax.Array], _: Sequence[jax.Array]) -> jax.Array:
+    return functools.reduce(operator.mul, values)
+
+
+def _power(values: Sequence[jax.Array], exponents: Sequence[jax.Array]) -> jax.Array:
+    return values[0] ** exponents[0]
+
+
+SUM, PRODUCT, POWER = Rule(_weighted_sum, "+"), Rule(_product, "*"), Rule(_power, "^")
+
+
+@traced
+class Combination(Loss):
+    """What operators make of losses. Sums are flat: Σ number · term, each number one weight or one per target."""
+
+    rule: Rule
     terms: tuple[Loss, ...] = child()
-    weights: tuple[Any, ...] = leaf(rank=0)
+    numbers: tuple[Any, ...] = leaf(rank=0, default=())
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -98,18 +158,188 @@ class Sum(Loss):
 
     @property
     def couples(self) -> bool:
-        return any(term.couples for term in self.terms)
+        return self.rule.couples or any(term.couples for term in self.terms)
 
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        values = [weight * term(activations, image) for weight, term in zip(self.weights, self.terms, strict=True)]
-        return jnp.sum(jnp.stack(values)) if len(values) > 1 else values[0]
+        return self.rule.combine([term(activations, image) for term in self.terms], self.numbers)
 
     def check(self, shapes: Shapes) -> None:
+        check_finite("the weight or exponent of a loss", *self.numbers)
         for term in self.terms:
             term.check(shapes)
 
+    def resolve(self, shapes: Shapes, image_shape: Sequence[int]) -> Loss:
+        check_finite("the weight or exponent of a loss", *self.numbers)
+        return dataclasses.replace(self, terms=tuple(term.resolve(shapes, image_shape) for term in self.terms))
+
     def name(self) -> str:
-        return "+".join(dict.fromkeys(name for term in self.terms if (name := term.name())))
+        parts = [name for term in self.terms if (name := term.name())]
+        return self.rule.mark.join(dict.fromkeys(parts) if self.rule == SUM else parts)
+
+
+def _terms(loss: Loss) -> tuple[tuple[Loss, ...], tuple[Any, ...]]:
+    """The terms of a sum and their weights; any other loss is a sum of one term."""
+    if isinstance(loss, Combination) and loss.rule == SUM:
+        return loss.terms, loss.numbers
+    return (loss,), (np.ones((), np.float32),)
+
+
+@traced
+class Plain(Loss):
+    """A plain function as a loss; `layers` is None until the loss is resolved against a model."""
+
+    function: Function
+    among_starts: bool
+    layers: tuple[str, ...] | None = None
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        if self.layers is None:
+            raise InputError(f"which layers {self} reads is not known before it meets a model: call losses.resolve")
+        return self.layers
+
+    @property
+    def couples(self) -> bool:
+        return self.among_starts
+
+    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
+        return jnp.asarray(self.function(activations, image), jnp.float32)
+
+    def resolve(self, shapes: Shapes, image_shape: Sequence[int]) -> Plain:
+        layers: dict[str, None] = {}
+
+        def recorded(activations: Activations, image: jax.Array) -> jax.Array:
+            return self.function(_Recorder(activations, layers), image)
+
+        _check_number(_on_shapes(recorded, shapes, image_shape, self.couples), str(self))
+        return Plain(self.function, self.among_starts, tuple(layer for layer in shapes if layer in layers))
+
+    def name(self) -> str:
+        return "" if self.layers == () else _function_name(self.function)
+
+    def __str__(self) -> str:
+        return f"the loss function {_function_name(self.function)!r}"
+
+
+def _function_name(function: Callable[..., Any]) -> str:
+    name = getattr(inspect.unwrap(getattr(function, "func", function)), "__name__", type(function).__name__)
+    return "function" if name == "<lambda>" else str(name)
+
+
+class _Recorder(Mapping[str, jax.Array]):
+    """Activations that note which layers are asked for."""
+
+    def __init__(self, activations: Activations, layers: dict[str, None]) -> None:
+        self.activations, self.layers = activations, layers
+
+    def __getitem__(self, layer: str) -> jax.Array:
+        if layer not in self:
+            raise unknown("layer", layer, self.activations)
+        self.layers[layer] = None
+        return self.activations[layer]
+
+    def __contains__(self, layer: object) -> bool:
+        return layer in self.activations
+
+    def __iter__(self) -> Iterator[str]:
+        self.layers.update(dict.fromkeys(self.activations))
+        return iter(self.activations)
+
+    def __len__(self) -> int:
+        return len(self.activations)
+
+
+def as_loss(function: Loss | Function, *, couples: bool = False) -> Loss:
+    """A loss of a function of (activations, image), which can then be added, scaled and multiplied.
+
+    The layers that it reads are read off by tracing it on shapes. The function is static: it is compiled once per
+    function object, so that one made anew for each call compiles anew.
+
+    Args:
+        function: maps `{layer: activation}`, without batch axis, and the image `[H, W, C]` to one real number. A loss
+            is returned as it is.
+        couples: whether the function compares the starts of a target, along the vmap axis named "starts".
+
+    Raises:
+        InputError: if it is no function of two arguments; against a model, if it returns anything but one real number
+            or asks for a layer that does not exist.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> loss = 2.0 * as_loss(lambda activations, image: jnp.square(activations["a"]).mean())
+        >>> float(loss({"a": jnp.array([1.0, 3.0])}, None))
+        10.0
+    """
+    if isinstance(function, Loss):
+        return function
+    if not callable(function):
+        raise InputError(
+            f"a loss is built from jaxopt_input.losses or is a function of (activations, image), not {function!r}"
+        )
+    name = _function_name(function)
+    if hasattr(function, "formula"):
+        raise InputError(f"losses.{name} builds losses: call it first, as {name}{inspect.signature(function)}")
+    if not hashable_function(function, 2):
+        raise InputError(f"a loss function takes (activations, image) and is hashable, which {name!r} is not")
+    return Plain(function, couples)
+
+
+def resolve(loss: Loss | Function, shapes: Shapes, image_shape: Sequence[int]) -> Loss:
+    """A loss of a loss or function, checked against a model before anything is compiled.
+
+    Args:
+        loss: a loss, or a function of (activations, image).
+        shapes: the shape of each layer's activation of one image, as of `Model.layers`.
+        image_shape: (height, width, channels) of the image that is optimized.
+
+    Returns:
+        A loss with the same values whose `taps` name what it reads.
+
+    Raises:
+        InputError: for what is no function, a layer or an index that does not exist (the nearest layers are named), an
+            argument that does not fit its layer, or a loss that is not one real number.
+
+    Example:
+        >>> resolve(lambda activations, image: activations["a"].mean(), {"a": (4,), "b": (2,)}, (8, 8, 3)).taps
+        ('a',)
+    """
+    return as_loss(loss).resolve(shapes, image_shape)
+
+
+def _on_shapes(function: Function, shapes: Shapes, image_shape: Sequence[int], couples: bool) -> Any:
+    """What a function of (activations, image) returns, traced on shapes alone; losses among starts see two."""
+    lead = (2,) if couples else ()
+    activations = {layer: jax.ShapeDtypeStruct(lead + tuple(shape), jnp.float32) for layer, shape in shapes.items()}
+    image = jax.ShapeDtypeStruct(lead + tuple(image_shape), jnp.float32)
+    returned = []
+
+    def value(activations: Activations, image: jax.Array) -> jax.Array:
+        result = function(activations, image)
+        number = isinstance(result, jax.Array | np.ndarray | np.generic | complex | float | int)
+        returned.append(jax.typeof(jnp.asarray(result)) if number else result)
+        return jnp.zeros(())
+
+    try:
+        jax.eval_shape(jax.vmap(value, axis_name=STARTS) if couples else value, activations, image)
+    except NameError as error:
+        if STARTS not in str(error) or couples:
+            raise
+        raise InputError(
+            'a loss along the axis "starts" compares starts: say so with losses.as_loss(function, couples=True)'
+        ) from error
+    return returned[0]
+
+
+def _check_number(value: Any, what: str) -> None:
+    """Raise an `InputError` unless this is the type of one real number."""
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    if dtype is None or shape is None:
+        kind = "None" if value is None else f"a {type(value).__name__}"
+        raise InputError(f"{what} returns {kind}: a loss is one real number, so end in a sum or a mean and return it")
+    if shape != ():
+        raise InputError(f"{what} returns an array of shape {shape}: a loss is one number, so end in a sum or a mean")
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(f"{what} returns {dtype} numbers: a loss is a real number, such as float32")
 
 
 def names(loss: Loss) -> tuple[str, ...]:
@@ -123,7 +353,7 @@ def names(loss: Loss) -> tuple[str, ...]:
         >>> names(-joi.losses.channel("fire4", [3, 5]) + joi.losses.l2_decay())
         ('fire4:3', 'fire4:5')
     """
-    host = jax.tree.map(np.asarray, loss)
+    host = jax.tree.map(lambda x: x if isinstance(x, jax.core.Tracer) else np.asarray(x), loss)
     return tuple(select(host, target).name() or "image" for target in range(count(loss)))
 
 
@@ -132,3 +362,10 @@ def check_layer(layer: str, shapes: Shapes) -> tuple[int, ...]:
     if layer not in shapes:
         raise unknown("layer", layer, shapes)
     return shapes[layer]
+
+
+def check_finite(what: str, *values: Any) -> None:
+    """Raise an `InputError` unless all numbers of these arrays are finite."""
+    for value in values:
+        if not isinstance(value, jax.core.Tracer) and not np.isfinite(np.asarray(value)).all():
+            raise InputError(f"{what} must be finite, not {np.asarray(value)}")
