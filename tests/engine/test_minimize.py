@@ -365,7 +365,7 @@ def test_a_start_that_fails_does_not_spoil_the_others():
         ({"starts": 0}, "starts"),
         ({"chunk": 0}, "chunk"),
         ({"snapshots": (7,)}, "snapshots"),
-        ({"optimizer": "adam"}, "optimizer"),
+        ({"optimizer": "adamm"}, "optimizer"),
         ({"key": 3}, "key"),
         ({"key": jax.random.split(KEY)}, "single key"),
         ({"dtype": jnp.int8}, "bfloat16"),
