@@ -19,6 +19,9 @@ def folder(toy_nets):
     return toy_nets
 
 
+OWN = {"sheet.png", "loss.png", "loss.npz", "run.json", "index.html", "metrics.jsonl"}
+
+
 def call(*args):
     return CliRunner().invoke(main, [str(a) for a in args])
 
@@ -44,7 +47,7 @@ def test_files(folder):
     assert info["evaluations"] == sum(r["evaluations"] for r in info["results"])
     assert info["model"] == {"name": "model", "sha256": None}
     files = {r["image"] for r in info["results"]}
-    assert {p.name for p in (folder / "out").iterdir()} == files | {"sheet.png", "loss.png", "loss.npz", "run.json"}
+    assert {p.name for p in (folder / "out").iterdir()} == files | OWN
     for result in info["results"]:
         image = Image.open(folder / "out" / result["image"])
         assert image.size == (20, 20)
@@ -86,7 +89,7 @@ def test_overwrite_removes_the_earlier_results_alone(folder):
     (folder / "out" / "notes.txt").write_text("mine")
     done = visualize("--target", "first:1", "--overwrite")
     assert done.exit_code == 0
-    names = {"first-1-start0.png", "sheet.png", "loss.png", "loss.npz", "run.json", "notes.txt"}
+    names = {"first-1-start0.png", "notes.txt"} | OWN
     assert {p.name for p in (folder / "out").iterdir()} == names
 
 

@@ -1,39 +1,68 @@
-"""Loss curves and throughputs, through matplotlib."""
+"""Curves, through matplotlib: losses and throughputs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 
-def loss_curves(path: Path, losses: np.ndarray, names: Sequence[str], logarithmic: bool = False) -> None:
-    """Plot every start's loss against its step, one color a target.
+def figure(width: float, height: float, dpi: int = 110) -> Any:
+    """An empty figure of matplotlib, in inches, that belongs to no window.
 
-    Args:
-        path: the PNG to write.
-        losses: `[N, steps + 1]`; numbers that are not finite leave a gap.
-        names: N target names; starts of one target share a color and one entry of the legend.
-        logarithmic: whether the axis of the loss is.
+    Example:
+        >>> figure(2, 1, 100).get_size_inches().tolist()
+        [2.0, 1.0]
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.2), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    distinct = list(dict.fromkeys(names))
+    made = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(made)
+    return made
+
+
+def plain(text: str, most: int = 60) -> str:
+    """A text as matplotlib is to draw it: no mathematics, nothing that cannot be drawn, not too long.
+
+    Example:
+        >>> print(plain("5 $ and more"), plain("a" * 99, 4))
+        5 \\$ and more aaa…
+    """
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")
+
+
+def loss_curves(losses: np.ndarray, names: Sequence[str], logarithmic: bool = False) -> Any:
+    """Every start's loss against its step, one color per target.
+
+    Args:
+        losses: `[N, steps + 1]`; numbers that are not finite leave a gap.
+        names: N captions; starts of one target share a color and one entry of the legend.
+        logarithmic: whether the axis of the loss is.
+
+    Returns:
+        A figure of matplotlib.
+
+    Example:
+        >>> len(loss_curves(np.ones((3, 5)), ["a", "a", "b"]).axes[0].lines)
+        3
+    """
+    made = figure(7, 4.2)
+    axes = made.add_subplot()
+    colors = {name: f"C{n % 10}" for n, name in enumerate(dict.fromkeys(names))}
+    labeled = set()
     for name, curve in zip(names, losses, strict=True):
-        first = name not in axes.get_legend_handles_labels()[1]
-        color = f"C{distinct.index(name) % 10}"
-        finite = np.where(np.isfinite(curve), curve, np.nan)
-        axes.plot(finite, color=color, lw=1, alpha=0.8, label=name if first else None)
+        label = plain(name) if name not in labeled and len(colors) <= 10 else None
+        labeled.add(name)
+        axes.plot(np.where(np.isfinite(curve), curve, np.nan), color=colors[name], lw=1, alpha=0.8, label=label)
     axes.set(xlabel="step", ylabel="loss", yscale="log" if logarithmic else "linear")
-    if len(distinct) <= 10:
+    if len(colors) <= 10:
         axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, metadata={"Software": None})
+    return made
 
 
 def throughput(path: Path, curves: Mapping[tuple[str, str, str], Sequence[tuple[int, float, float, float]]]) -> None:

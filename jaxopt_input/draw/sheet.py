@@ -1,10 +1,13 @@
-"""Contact sheets: many images as one, a row a target, with captions."""
+"""Sheets: many pictures as one, in rows and groups, with captions, headings and a text below each picture."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -12,115 +15,178 @@ from PIL import Image, ImageDraw, ImageFont
 from jaxopt_input.data import to_pillow
 
 INK, PAPER, GAP = (32, 32, 32), (255, 255, 255), 6
+WIDEST = 12  # pictures side by side before a group goes on below
+TALLEST = 8192  # pixels of a page
+LARGEST = 384  # pixels of a picture's longer side
+HEAD, LINE = 13 + 2 * GAP, 15  # pixels of a line of headings, and of a text below a picture
+
+Pictures = Sequence[Any]
 
 
-def contact_sheet(rows: Sequence[np.ndarray], captions: Sequence[str], columns: int | None = None) -> Image.Image:
-    """A sheet of images, each row's caption to its left; small images are enlarged to at least 96 pixels.
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of a sheet.
+
+    Attributes:
+        groups: the pictures of each group, `[h, w, C]` in [0, 1] or 8-bit, of any size; a group may be empty.
+        caption: the text to the left of the row.
+        below: the text below each picture of each group; none if empty.
+    """
+
+    groups: Sequence[Pictures]
+    caption: str = ""
+    below: Sequence[Sequence[str]] = ()
+
+
+def sheet(
+    rows: Sequence[Row],
+    *,
+    headings: Sequence[str] = (),
+    title: str = "",
+    columns: int | None = None,
+    side: int = 96,
+    largest: int = LARGEST,
+    even: bool = True,
+) -> list[Image.Image]:
+    """Rows of pictures as pages of bounded size.
+
+    The pictures are brought to one size: enlarged by whole factors, their pixels sharp, or reduced. A group of more
+    pictures than columns goes on below.
 
     Args:
-        rows: for each caption, its images `[n, H, W, C]` in [0, 1] or 8-bit.
-        captions: one a row.
-        columns: images side by side before a row wraps; all of a row's if None, at most 12.
+        rows: at least one, with as many groups each.
+        headings: one per group, or none.
+        title: a line above all.
+        columns: pictures of a group side by side; 12 if None, or as many as make a very long group square.
+        side: pixels of a picture's longer side, at least.
+        largest: pixels of a picture's longer side, at most.
+        even: whether all rows have pictures of one size.
 
     Returns:
-        An RGB image.
+        RGB images: one, and another wherever `TALLEST` pixels are full.
 
     Example:
-        >>> contact_sheet([np.zeros((2, 8, 8, 3))], ["class:3 bullfrog"]).mode
-        'RGB'
+        >>> [page] = sheet([Row([[np.zeros((8, 8, 3))], [np.zeros((4, 6, 1))] * 2], "conv1:0")], headings=["a", "b"])
+        >>> page.mode, page.size
+        ('RGB', (392, 127))
     """
-    height, width = rows[0].shape[1:3]
-    factor = max(1, -(-96 // max(height, width)))
-    cell_h, cell_w = height * factor + GAP, width * factor + GAP
-    columns = min(columns or max(len(row) for row in rows), 12)
-    font = ImageFont.load_default(13)
-    texts = ["\n".join(textwrap.wrap(caption, 22, break_long_words=True)) for caption in captions]
-    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    margin = int(max(ruler.multiline_textbbox((0, 0), text, font)[2] for text in texts)) + 2 * GAP
-    lines = [-(-len(row) // columns) for row in rows]
-    sheet = Image.new("RGB", (margin + columns * cell_w + GAP, sum(lines) * cell_h + GAP), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    top = GAP
-    for row, text, n_lines in zip(rows, texts, lines, strict=True):
-        draw.multiline_text((GAP, top), text, fill=INK, font=font)
-        for n, picture in enumerate(row):
-            place = (margin + n % columns * cell_w, top + n // columns * cell_h)
-            tile = to_pillow(picture).convert("RGB").resize((width * factor, height * factor), Image.Resampling.NEAREST)
-            sheet.paste(tile, place)
-        top += n_lines * cell_h
-    return sheet
+    boxes = [_box([picture for group in row.groups for picture in group], side, largest) for row in rows]
+    if even:
+        boxes = [tuple(map(max, zip(*boxes, strict=True)))] * len(rows)  # type: ignore[list-item]
+    font, counts = ImageFont.load_default(13), [max(map(len, group)) for group in zip(*(r.groups for r in rows))]
+    across = [min(count, columns or max(WIDEST, math.ceil(math.sqrt(count)))) for count in counts]
+    margin = max((_width(_wrapped(row.caption), font) + 2 * GAP for row in rows if row.caption), default=GAP)
+    lefts = _lefts(margin, across, max(width for width, _ in boxes), headings, font)
+    strips = list(itertools.chain.from_iterable(_strips(row, box, across) for row, box in zip(rows, boxes, strict=True)))
+    head = (LINE + GAP if title else 0) + (HEAD if any(headings) else GAP)
+    width = max(lefts[-1], _width(title, ImageFont.load_default(11)) + 2 * GAP)
+    pages = []
+    while strips:
+        heights = list(itertools.accumulate(strip.height for strip in strips))
+        fit = max(1, sum(head + height <= TALLEST for height in heights))
+        page = Image.new("RGB", (width, head + heights[fit - 1]), PAPER)
+        draw, top = ImageDraw.Draw(page), head
+        draw.text((GAP, GAP), _plain(title), fill=INK, font=ImageFont.load_default(11))
+        for heading, left, count in zip(headings, lefts, counts, strict=False):
+            if count:
+                draw.text((left, head - HEAD + GAP), _plain(heading), fill=INK, font=font)
+        for strip in strips[:fit]:
+            strip.paste(page, draw, top, lefts)
+            top += strip.height
+        pages.append(page)
+        strips = strips[fit:]
+    return pages
 
 
-def target_sheet(pictures: np.ndarray, rows: Sequence[Sequence[int]], captions: Sequence[str]) -> Image.Image:
-    """A contact sheet of targets, or a grid where they are many with one image each.
+@dataclasses.dataclass(frozen=True)
+class _Strip:
+    """What stands side by side: a line of pictures of each group."""
 
-    Args:
-        pictures: `[N, H, W, C]` in [0, 1] or 8-bit.
-        rows: for each target, which of the pictures are its.
-        captions: one a target.
+    groups: Sequence[Pictures]
+    texts: Sequence[Sequence[Sequence[str]]]
+    caption: str
+    box: tuple[int, int]
 
-    Returns:
-        An RGB image.
+    @property
+    def height(self) -> int:
+        lines = max((len(text) for group in self.texts for text in group), default=0)
+        caption = self.caption.count("\n") + 1 if self.caption else 0
+        return max(self.box[1] + LINE * lines, 16 * caption) + GAP
+
+    def paste(self, page: Image.Image, draw: ImageDraw.ImageDraw, top: int, lefts: Sequence[int]) -> None:
+        """Paint the strip on a page."""
+        draw.multiline_text((GAP, top), self.caption, fill=INK, font=ImageFont.load_default(13))
+        small = ImageFont.load_default(11)
+        for group, texts, left in zip(self.groups, self.texts, lefts, strict=False):
+            for n, picture in enumerate(group):
+                x = left + n * (self.box[0] + GAP)
+                tile = _tile(picture, self.box)
+                page.paste(tile, (x + (self.box[0] - tile.width) // 2, top + (self.box[1] - tile.height) // 2))
+                for k, text in enumerate(texts[n] if texts else ()):
+                    draw.text((x, top + self.box[1] + 1 + k * LINE), text, fill=INK, font=small)
+
+
+def _strips(row: Row, box: tuple[int, int], across: Sequence[int]) -> list[_Strip]:
+    """The lines of a row; its caption stands beside the first."""
+    font = ImageFont.load_default(11)
+    texts = [[_lines(text, box[0], font) for text in group] for group in row.below] or [[]] * len(row.groups)
+    lines = max((-(-len(group) // max(n, 1)) for group, n in zip(row.groups, across, strict=True)), default=1)
+    return [
+        _Strip(
+            [group[k * n : (k + 1) * n] for group, n in zip(row.groups, across, strict=True)],
+            [group[k * n : (k + 1) * n] for group, n in zip(texts, across, strict=True)],
+            "" if k else _wrapped(row.caption),
+            box,
+        )
+        for k in range(max(lines, 1))
+    ]
+
+
+def _box(pictures: Pictures, side: int, largest: int) -> tuple[int, int]:
+    """(width, height) that holds each picture, the small ones enlarged and the large ones reduced."""
+    sizes = []
+    for height, width in {_size(picture) for picture in pictures}:
+        longer = max(height, width)
+        factor = min(-(-side // longer) if longer < side else 1, max(largest // longer, 1))
+        scale = min(1, largest / (factor * longer)) * factor
+        sizes.append((max(1, round(width * scale)), max(1, round(height * scale))))
+    return tuple(map(max, zip(*sizes, strict=True))) if sizes else (side, side)  # type: ignore[return-value]
+
+
+def _size(picture: Any) -> tuple[int, int]:
+    height, width = picture.size[::-1] if isinstance(picture, Image.Image) else np.shape(picture)[:2]
+    return height, width
+
+
+def _tile(picture: Any, box: tuple[int, int]) -> Image.Image:
+    """A picture as large as fits a box, its pixels sharp where it is enlarged."""
+    image = (picture if isinstance(picture, Image.Image) else to_pillow(picture)).convert("RGB")
+    scale = min(box[0] / image.width, box[1] / image.height)
+    if scale >= 1:
+        size = image.width * int(scale), image.height * int(scale)
+        return image.resize(size, Image.Resampling.NEAREST)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _lefts(margin: int, across: Sequence[int], width: int, headings: Sequence[str], font: Any) -> list[int]:
+    """Where each group begins, and where the last one ends."""
+    lefts = [margin]
+    for n, heading in zip(across, headings or [""] * len(across), strict=True):
+        room = max(n * (width + GAP), _width(heading, font) + GAP) + 2 * GAP * bool(headings)
+        lefts.append(lefts[-1] + (room if n else 0))
+    return lefts
+
+
+def titled(captions: Sequence[str]) -> tuple[str, list[str]]:
+    """What captions have in common as a title, and the rest of each.
 
     Example:
-        >>> target_sheet(np.zeros((20, 64, 64, 3)), [[n] for n in range(20)], ["a"] * 20).size
-        (356, 346)
+        >>> titled(["fire4:0@field", "fire4:1@field"])
+        ('fire4@field', ['0', '1'])
+        >>> titled(["fire4:0", "fire6:0"])
+        ('', ['fire4:0', 'fire6:0'])
     """
-    if len(rows) > 12 and max(map(len, rows)) == 1:
-        return grid_sheet(pictures[[row[0] for row in rows]], captions)
-    return contact_sheet([pictures[list(row)] for row in rows], captions)
-
-
-def grid_sheet(pictures: np.ndarray, captions: Sequence[str]) -> Image.Image:
-    """A compact sheet of many targets with one image each: their captions below, what these share as the heading.
-
-    Args:
-        pictures: `[N, H, W, C]` in [0, 1] or 8-bit; small ones are enlarged to at least 64 pixels.
-        captions: N of them, such as "fire4:0@field", "fire4:1@field", …; a long one takes two lines, each cut to the
-            width of its image.
-
-    Returns:
-        An RGB image, about as many rows as columns.
-
-    Example:
-        >>> grid_sheet(np.zeros((9, 32, 32, 3)), [f"fire4:{n}" for n in range(9)]).size
-        (216, 282)
-    """
-    count, height, width = pictures.shape[:3]
-    factor = max(1, -(-64 // max(height, width)))
-    columns = math.ceil(math.sqrt(count))
-    heading, texts = _shared(captions)
-    font, line = ImageFont.load_default(11), 15
-    head = line + GAP if heading else 0
-    wrapped = [_lines(text, width * factor, font) for text in texts]
-    cell_h, cell_w = height * factor + line * max(map(len, wrapped)) + GAP, width * factor + GAP
-    sheet = Image.new("RGB", (columns * cell_w + GAP, head + -(-count // columns) * cell_h + GAP), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, GAP), heading, fill=INK, font=font)
-    for n, (picture, words) in enumerate(zip(pictures, wrapped, strict=True)):
-        left, top = GAP + n % columns * cell_w, GAP + head + n // columns * cell_h
-        tile = to_pillow(picture).convert("RGB").resize((width * factor, height * factor), Image.Resampling.NEAREST)
-        sheet.paste(tile, (left, top))
-        for k, text in enumerate(words):
-            draw.text((left, top + height * factor + 1 + k * line), text, fill=INK, font=font)
-    return sheet
-
-
-def _lines(caption: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """A caption on one line, or on two, the first as many words as fit; what is wider still is cut."""
-
-    def cut(text: str) -> str:
-        while font.getlength(text) > width:
-            text = text[:-1]
-        return text
-
-    words = caption.split()
-    fit = next((n for n in range(len(words), 1, -1) if font.getlength(" ".join(words[:n])) <= width), 1)
-    return [cut(" ".join(part)) for part in (words[:fit], words[fit:]) if part] or [""]
-
-
-def _shared(captions: Sequence[str]) -> tuple[str, list[str]]:
-    """("fire4@field", ["0", "1"]) of "fire4:0@field" and "fire4:1@field"; no heading where they begin differently."""
     parts = [caption.partition(":") for caption in captions]
     if len({first for first, _, _ in parts}) > 1 or not parts[0][1]:
         return "", list(captions)
@@ -128,3 +194,74 @@ def _shared(captions: Sequence[str]) -> tuple[str, list[str]]:
     if len({where for _, _, where in rest}) == 1:
         return f"{parts[0][0]}{rest[0][1]}{rest[0][2]}", [text for text, _, _ in rest]
     return parts[0][0], [text for _, _, text in parts]
+
+
+def contact_sheet(rows: Sequence[Pictures], captions: Sequence[str], columns: int | None = None) -> Image.Image:
+    """The first page of rows of pictures, each row's caption to its left.
+
+    Example:
+        >>> contact_sheet([np.zeros((2, 8, 8, 3))], ["class:3 bullfrog"]).mode
+        'RGB'
+    """
+    return sheet([Row([row], text) for row, text in zip(rows, captions, strict=True)], columns=columns)[0]
+
+
+def target_sheet(pictures: Pictures, rows: Sequence[Sequence[int]], captions: Sequence[str]) -> Image.Image:
+    """The first page of `target_pages`."""
+    return target_pages(pictures, rows, captions)[0]
+
+
+def target_pages(pictures: Pictures, rows: Sequence[Sequence[int]], captions: Sequence[str]) -> list[Image.Image]:
+    """Pages of targets: one row per target, or a square where they are many with one picture each.
+
+    Args:
+        pictures: `[N, H, W, C]` in [0, 1] or 8-bit.
+        rows: the pictures of each target.
+        captions: one per target.
+
+    Example:
+        >>> target_pages(np.zeros((20, 64, 64, 3)), [[n] for n in range(20)], ["a"] * 20)[0].size
+        (356, 346)
+    """
+    if len(rows) > WIDEST and max(map(len, rows)) == 1:
+        title, texts = titled(captions)
+        one = Row([[pictures[row[0]] for row in rows]], below=[texts])
+        return sheet([one], title=title, columns=math.ceil(math.sqrt(len(rows))), side=64)
+    return sheet([Row([[pictures[n] for n in row]], text) for row, text in zip(rows, captions, strict=True)])
+
+
+def grid_sheet(pictures: Pictures, captions: Sequence[str]) -> Image.Image:
+    """The first page of one square of pictures, each with its caption below; what these share is the title.
+
+    Example:
+        >>> grid_sheet(np.zeros((9, 32, 32, 3)), [f"fire4:{n}" for n in range(9)]).size
+        (216, 282)
+    """
+    title, texts = titled(captions)
+    return sheet([Row([pictures], below=[texts])], title=title, columns=math.ceil(math.sqrt(len(texts))), side=64)[0]
+
+
+def _lines(caption: str, width: int, font: Any) -> list[str]:
+    """A caption on one line, or on two, the first as many words as fit; what is wider still is cut."""
+
+    def cut(text: str) -> str:
+        while font.getlength(text) > width:
+            text = text[:-1]
+        return text
+
+    words = _plain(caption).split()
+    fit = next((n for n in range(len(words), 1, -1) if font.getlength(" ".join(words[:n])) <= width), 1)
+    return [cut(" ".join(part)) for part in (words[:fit], words[fit:]) if part] or [""]
+
+
+def _wrapped(caption: str) -> str:
+    return "\n".join(textwrap.wrap(_plain(caption), 22, break_long_words=True))
+
+
+def _width(text: str, font: Any) -> int:
+    return max((math.ceil(font.getlength(line)) for line in text.split("\n")), default=0)
+
+
+def _plain(text: str) -> str:
+    """A text without what cannot be drawn, such as control characters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

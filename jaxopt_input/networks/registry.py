@@ -302,6 +302,8 @@ def _labeled(model: Model, synonyms: list[tuple[str, ...]]) -> Model:
 def _from_python(name: str) -> Model:
     """What `module:function` returns."""
     module_name, _, function_name = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), function_name)):
+        raise InputError(f"{name!r} names no Python entry: a model is module:function, a file or a name")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

@@ -1,154 +1,155 @@
-"""What the sub-commands share: options they cannot take, progress, what goes into `run.json`, failures, devices."""
+"""The options that commands share, once: see `run_options`. Nothing here imports JAX."""
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from jaxopt_input.errors import InputError
+from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.names import ANIMATIONS, DEVICES, DTYPES, PRECISIONS, american, listed
+from jaxopt_input.runs.progress import LOGS
+from jaxopt_input.runs.spec import Spec
 
-if TYPE_CHECKING:
-    import jax
+PLACE = {"out", "overwrite", "config", "log"}
+"""Parameters that say where a run goes, and not what it is."""
+GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP, ParameterSource.ENVIRONMENT)
+MODEL = "NAME|FILE|MODULE:FUNCTION"
 
 
-PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": None}
-"""What `--precision` takes, as JAX names it; bfloat16 is that of the activations."""
+def _configure(context: click.Context, _: click.Parameter, file: str | None) -> str | None:
+    if file is not None:
+        context.default_map = default_map(context, Spec.read(file), file)
+    return file
 
 
-def precision_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--precision`, under which all that the command does is traced and compiled, to a command."""
+OPTIONS = {
+    "out": click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write."),
+    "overwrite": click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder."),
+    "config": click.option("--config", metavar="FILE", is_eager=True, callback=_configure, help=(
+        "Take the options that are not given here from an earlier run.json, or from a spec in JSON or TOML."
+    )),
+    "model_name": click.option("--model", "model_name", default="tin100", metavar=MODEL, help="The network."),
+    "seed": click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Random seed."),
+    "device": click.option("--device", type=click.Choice(DEVICES), default="auto", help="The kind of device to run on."),
+    "memory": click.option("--memory", metavar="AMOUNT", help=(
+        "Memory that the run may take, such as 4GiB.  [default: half of what is free]"
+    )),
+    "chunk": click.option("--chunk", type=click.IntRange(min=1), help=(
+        "Images that a device runs at once.  [default: as many as the memory holds, at most 32]"
+    )),
+    "dtype": click.option("--dtype", type=click.Choice(DTYPES), default="float32", help="Type of the activations."),
+    "precision": click.option("--precision", type=click.Choice(PRECISIONS), help=(
+        "Precision of products and convolutions; bfloat16 means that of the activations as well.  [default: JAX's own: "
+        "float32 on a CPU, tf32 on a GPU]"
+    )),
+    "log": click.option("--log", type=click.Choice(list(LOGS)), help="Send the losses of each step there too."),
+}  # fmt: skip
 
-    def chosen(context: click.Context, _: click.Parameter, precision: str | None) -> str | None:
-        if precision == "bfloat16":
-            context.default_map = {**(context.default_map or {}), "dtype": "bfloat16"}
-        elif precision:
-            import jax
 
-            context.with_resource(jax.default_matmul_precision(PRECISIONS[precision]))
-        return precision
+def run_options(*, without: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the options of a run, which `Run.of` reads.
 
-    return click.option("--precision", type=click.Choice(list(PRECISIONS)), is_eager=True, callback=chosen, help=(
-        "Of products and convolutions; bfloat16: of the activations as well.  [default: JAX's: float32 on a CPU, tf32 "
-        "on a GPU]"
+    Args:
+        without: names of `OPTIONS` that the command does not have, such as "chunk".
+
+    Example:
+        >>> @click.command()
+        ... @click.option("--steps", type=int)
+        ... @run_options(without=("chunk", "memory", "dtype"))
+        ... @click.pass_context
+        ... def command(context, **_):
+        ...     click.echo(context.params["seed"])
+        >>> [parameter.name for parameter in command.params][:4]
+        ['steps', 'out', 'overwrite', 'config']
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name, option in reversed(OPTIONS.items()):
+            if name not in without:
+                command = option(command)
+        return command
+
+    return decorate
+
+
+def animate_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--animate`."""
+    return click.option("--animate", type=click.Choice(ANIMATIONS), metavar="|".join(ANIMATIONS), help=(
+        f"Write an animation of the optimization: {listed(ANIMATIONS)}."
     ))(command)  # fmt: skip
 
 
 def refuse(context: click.Context, what: str, names: Collection[str]) -> None:
-    """Raise a usage error if one of these options was given: they do not go with what was asked for."""
+    """Raise a usage error if one of these parameters was given: they do not go with what was asked for."""
     for parameter in context.command.params:
-        given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
-        if given and parameter.name in names:
-            raise click.UsageError(f"{parameter.opts[0]} does not go with {what}")
+        if parameter.name in names and context.get_parameter_source(parameter.name) in GIVEN:
+            raise click.UsageError(f"{parameter.opts[0]} does not go with {what}", context)
 
 
-@contextlib.contextmanager
-def progress_bar(unit: str) -> Iterator[Callable[..., None]]:
-    """A progress bar, as the function that a recipe calls with (done, total) and, where there is one, the loss."""
-    from tqdm import tqdm
-
-    with tqdm(total=1, unit=unit, leave=False, disable=None) as bar:
-
-        def on_progress(done: int, total: int, loss: float | None = None) -> None:
-            bar.total = total
-            if loss is not None:
-                bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
-            bar.update(done - bar.n)
-
-        yield on_progress
+def check_finite(context: click.Context) -> None:
+    """Raise a usage error for a number of any option that is not finite."""
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not abs(number) < float("inf"):
+                raise click.UsageError(f"{parameter.opts[0]} takes finite numbers, not {number}", context)
 
 
-def given_arguments(context: click.Context) -> dict[str, Any]:
-    """The options by the names that a user gave them; not those that say where the results lie."""
-    names = {parameter.name: parameter.opts[0].lstrip("-") for parameter in context.command.params}
-    return {names[key]: value for key, value in context.params.items() if key not in ("out", "overwrite")}
+def _by_user(command: click.Command) -> dict[str, str]:
+    """The name that a user gives to each parameter of a command, but for those of `PLACE`."""
+    names = {parameter.name or "": parameter.opts[0].lstrip("-") for parameter in command.params}
+    return {name: user for name, user in names.items() if name not in PLACE}
 
 
-def report_failures(
-    results: list[dict[str, Any]],
-    alive: str = "more --starts, another --seed or --parameterization, or a layer before the ReLU",
-    finite: str = "a smaller --learning-rate",
-    alone: bool = True,
-) -> None:
-    """Name on standard error what is dead or not finite, with remedies.
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, str | int | float | None) else str(value)
 
-    Exit 1 if no start of any target succeeded and the images stand alone, not beside other results.
+
+def arguments_of(context: click.Context) -> dict[str, Any]:
+    """All options by the names that a user gives them, but for those that say where the results lie."""
+    return {user: _plain(context.params.get(name)) for name, user in _by_user(context.command).items()}
+
+
+def command_name(context: click.Context) -> str:
+    """The command as a user writes it, such as "look maps"."""
+    return context.command_path.partition(" ")[2]
+
+
+def spec_of(context: click.Context) -> Spec:
+    """What a command was asked to do."""
+    names = _by_user(context.command)
+    given = {name: context.params[name] for name in names if context.get_parameter_source(name) in GIVEN}
+    model, seed = context.params.get("model_name"), context.params.get("seed", 0)
+    own = ("model_name", "seed")
+    options = {names[name]: _plain(value) for name, value in given.items() if name not in own and value is not None}
+    return Spec(command_name(context), options, model, seed)
+
+
+def default_map(context: click.Context, spec: Spec, source: str = "the spec") -> dict[str, Any]:
+    """The values of a spec by the names of a command's parameters.
+
+    Raises:
+        InputError: for a spec of another command, or an option that the command does not have.
     """
-    by_target: dict[str, list[dict[str, Any]]] = {}
-    for result in results:
-        by_target.setdefault(result["target"], []).append(result)
-    dead = [target for target, starts in by_target.items() if all(r["dead"] for r in starts)]
-    broken = [r for r in results if not r["finite"]]
-    if dead:
-        click.echo(f"jaxopt-input: dead (zero gradient at every start): {_first(dead)}; try {alive}", err=True)
-    if broken:
-        shown = _first(list(dict.fromkeys(r["target"] for r in broken)))
-        click.echo(
-            f"jaxopt-input: {len(broken)} of {len(results)} starts met numbers that are not finite and kept their best "
-            f"finite image: {shown}; try {finite}",
-            err=True,
-        )
-    if alone and all(r["dead"] or not r["finite"] for r in results):
-        sys.exit(1)
+    if spec.command != command_name(context):
+        raise InputError(f"{source} is of the command {spec.command}, not of {command_name(context)}")
+    names = {user: name for name, user in _by_user(context.command).items()}
+    values: dict[str, Any] = {}
+    for user, value in spec.options.items():
+        if american(user) not in names:
+            raise unknown(f"option of {spec.command} in {source}", user, names)
+        values[names[american(user)]] = value
+    if "model" in names and spec.model is not None and names["model"] == "model_name":
+        values["model_name"] = spec.model
+    return {**values, **({"seed": spec.seed} if "seed" in names else {})}
 
 
-def _first(names: list[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def devices_of(device: str) -> Sequence[jax.Device]:
-    """The local devices of a platform, or an `InputError` where there is none.
-
-    From here on, what is compiled is kept for the next run, unless `--no-cache` was given.
-    """
-    import jax
-
-    _keep_compiled()
-    try:
-        devices = jax.local_devices(backend=None if device == "auto" else device)
-    except RuntimeError as error:
-        raise InputError(f"no {device} to run on: {str(error).splitlines()[0]}") from error
-    if devices[0].platform != jax.default_backend():
-        jax.config.update("jax_default_device", devices[0])
-    return devices
-
-
-@contextlib.contextmanager
-def _without_cache() -> Iterator[None]:
-    import jax
-
-    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
-    jax.config.update("jax_enable_compilation_cache", False)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_compilation_cache", before)
-
-
-def _keep_compiled() -> None:
-    """Do as `--cache` and `--verbose` say; a folder that cannot be written or read costs time, not the run.
-
-    JAX's own switch, JAX_ENABLE_COMPILATION_CACHE, goes before.
-    """
-    import jax
-
-    from jaxopt_input.runs.cache import compilation_cache
-
-    context = click.get_current_context(silent=True)
-    given = context.find_root().params if context else {}
-    told = "compiled programs are not kept"
-    if context and not given.get("cache"):
-        context.find_root().with_resource(_without_cache())  # also where JAX's own variable names a folder
-    if given.get("cache") and jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
-        try:
-            told = f"compiled programs are kept in {compilation_cache()}"
-        except InputError as error:
-            told = str(error).replace("choose another folder", "this run does without")
-    if given.get("verbose"):
-        click.echo(f"jaxopt-input: {told}", err=True)
-    else:
-        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+def given(context: click.Context) -> Mapping[str, Any]:
+    """What a command was told but for the options of `run_options`."""
+    return {name: value for name, value in context.params.items() if name not in OPTIONS}

@@ -1,4 +1,4 @@
-"""Commands that show data beside what a network dreams: `directions`, and `visualize` with data or of one image."""
+"""Commands that show data beside what a network dreams: `directions`, and `visualize` with data."""
 
 import json
 
@@ -100,32 +100,6 @@ def test_with_data_on_the_receptive_field(folder):
     assert list(data["targets"]) == ["first:0@field", "first:2@field"]
 
 
-def test_filters(folder):
-    assert call("visualize", "--filters").exit_code == 0
-    info = read(folder)
-    assert [r["dead"] for r in info["results"]] == [False] * 4 + [True]
-    assert np.load(folder / "out" / "features.npz")["first"].shape == (5, 3, 3, 3)
-    assert np.asarray(Image.open(folder / "out" / "sheet.png")).std() > 20
-
-
-def test_feature_maps(folder):
-    done = call("visualize", "--feature-maps", "set/a/0.png", "--layer", "first")
-    assert done.exit_code == 0, done.output
-    assert len(read(folder)["results"]) == 5
-    assert np.load(folder / "out" / "features.npz")["first"].shape == (16, 16, 5)
-
-
-@pytest.mark.parametrize(("extra", "lanes", "figure"), [(("--cells", 2), 4, "grid"), (("--groups", 3), 3, "groups")])
-def test_grid_and_groups(folder, extra, lanes, figure):
-    done = call("visualize", "--activation-grid", "set/a/0.png", "--layer", "first", *extra, *QUICK)
-    assert done.exit_code == 0, done.output
-    info = read(folder)
-    assert len(info["results"]) == lanes
-    assert (folder / "out" / info[figure]["figure"]).is_file()
-    if figure == "grid":
-        assert Image.open(folder / "out" / "grid.png").size == (32, 32)
-
-
 @pytest.mark.parametrize(
     ("args", "status", "hint"),
     [
@@ -137,16 +111,6 @@ def test_grid_and_groups(folder, extra, lanes, figure):
         (("visualize", "--target", "first:1", "--with-data", "./none"), 1, "no folder or file"),
         (("visualize", "--target", "first", "--with-data", "set"), 1, "no data can be shown beside first"),
         (("visualize", "--target", "first:1", "--with-data", "set", "--top", 13), 1, "12 images"),
-        (("visualize", "--target", "first:1", "--cells", 3), 2, "--cells does not go with --target"),
-        (("visualize", "--filters", "--steps", 3), 2, "--steps does not go with --filters"),
-        (("visualize", "--filters", "--with-data", "set"), 2, "--with-data does not go"),
-        (("visualize", "--activation-grid", "x.png", "--layer", "first", "--like", "x.png"), 2, "--like does not go"),
-        (("visualize", "--filters", "--target", "first:1"), 2, "give one of"),
-        (("visualize", "--feature-maps", "set/a/0.png"), 2, "--layer"),
-        (("visualize", "--feature-maps", "set/a/0.png", "--layer", "logits"), 1, "has no maps"),
-        (("visualize", "--feature-maps", "toy_nets.py", "--layer", "first"), 1, "not an image"),
-        (("visualize", "--activation-grid", "none.png", "--layer", "first"), 1, "cannot read"),
-        (("visualize", "--activation-grid", "set/a/0.png", "--layer", "first", "--groups", 6), 1, "from 1 to 5"),
     ],
 )
 def test_mistakes_leave_nothing(folder, args, status, hint):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.runs.options import devices_of, given_arguments, precision_option, progress_bar
+from jaxopt_input.runs.old_options import devices_of, given_arguments, precision_option, progress_bar
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.runs.options import devices_of, given_arguments, progress_bar
+from jaxopt_input.runs.old_options import devices_of, given_arguments, progress_bar
 
 
 @click.command()

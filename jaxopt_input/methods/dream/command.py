@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from jaxopt_input.runs.options import devices_of, given_arguments, precision_option, progress_bar, report_failures
+from jaxopt_input.runs.old_options import devices_of, given_arguments, precision_option, progress_bar, report_failures
 
 
 @click.command()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from jaxopt_input.data import Dataset, atomic, save_png, to_pillow
-from jaxopt_input.draw.sheet import GAP, INK, PAPER
+from jaxopt_input.data import Dataset, atomic, save_png
+from jaxopt_input.draw.sheet import Row, sheet
 from jaxopt_input.engine.minimize import Solution
 from jaxopt_input.engine.target import label
 from jaxopt_input.methods.directions.recipe import GROUPS, MEASURES, Comparison, Interval, shown_rows
@@ -21,64 +20,10 @@ from jaxopt_input.methods.exemplars.beside import Beside, Exemplar, patch
 from jaxopt_input.methods.exemplars.beside import show as exemplars
 from jaxopt_input.methods.exemplars.recipe import Ranked, Ranking
 from jaxopt_input.models.model import Model
+from jaxopt_input.runs.page import Page, sheets
 from jaxopt_input.runs.writer import prepare, record, save_images
 
 ENDS = ("largest", "smallest")
-CELL = 72
-
-
-def table_sheet(
-    rows: Sequence[Sequence[Sequence[np.ndarray]]], captions: Sequence[str], headings: Sequence[str]
-) -> Image.Image:
-    """A table of pictures: a caption a row, a heading a column of groups; pictures of any size, brought to one.
-
-    Args:
-        rows: for each caption, one group of pictures (`[h, w, C]` in [0, 1] or 8-bit) for each heading; a group may
-            be empty.
-        captions: one a row.
-        headings: one a group.
-
-    Returns:
-        An RGB image.
-
-    Example:
-        >>> table_sheet([[[np.zeros((8, 8, 3))], [np.zeros((4, 6, 1))] * 2]], ["conv1:0"], ["made", "largest"]).mode
-        'RGB'
-    """
-    font = ImageFont.load_default(13)
-    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    texts = ["\n".join(textwrap.wrap(caption, 22, break_long_words=True)) for caption in captions]
-    margin = int(max(ruler.multiline_textbbox((0, 0), text, font)[2] for text in texts)) + 2 * GAP
-    step = CELL + GAP
-    counts = [max(len(row[group]) for row in rows) for group in range(len(headings))]
-    widths = [
-        max(n * step, int(ruler.textlength(heading, font)) + GAP) + 2 * GAP if n else 0
-        for n, heading in zip(counts, headings, strict=True)
-    ]
-    lefts = margin + np.concatenate([[0], np.cumsum(widths)])
-    head = 13 + 2 * GAP
-    sheet = Image.new("RGB", (int(lefts[-1]), head + len(rows) * step), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for n, heading, left in zip(counts, headings, lefts, strict=False):
-        if n:
-            draw.text((int(left), GAP), heading, fill=INK, font=font)
-    for y, (row, text) in enumerate(zip(rows, texts, strict=True)):
-        draw.multiline_text((GAP, head + y * step), text, fill=INK, font=font)
-        for group, left in zip(row, lefts, strict=False):
-            for x, picture in enumerate(group):
-                sheet.paste(_cell(picture), (int(left) + x * step, head + y * step))
-    return sheet
-
-
-def _cell(picture: np.ndarray) -> Image.Image:
-    """A picture at the size of a cell, its pixels sharp where it is enlarged."""
-    image = to_pillow(picture).convert("RGB")
-    scale = CELL / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    cell = Image.new("RGB", (CELL, CELL), PAPER)
-    way = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
-    cell.paste(image.resize(size, way), ((CELL - size[0]) // 2, (CELL - size[1]) // 2))
-    return cell
 
 
 def describe(exemplars: Sequence[Exemplar], model: Model) -> list[dict[str, Any]]:
@@ -96,15 +41,15 @@ def describe(exemplars: Sequence[Exemplar], model: Model) -> list[dict[str, Any]
     ]
 
 
-def beside_files(beside: Beside, solution: Solution, model: Model) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What data add to a solution's folder: the sheet `data.png`, and the entry "data" of `run.json`.
+def beside_page(beside: Beside, solution: Solution, model: Model) -> Page:
+    """What data show beside a solution: the sheet `data.png`, and the entry "data".
 
     Args:
         beside: see `methods.exemplars.beside.beside_targets`.
         solution: of the same targets; the best start of each is shown.
         model: whose.
     """
-    rows, captions, described = [], [], {}
+    rows, described = [], {}
     for name in dict.fromkeys(solution.names):
         layer, channel, position = _parts(name)
         ends = beside.ends[layer, channel]
@@ -112,9 +57,11 @@ def beside_files(beside: Beside, solution: Solution, model: Model) -> tuple[dict
         image, field = _best(solution, name), beside.fields.get(layer)
         if position and field is not None and image.shape == beside.dataset.image_shape:
             image = patch(image, position, field)
-        rows.append([[image], *([one.picture for one in end] for end in ends)])
-        captions.append(f"{name} {label(name, model) or ''}".strip())
-    entries = {
+        pictures = [[image], *([one.picture for one in end] for end in ends)]
+        rows.append(Row(pictures, f"{name} {label(name, model) or ''}".strip()))
+    page = Page()
+    sheets(page, sheet(rows, headings=("made", *ENDS)), "data")
+    page.entries["data"] = {
         "dataset": beside.dataset.name,
         "images": len(beside.dataset),
         "top": beside.k,
@@ -122,7 +69,7 @@ def beside_files(beside: Beside, solution: Solution, model: Model) -> tuple[dict
         "receptive_fields": {layer: dataclasses.asdict(field) for layer, field in beside.fields.items()},
         "targets": described,
     }
-    return {"data.png": table_sheet(rows, captions, ("made", *ENDS))}, {"data": entries}
+    return page
 
 
 def _best(solution: Solution, name: str) -> np.ndarray:
@@ -174,12 +121,13 @@ def write_comparison(
     if made is not None:
         icons = {row: [_best(made, found.names[row])] for row in shown}
 
-    def sheet(rows: Sequence[int]) -> Image.Image:
-        pictures = [[icons[row], *([one.picture for one in end] for end in ends[row])] for row in rows]
-        return table_sheet(pictures, [found.names[row] for row in rows], ("made", "largest", "smallest"))
+    def table(rows: Sequence[int]) -> Image.Image:
+        pictures = ([icons[row], *([one.picture for one in end] for end in ends[row])] for row in rows)
+        captioned = [Row(groups, found.names[row]) for groups, row in zip(pictures, rows, strict=True)]
+        return sheet(captioned, headings=("made", *ENDS))[0]
 
     files = {"units.png": groups[0], "directions.png": groups[1], "sheet.png": shown}
-    sheets = {file: sheet(rows) for file, rows in files.items() if rows}
+    tables = {file: table(rows) for file, rows in files.items() if rows}
     described = [
         {"target": found.names[row]} | {end: describe(ones, model) for end, ones in zip(ENDS, ends[row], strict=True)}
         for row in shown
@@ -188,7 +136,7 @@ def write_comparison(
         "data": {
             "dataset": dataset.name,
             "images": len(dataset),
-            "figures": list(sheets)[:-1],
+            "figures": list(tables)[:-1],
             "targets": described,
         },
         "coherence": {
@@ -201,7 +149,7 @@ def write_comparison(
     }
     prepare(folder, overwrite)
     results = save_images(folder, made, [None] * len(made.names), model, run["seed"]) if made is not None else []
-    for file, picture in sheets.items():
+    for file, picture in tables.items():
         save_png(folder / file, picture)
     with atomic(folder / "coherence.png") as part:
         coherence_figure(part, found.coherence)
@@ -210,7 +158,7 @@ def write_comparison(
     return record(
         folder,
         model,
-        files=[*(result["image"] for result in results), *sheets, "coherence.png", "directions.npz"],
+        files=[*(result["image"] for result in results), *tables, "coherence.png", "directions.npz"],
         results=results,
         sheet="sheet.png",
         evaluations=0 if made is None else int(np.sum(made.evaluations)),

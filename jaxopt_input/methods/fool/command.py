@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from jaxopt_input.methods.attack.command import class_of
-from jaxopt_input.runs.options import (
+from jaxopt_input.runs.old_options import (
     devices_of,
     given_arguments,
     precision_option,

@@ -1,122 +1,149 @@
-"""The files of the first things people look at: filters, feature maps, activation grids and neuron groups."""
+"""What `look` shows: filters, feature maps, activation grids and neuron groups."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from jaxopt_input.data import atomic, save_png
-from jaxopt_input.draw.mosaic import filter_pictures, map_pictures, mosaic
-from jaxopt_input.draw.sheet import GAP, INK, PAPER
-from jaxopt_input.methods.exemplars.page import table_sheet
+from jaxopt_input.draw.sheet import Row, sheet
 from jaxopt_input.methods.look.recipe import Filters, Grid, NeuronGroups
-from jaxopt_input.models.model import Model
-from jaxopt_input.runs.writer import prepare, record
+from jaxopt_input.runs.page import Page, Picture, lanes, overview, picture_names, sheets
 
 
-def write_filters(folder: Path, found: Filters, layer: str, model: Model, *, overwrite: bool, **run: Any) -> None:
-    """Write a layer's filters: the sheet, the numbers, `run.json`.
-
-    Args:
-        folder: as `runs.writer.write`.
-        found: see `methods.look.recipe.filters`.
-        layer: the tap.
-        model: whose.
-        overwrite: whether the folder may hold an earlier run.
-        run: further arguments of `runs.writer.record`.
-    """
-    results = [{"target": f"{layer}:{n}", "label": None, "dead": bool(dead)} for n, dead in enumerate(found.dead)]
-    sheet = mosaic(filter_pictures(found.weights), side=64)
-    _write(folder, {"sheet.png": sheet}, {layer: found.weights}, results, model, overwrite=overwrite, **run)
+def filters_page(filters: Filters, layer: str) -> Page:
+    """A layer's filters: the sheet, the numbers, one row per unit."""
+    dead = enumerate(filters.dead.tolist())
+    page = Page(rows=[{"target": f"{layer}:{n}", "label": None, "dead": is_dead} for n, is_dead in dead], alone=False)
+    sheets(page, _mosaic({layer: filter_pictures(filters.weights)}, side=64))
+    _keep(page, {layer: filters.weights})
+    page.notes.append(f"{len(filters.dead)} filters of {layer}")
+    return page
 
 
-def write_maps(folder: Path, maps: Mapping[str, np.ndarray], model: Model, *, overwrite: bool, **run: Any) -> None:
-    """Write the feature maps of an image: a mosaic a layer, all of them as the sheet, the numbers, `run.json`.
-
-    Args:
-        folder: as `runs.writer.write`.
-        maps: see `methods.look.recipe.feature_maps`.
-        model: whose.
-        overwrite: whether the folder may hold an earlier run.
-        run: further arguments of `runs.writer.record`.
-    """
-    sheets = {layer: mosaic(map_pictures(of_layer), side=48) for layer, of_layer in maps.items()}
-    results = [
-        {"target": f"{layer}:{n}", "label": None, "largest": float(one.max()), "smallest": float(one.min())}
-        for layer, of_layer in maps.items()
-        for n, one in enumerate(np.moveaxis(of_layer, -1, 0))
-    ]
-    files = {f"maps-{layer.replace('/', '-')}.png": sheet for layer, sheet in sheets.items()}
-    files["sheet.png"] = _stacked(sheets)
-    _write(folder, files, maps, results, model, overwrite=overwrite, **run)
+def maps_page(maps: Mapping[str, np.ndarray]) -> Page:
+    """The feature maps of an image: a picture per layer, all of them as the sheet, the numbers, one row per map."""
+    page = Page()
+    pictures = {layer: map_pictures(of_layer) for layer, of_layer in maps.items()}
+    for name, (layer, of_layer) in zip(_names(maps), pictures.items(), strict=True):
+        page.items[name] = Picture(_mosaic({layer: of_layer})[0])
+    for layer, of_layer in maps.items():
+        extremes = zip(of_layer.max((0, 1)).tolist(), of_layer.min((0, 1)).tolist(), strict=True)
+        for n, (largest, smallest) in enumerate(extremes):
+            page.rows.append({"target": f"{layer}:{n}", "label": None, "largest": largest, "smallest": smallest})
+    sheets(page, _mosaic(pictures))
+    _keep(page, maps)
+    page.notes.append(f"the maps of {', '.join(maps)}")
+    return page
 
 
-def _write(
-    folder: Path,
-    sheets: Mapping[str, Image.Image],
-    arrays: Mapping[str, np.ndarray],
-    results: list[dict[str, Any]],
-    model: Model,
-    *,
-    overwrite: bool,
-    **run: Any,
-) -> None:
-    prepare(folder, overwrite)
-    for file, sheet in sheets.items():
-        save_png(folder / file, sheet)
-    with atomic(folder / "features.npz") as part:
-        np.savez(part, **dict[str, Any](arrays))
-    record(
-        folder,
-        model,
-        files=[*sheets, "features.npz"],
-        results=results,
-        sheet="sheet.png",
-        data="features.npz",
-        evaluations=0,
-        **run,
-    )
+def _names(layers: Mapping[str, Any]) -> list[str]:
+    plain = picture_names(list(layers), [0] * len(layers))
+    return [f"maps-{name.replace('-start0', '')}" for name in plain]
 
 
-def _stacked(sheets: Mapping[str, Image.Image]) -> Image.Image:
-    """Sheets one below the other, each under its name."""
-    head = 13 + 2 * GAP
-    height = sum(sheet.height + head for sheet in sheets.values())
-    out = Image.new("RGB", (max(sheet.width for sheet in sheets.values()), height), PAPER)
-    draw, top = ImageDraw.Draw(out), 0
-    for name, sheet in sheets.items():
-        draw.text((GAP, top + GAP), name, fill=INK, font=ImageFont.load_default(13))
-        out.paste(sheet, (0, top + head))
-        top += sheet.height + head
-    return out
+def _keep(page: Page, arrays: Mapping[str, np.ndarray]) -> None:
+    page.items["features.npz"] = arrays
+    page.entries["data"] = "features.npz"
 
 
-def grid_files(grid: Grid) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What an activation grid adds to its solution's folder: further pictures, and entries of `run.json`."""
-    entries = {"figure": "grid.png", "rows": grid.shape[0], "columns": grid.shape[1]}
-    return {"grid.png": grid.image}, {"grid": entries | {"strength": grid.strength.tolist()}}
+def _mosaic(pictures: Mapping[str, np.ndarray], side: int = 48) -> list[Image.Image]:
+    """The pictures `[N, h, w, C]` of each layer as a square, numbered; several layers one below the other."""
+    numbers = {layer: [[str(n) for n in range(len(stack))]] for layer, stack in pictures.items()}
+    if len(pictures) == 1:
+        [(layer, stack)] = pictures.items()
+        columns = math.ceil(math.sqrt(len(stack)))
+        return sheet([Row([stack], below=numbers[layer])], title=layer, columns=columns, side=side)
+    rows = [Row([stack], layer, numbers[layer]) for layer, stack in pictures.items()]
+    return sheet(rows, columns=16, side=side, even=False)
 
 
-def group_files(found: NeuronGroups, image: np.ndarray, icons: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What neuron groups add to their solution's folder: further pictures, and entries of `run.json`.
+def grid_page(grid: Grid, model: str, seed: int) -> Page:
+    """An activation grid: one picture and row per cell and start, and all best ones in their places."""
+    page = _solution_page(grid.solution, model, seed)
+    page.items["grid.png"] = Picture(grid.image)
+    rows, columns = grid.shape
+    strength = grid.strength.tolist()
+    page.entries["grid"] = {"figure": "grid.png", "rows": rows, "columns": columns, "strength": strength}
+    return page
+
+
+def groups_page(groups: NeuronGroups, solution: Any, image: np.ndarray, model: str, seed: int) -> Page:
+    """Neuron groups: where in the image each is active, beside the pictures made for it.
 
     Args:
-        found: see `methods.look.recipe.neuron_groups`.
+        groups: see `methods.look.recipe.neuron_groups`.
+        solution: the images made for their directions, as many starts each.
         image: `[H, W, C]`, whose groups they are.
-        icons: `[groups, starts, h, w, C]`, the images made for them.
+        model: the name of the network.
+        seed: of the run.
     """
-    rows, captions = [], []
-    strength = np.linalg.norm(found.maps, axis=(0, 1))
-    for n in range(len(icons)):
-        heat = Image.fromarray(found.maps[..., n].astype(np.float32)).resize(
-            image.shape[1::-1], Image.Resampling.BILINEAR
-        )
-        share = np.asarray(heat)[..., None] / max(float(found.maps[..., n].max()), 1e-12)
-        rows.append([[image * (0.2 + 0.8 * np.sqrt(share))], list(icons[n])])
-        captions.append(f"group {n}")
-    entries = {"figure": "groups.png", "strength": strength.tolist(), "directions": found.directions.tolist()}
-    return {"groups.png": table_sheet(rows, captions, ["where", "what"])}, {"groups": entries}
+    page = _solution_page(solution, model, seed)
+    count = len(groups.directions)
+    icons = np.asarray(solution.best_image).reshape(count, -1, *solution.image.shape[1:])
+    shown = [Row([[_lit(image, groups.maps[..., n])], list(icons[n])], f"group {n}") for n in range(count)]
+    sheets(page, sheet(shown, headings=("where", "what")), "groups")
+    strength = np.linalg.norm(groups.maps, axis=(0, 1)).tolist()
+    page.entries["groups"] = {"figure": "groups.png", "strength": strength, "directions": groups.directions.tolist()}
+    return page
+
+
+def _solution_page(solution: Any, model: str, seed: int) -> Page:
+    labels: Sequence[None] = [None] * len(solution.names)
+    page, more = lanes(solution, labels, model, seed), overview(solution, labels)
+    page.items |= more.items
+    page.entries |= more.entries
+    page.notes.append(f"{len(page.rows)} images")
+    return page
+
+
+def _lit(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """An image that is bright where a map is large."""
+    large = Image.fromarray(heat.astype(np.float32)).resize(image.shape[1::-1], Image.Resampling.BILINEAR)
+    share = np.asarray(large)[..., None] / max(float(heat.max()), 1e-12)
+    return image * (0.2 + 0.8 * np.sqrt(share))
+
+
+def filter_pictures(weights: np.ndarray) -> np.ndarray:
+    """Filters as pictures: 0 is gray, each filter's largest weight in size is black or white.
+
+    Args:
+        weights: `[N, h, w, C]`.
+
+    Returns:
+        `[N, h, w, 1 or 3]` in [0, 1]; filters of other than 3 colors are averaged over them.
+
+    Example:
+        >>> filter_pictures(np.array([-2.0, 0.0, 1.0]).reshape(1, 1, 3, 1)).ravel().tolist()
+        [0.0, 0.5, 0.75]
+    """
+    weights = weights if weights.shape[-1] in (1, 3) else weights.mean(-1, keepdims=True)
+    return 0.5 + weights / (2 * _largest(weights))
+
+
+def map_pictures(maps: np.ndarray) -> np.ndarray:
+    """Feature maps as gray pictures, each scaled by its largest value.
+
+    Args:
+        maps: `[h, w, channels]`.
+
+    Returns:
+        `[channels, h, w, 1]` in [0, 1]. Where no map is negative 0 is black, else 0 is gray in all of them.
+
+    Example:
+        >>> map_pictures(np.array([[[0.0, 2.0], [4.0, 2.0]]]))[..., 0].tolist()
+        [[[0.0, 1.0]], [[1.0, 1.0]]]
+    """
+    stacked = np.moveaxis(maps, -1, 0)[..., None]
+    if stacked.min() < 0:
+        return filter_pictures(stacked)
+    return stacked / _largest(stacked)
+
+
+def _largest(stack: np.ndarray) -> np.ndarray:
+    """The largest size of a number in each picture, 1 where all are 0."""
+    largest = np.abs(stack).max((1, 2, 3), keepdims=True)
+    return np.where(largest > 0, largest, 1)

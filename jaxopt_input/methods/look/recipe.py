@@ -307,3 +307,15 @@ def neuron_groups(model: Model, layer: str, picture: Any, groups: int = 6) -> Ne
     maps, directions = maps * length, directions / np.where(length > 0, length, 1)[:, None]
     order = np.argsort(-np.linalg.norm(maps, axis=0), kind="stable")
     return NeuronGroups(maps[:, order].reshape(*found.shape[:2], groups), directions[order])
+
+
+def group_icons(model: Model, layer: str, groups: NeuronGroups, **options: Any) -> Solution:
+    """Images that excite the channels of each neuron group of a layer together.
+
+    Args:
+        model: the network.
+        layer: a tap.
+        groups: its groups, see `neuron_groups`.
+        options: further arguments of `minimize`, such as `steps` or `starts`.
+    """
+    return minimize(-losses.direction(layer, groups.directions, 2.0), model, **options)

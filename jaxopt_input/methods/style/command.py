@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from jaxopt_input.names import american
-from jaxopt_input.runs.options import devices_of, given_arguments, precision_option, progress_bar, report_failures
+from jaxopt_input.runs.old_options import devices_of, given_arguments, precision_option, progress_bar, report_failures
 
 LOSSES = "gram, mean, covariance, wasserstein, batch-norm, mmd-linear, mmd-polynomial, mmd-gaussian, histogram, "
 PRESETS = "default, gatys2015-texture, gatys2016, gatys2016-code, johnson, li2017-linear, -poly, -gaussian, -bn, "

@@ -85,7 +85,7 @@ def write_stylized(
     longest = max(map(len, curves))
     padded = np.stack([np.pad(curve, (0, longest - len(curve)), constant_values=np.nan) for curve in curves])
     with atomic(folder / "loss.png") as part:
-        loss_curves(part, padded, names)
+        loss_curves(padded, names).savefig(part, format="png", metadata={"Software": None})
     with atomic(folder / "loss.npz") as part:
         np.savez(part, loss=padded, scale=np.array(names))
     files += ["sheet.png", "loss.png", "loss.npz"]

@@ -12,7 +12,7 @@ import click
 
 from jaxopt_input.errors import InputError
 from jaxopt_input.methods.attack.command import class_of, parse_epsilons, read
-from jaxopt_input.runs.options import devices_of, given_arguments, precision_option, progress_bar
+from jaxopt_input.runs.old_options import devices_of, given_arguments, precision_option, progress_bar
 
 if TYPE_CHECKING:
     import jax

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from jaxopt_input.engine.target import expand, label
 from jaxopt_input.errors import InputError
@@ -48,3 +49,14 @@ def _meanings(model: Model, text: str, size: int | None) -> list[str]:
     except InputError as error:
         raise InputError(f"{model.info.name}: {error}") from error
     return [label(name, model) or name for name in names]
+
+
+def part_names(models: Sequence[str]) -> list[str]:
+    """A name for each network, from its own or its file's; a number is added where two would be the same.
+
+    Example:
+        >>> part_names(["tin100", "runs/robust.safetensors", "nets:build", "tin100"])
+        ['tin100', 'robust', 'nets-build', 'tin100-3']
+    """
+    stems = [Path(name).stem.replace(":", "-").lstrip("-.") or "model" for name in models]
+    return [stem if stem not in stems[:n] else f"{stem}-{n}" for n, stem in enumerate(stems)]

@@ -199,6 +199,32 @@ def reordered(solutions: Sequence[Solution], order: np.ndarray) -> Solution:
     return Solution(**joined)
 
 
+def by_program(texts: Sequence[str], model: Model, shape: Shape) -> list[list[str]]:
+    """Texts of targets in lists of those that share one compiled program.
+
+    Example:
+        >>> import jaxopt_input as joi
+        >>> by_program(["class:3", "block3:5", "class:*"], joi.load("tin100"), (64, 64, 3))
+        [['class:3', 'class:*'], ['block3:5']]
+    """
+    programs: dict[tuple[object, ...], list[str]] = {}
+    for text in dict.fromkeys(texts):
+        programs.setdefault(expand(text, model, shape)[0].program, []).append(text)
+    return list(programs.values())
+
+
+def joined(parts: Sequence[Solution], texts: Sequence[str], model: Model, shape: Shape) -> tuple[Solution, list[int]]:
+    """Solutions of several programs as one, its targets in the order of their texts; and which lane each one was."""
+    layers, places = model.layers(shape), {}
+    for text in texts:
+        for target in expand(text, model, shape):
+            for name in (str(target), str(target.central(layers))):
+                places.setdefault(name, len(places))
+    names = [name for part in parts for name in part.names]
+    order = sorted(range(len(names)), key=lambda lane: places.get(names[lane], lane))
+    return (parts[0] if len(parts) == 1 else reordered(parts, np.array(order))), order
+
+
 def sized(model: Model, size: int | tuple[int, int] | None) -> tuple[int, int, int]:
     """The image shape that a size asks of a model."""
     height, width, channels = model.info.image_shape

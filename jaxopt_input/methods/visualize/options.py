@@ -1,0 +1,76 @@
+"""How images are optimized, as options that `visualize` and `look` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jaxopt_input.names import OPTIMIZERS, PARAMETERIZATIONS, TRANSFORMS, VISUALIZE_PRESETS, listed
+
+if TYPE_CHECKING:
+    from jaxopt_input.runs.run import Run
+
+OPTIONS = (
+    click.option("--starts", type=click.IntRange(min=1), default=1, help="Random starts of each target."),
+    click.option("--preset", default="default", metavar="NAME", help=(
+        f"The method whose settings hold where none are given: {listed(VISUALIZE_PRESETS)}."
+    )),
+    click.option("--steps", type=click.IntRange(1, 10**8), help="Updates of each image.  [default: the preset's]"),
+    click.option("--size", type=click.IntRange(1, 2**16), help=(
+        "Side of the image in pixels.  [default: the network's]"
+    )),
+    click.option("--optimizer", metavar="NAME", help=(
+        f"The optimizer: {listed(OPTIMIZERS)}.  [default: the preset's]"
+    )),
+    click.option("--learning-rate", type=float, help=(
+        "Learning rate of the optimizer.  [default: one that suits it]"
+    )),
+    click.option("--parameterization", metavar="NAME", help=(
+        f"What is optimized: {listed(PARAMETERIZATIONS)}.  [default: the preset's]"
+    )),
+    click.option("--transform", metavar="NAME", help=(
+        f"The random views that an image must survive: {listed(TRANSFORMS)}.  [default: the preset's]"
+    )),
+)  # fmt: skip
+
+
+def optimization_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `OPTIONS` to a command."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def icon_options(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What `OPTIONS` say, as arguments of `minimize`."""
+    from jaxopt_input import images, optimizers, transforms
+    from jaxopt_input.methods.visualize.recipe import sized
+    from jaxopt_input.methods.visualize.settings import preset
+
+    shape = sized(run.model, options["size"])
+    chosen, on = preset(options["preset"], shape), run.resources
+    image = images.by_name(options["parameterization"]) if options["parameterization"] else chosen.image
+    rule = optimizers.optimizer(options["optimizer"]) if options["optimizer"] else chosen.optimizer
+    return {
+        "image": image.bind(shape),
+        "transform": transforms.by_name(options["transform"]) if options["transform"] else chosen.transform,
+        "optimizer": rule if options["learning_rate"] is None else rule.at_rate(options["learning_rate"]),
+        "projection": chosen.projection,
+        "steps": options["steps"] or chosen.steps,
+        "starts": options["starts"],
+        "key": run.key,
+        **arguments(on),
+    }
+
+
+def arguments(on: Any) -> dict[str, Any]:
+    """Resources as arguments of `minimize`."""
+    return {
+        "devices": on.devices,
+        "chunk": on.chunk,
+        "memory": on.memory,
+        "dtype": on.dtype,
+        "on_progress": on.progress,
+    }

@@ -1,0 +1,101 @@
+"""What `visualize` shows: the best images of each target, what its preset shows beside them, data, and comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxopt_input.data import to_uint8
+from jaxopt_input.draw.sheet import Row, sheet
+from jaxopt_input.engine.minimize import Solution
+from jaxopt_input.engine.target import label
+from jaxopt_input.methods.visualize.importance import importance
+from jaxopt_input.methods.visualize.settings import preset
+from jaxopt_input.models.model import Model
+from jaxopt_input.runs.page import Page, Picture, lanes, overview, sheets
+
+
+def part_page(solution: Solution, names: Sequence[str], model: Model, seed: int) -> Page:
+    """The best images of some targets, by the names of their pictures."""
+    labels = [label(name, model) for name in solution.names]
+    return lanes(solution, labels, model.info.name, seed, names=names)
+
+
+def whole_page(solution: Solution, names: Sequence[str], model: Model, animate: str | None = None) -> Page:
+    """The sheet, the loss curves and the film of all targets, whose pictures have these names."""
+    page = overview(solution, [label(name, model) for name in solution.names], animate=animate)
+    page.notes.append(f"{len(names)} images")
+    return page
+
+
+def versions_page(solution: Solution, names: Sequence[str], preset_name: str, model: Model, key: jax.Array) -> Page:
+    """Further pictures of a solution, and the entry that names them.
+
+    For a preset of Yosinski: "last"; "majority" with "majority_step", None where the unit never was the most active of
+    its layer; and "scaled", the best image with its contrast stretched about gray to the whole range, as he shows his.
+    For MACO: "alpha", the best image with its importance as transparency. For others nothing.
+
+    Args:
+        solution: of `visualize`.
+        names: of the pictures of the best images.
+        preset_name: the preset; the importance mask is that of its own transform and objective.
+        model: the network.
+        key: for the views of the importance mask.
+    """
+    page, entries = Page(), []
+    _, height, width, channels = solution.image.shape
+    chosen = preset(preset_name, (height, width, channels))
+    stems = [name.removesuffix(".png") for name in names]
+    if chosen.majority and solution.milestone_image is not None and solution.milestone_step is not None:
+        last, first = to_uint8(solution.image), to_uint8(solution.milestone_image)
+        centered = np.asarray(solution.best_image) - 0.5
+        reach = np.abs(centered).max((1, 2, 3), keepdims=True)
+        scaled = to_uint8(0.5 + centered / (2 * np.where(reach > 0, reach, 1.0)))
+        for n, (stem, step) in enumerate(zip(stems, np.asarray(solution.milestone_step).tolist(), strict=True)):
+            majority = f"{stem}-majority.png" if step >= 0 else None
+            page.items[f"{stem}-last.png"] = Picture(last[n])
+            page.items[f"{stem}-scaled.png"] = Picture(scaled[n])
+            if majority:
+                page.items[majority] = Picture(first[n])
+            reached = step if step >= 0 else None
+            shown = {"last": f"{stem}-last.png", "majority": majority, "majority_step": reached}
+            entries.append({**shown, "scaled": f"{stem}-scaled.png"})
+    elif chosen.alpha:
+        mask = importance(model, solution, transform=chosen.transform, kind=chosen.objective, key=key)
+        opaque = np.broadcast_to(to_uint8(solution.best_image), (*mask.shape, 3))
+        masked = np.concatenate([opaque, to_uint8(mask)[..., None]], -1)
+        for n, stem in enumerate(stems):
+            page.items[f"{stem}-alpha.png"] = Picture(masked[n])
+            entries.append({"alpha": f"{stem}-alpha.png"})
+    if entries:
+        page.entries["versions"] = entries
+    return page
+
+
+def comparison_page(parts: Sequence[tuple[str, Solution, Mapping[str, Any]]]) -> Page:
+    """Runs of the same targets on several networks as one sheet, and the rows of all.
+
+    Each target has one row per network, its starts side by side.
+
+    Args:
+        parts: for each network, the name of its part of the run, what it found, and what its `run.json` says.
+    """
+    page = Page()
+    for part, _, info in parts:
+        page.rows += [{**row, "model": part, "image": f"{part}/{row['image']}"} for row in info["results"]]
+    names = parts[0][1].names
+    starts = list(names).count(names[0])
+    rows = []
+    for first in range(0, len(names), starts):
+        for part, solution, info in parts:
+            result = info["results"][first]
+            pictures = np.asarray(solution.best_image)[first : first + starts]
+            rows.append(Row([to_uint8(pictures)], f"{result['label'] or result['target']} in {part}"))
+    sheets(page, sheet(rows))
+    page.entries["compared"] = [{"folder": part, **info["model"]} for part, _, info in parts]
+    page.evaluations = sum(info["evaluations"] for _, _, info in parts)
+    page.notes.append(f"{len(page.rows)} images of {len(parts)} networks side by side")
+    return page

@@ -1,0 +1,164 @@
+"""The folder of a run: claimed before anything is computed, written file by file, never said to hold what it does not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from jaxopt_input.errors import InputError
+
+RECORD = "run.json"
+
+
+class Folder:
+    """Where a run writes.
+
+    `claim` makes it, or says why it cannot be written. Until `begin` an earlier run stays there whole, and `release`
+    leaves everything as it was. The record names a file once it is there; what is being written, and what is being
+    removed, stands under "writing", so that a later run can clear away what a kill leaves.
+    """
+
+    def __init__(self, path: Path, overwrite: bool) -> None:
+        self.path, self.overwrite = path, overwrite
+        self.files: list[str] = []
+        self.writing: list[str] = []
+        self.begun = False
+        self._made: list[Path] = []
+
+    def claim(self, record: Mapping[str, Any]) -> None:
+        """Make the folder, see that it can be written, and put a record into it, unless an earlier run is there.
+
+        Raises:
+            InputError: for a path that cannot be a folder or be written, and for one that is not empty.
+        """
+        path = self.path
+        try:
+            if path.is_symlink() and not path.exists():
+                raise InputError(f"{path} is a link to what does not exist: --out takes a folder")
+            if path.exists() and not path.is_dir():
+                raise InputError(f"{path} is a file: --out takes a folder")
+            if path.is_dir() and any(path.iterdir()) and not self.overwrite:
+                raise InputError(f"{path} is not empty: choose another --out, or --overwrite its results")
+            missing = [part for part in (path, *path.parents) if not part.exists()]
+            for part in reversed(missing):
+                part.mkdir()
+                self._made.insert(0, part)
+            with tempfile.TemporaryFile(dir=path):
+                pass
+            if not (path / RECORD).exists():
+                os.close(os.open(path / RECORD, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # of two runs one comes first
+                self.begun = True
+                self.record(record)
+        except FileExistsError as error:
+            self.release()
+            raise InputError(f"{path} was taken by another run at this moment: choose another --out") from error
+        except OSError as error:
+            self.release()
+            raise InputError(f"cannot write to {path}: {error.strerror or error}; choose another --out") from error
+
+    def release(self) -> None:
+        """Leave the folder as it was before `claim`, and remove it if `claim` made it."""
+        if self.begun:
+            self._remove([*self.files, *self.writing, RECORD])
+        for part in self._made:
+            with contextlib.suppress(OSError):
+                part.rmdir()
+
+    def begin(self, record: Mapping[str, Any]) -> None:
+        """Take the place of an earlier run: its record goes first, then its files."""
+        if not self.begun:
+            self.begun = True
+            self.writing = earlier_files(self.path)
+            self.record(record)
+            self._remove(self.writing)
+            self.writing = []
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Write the record: what the run says, and the files that are there."""
+        info = {**record, "files": self.files, **({"writing": self.writing} if self.writing else {})}
+        from jaxopt_input.data import atomic
+
+        with atomic(self.path / RECORD) as part:
+            part.write_text(json.dumps(info, indent=1, allow_nan=False) + "\n")
+
+    def save(self, name: str, item: Any) -> None:
+        """Write one item of a page under its name, whole or not at all."""
+        import numpy as np
+
+        from jaxopt_input.data import atomic, save_png
+        from jaxopt_input.draw.animation import save_animation
+        from jaxopt_input.runs.page import Figure, Film, Picture
+
+        file = self.path / name
+        file.parent.mkdir(exist_ok=True)
+        if isinstance(item, Picture):
+            save_png(file, item.image, item.text)
+        elif isinstance(item, Film):
+            save_animation(file, item.frames, fps=item.fps)
+        else:
+            with atomic(file) as part:
+                if isinstance(item, Figure):
+                    item.draw().savefig(part, format="png", metadata={"Software": None})
+                elif isinstance(item, str):
+                    part.write_text(item)
+                else:
+                    np.savez(part, **item)
+        self.add(name)
+
+    def add(self, name: str) -> None:
+        """Count a file that is there among the run's."""
+        if name not in self.files:
+            self.files.append(name)
+        self.writing = [other for other in self.writing if other != name]
+
+    def sweep(self) -> None:
+        """Remove what was half written."""
+        for part in _half_written(self.path, {*self.files, *self.writing, RECORD}):
+            part.unlink(missing_ok=True)
+
+    def _remove(self, names: Iterable[str]) -> None:
+        names = list(names)
+        for file in (*(self.path / name for name in names), *_half_written(self.path, set(names))):
+            file.unlink(missing_ok=True)
+        folders = {(self.path / name).parent for name in names} - {self.path}
+        for folder in folders:
+            with contextlib.suppress(OSError):  # holds what is no run's
+                folder.rmdir()
+
+
+def earlier_files(folder: Path) -> list[str]:
+    """The files of an earlier run, and of its parts in sub-folders, as far as their own records name them."""
+    try:
+        info = json.loads((folder / RECORD).read_text())
+        names = [*info.get("files", ()), *info.get("writing", ())]
+        parts = [str(part) for part in info.get("parts", ())]
+    except (OSError, ValueError, TypeError, AttributeError):
+        return []
+    files = [name for name in names if isinstance(name, str) and name and _inside(name)]
+    for part in filter(_inside, parts):
+        files += [f"{part}/{name}" for name in (*earlier_files(folder / part), RECORD)]
+    return list(dict.fromkeys(files))
+
+
+def _inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and name != RECORD
+
+
+def _half_written(folder: Path, names: set[str]) -> list[Path]:
+    """What `data.atomic` left of files that it could not finish."""
+    found = []
+    for parent in {(folder / name).parent for name in names}:
+        wanted = {Path(name).name for name in names}
+        with contextlib.suppress(OSError):
+            for entry in parent.iterdir():
+                match = re.fullmatch(r"\.(.+)-[a-z0-9_]{8}(\.\w+)", entry.name)
+                if match and match[1] + match[2] in wanted:
+                    found.append(entry)
+    return found

@@ -1,0 +1,77 @@
+"""`rerun`: an earlier run once more, and whether its bits come out again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jaxopt_input.errors import unknown
+from jaxopt_input.runs.folder import RECORD
+from jaxopt_input.runs.options import default_map
+from jaxopt_input.runs.spec import Spec, differences, read_mapping
+
+FIGURES = ("loss.png", "bench.png")
+"""Pictures that are drawings of numbers, some of them seconds."""
+
+
+@click.command()
+@click.argument("file", metavar="RUN.JSON")
+@click.option("--out", type=click.Path(path_type=Path), help="The folder to write.  [default: beside the run, -rerun]")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
+@click.pass_context
+def rerun(context: click.Context, file: str, out: Path | None, overwrite: bool) -> None:
+    """Run again what a run.json (or a spec, .json or .toml) says.
+
+    The pictures come out the same, bit for bit; where they do not, it is said what is different: the weights, the
+    versions, the device or the code.
+    """
+    spec = Spec.read(file)
+    before = read_mapping(file)
+    folder = Path(file).absolute().parent
+    if out is None:
+        name = folder.name if Path(file).name == RECORD else Path(file).stem
+        out = folder.parent / f"{name}-rerun" if Path(file).name == RECORD else folder / f"{name}-rerun"
+    root = context.find_root()
+    command, parent = _command(root, spec)
+    arguments = ["--out", str(out), *(["--overwrite"] if overwrite else [])]
+    empty = click.Context(command, parent, spec.command.rpartition(" ")[2])
+    empty.default_map = None
+    values = default_map(empty, spec, file)
+    if "memory" in {parameter.name for parameter in command.params} and isinstance(before.get("memory"), int):
+        values.setdefault("memory", str(before["memory"]))
+    child = command.make_context(empty.info_name, arguments, parent, default_map=values)
+    with child:
+        command.invoke(child)
+    if "state" in before:
+        _compare(before, read_mapping(out / RECORD), folder, out)
+
+
+def _command(root: click.Context, spec: Spec) -> tuple[click.Command, click.Context]:
+    """The command of a spec, and the context that it runs in."""
+    command, context = root.command, root
+    for word in spec.command.split():
+        if command is not root.command:
+            context = click.Context(command, context, command.name)
+        commands = command.commands if isinstance(command, click.Group) else {}
+        if word not in commands or word == "rerun":
+            raise unknown("command", spec.command, [name for name in commands if name != "rerun"])
+        command = commands[word]
+    return command, context
+
+
+def _compare(before: Mapping[str, Any], after: Mapping[str, Any], old: Path, new: Path) -> None:
+    """Say whether the pictures of two runs are the same, and if not, why that may be."""
+    why = differences(before, after)
+    names = [name for name in before.get("files", ()) if name.endswith(".png") and name not in FIGURES]
+    there = [name for name in names if (old / name).is_file() and (new / name).is_file()]
+    other = [name for name in there if (old / name).read_bytes() != (new / name).read_bytes()]
+    other += [name for name in names if (old / name).is_file() and name not in there]
+    for line in why:
+        click.echo(f"jaxopt-input: different {line}", err=True)
+    if other:
+        reason = "for the reasons above" if why else "though weights, versions, device and code are the same"
+        click.echo(f"jaxopt-input: {len(other)} of {len(names)} pictures differ, such as {other[0]}, {reason}", err=True)
+    click.echo(f"{len(names) - len(other)} of {len(names)} pictures are the same, bit for bit: open {new / 'index.html'}")

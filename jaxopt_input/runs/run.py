@@ -1,0 +1,432 @@
+"""A run: the folder, the devices, the clock, the progress and the record of a command, in one place.
+
+    with Run.of(context) as run:
+        run.write(page(recipe(run.model, ..., key=run.key, on=run.resources)))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import jaxopt_input
+from jaxopt_input.errors import InputError
+from jaxopt_input.runs.folder import Folder
+from jaxopt_input.runs.html import html
+from jaxopt_input.runs.options import arguments_of, check_finite, spec_of
+from jaxopt_input.runs.progress import Metric, Metrics, Progress, compile_seconds, logger
+from jaxopt_input.runs.spec import Spec, code
+
+if TYPE_CHECKING:
+    import jax
+
+    from jaxopt_input.models.model import Model
+    from jaxopt_input.runs.page import Page
+
+PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}
+"""The names that JAX has for precisions of the command line."""
+PATIENCE = 2.0  # seconds in which a run that is told to stop may come to an end by itself
+OFTEN = 1.0  # seconds between two records while much is written
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """What a recipe may use, and whom it tells how far it is.
+
+    Attributes:
+        devices: that share the work.
+        chunk: images that a device runs at once; None where that is left to the memory.
+        memory: bytes that a device's share of the work may take.
+        dtype: of the activations.
+        progress: called with (done, in all) and, where there is one, the mean loss.
+    """
+
+    devices: Sequence[jax.Device]
+    chunk: int | None
+    memory: int
+    dtype: str
+    progress: Callable[..., None]
+
+    def part(self, number: int, parts: int) -> Resources:
+        """Those of one of several equal parts of the work."""
+
+        def progress(done: int, total: int, *loss: float) -> None:
+            self.progress(number * total + done, parts * total, *loss)
+
+        return dataclasses.replace(self, progress=progress)
+
+
+class Run:
+    """A command while it runs; see `of`, `model`, `key`, `resources` and `write`.
+
+    Attributes:
+        context: the command's.
+        spec: what it was asked to do.
+        out: the folder.
+    """
+
+    def __init__(
+        self, context: click.Context, out: Path, spec: Spec, arguments: dict[str, Any], whole: Run | None = None
+    ) -> None:
+        self.context, self.out, self.spec, self._whole = context, out, spec, whole
+        self._options = dict(context.params)
+        self._folder = Folder(out, whole is not None or bool(self._options.get("overwrite")))
+        self._metrics = Metrics(out / "metrics.jsonl")
+        self._lock, self._ending = threading.RLock(), False
+        self._rows: list[dict[str, Any]] = []
+        self._entries: dict[str, Any] = {}
+        self._notes: list[str] = []
+        self._failures: list[str] = []
+        self._alone, self._remedies = True, None  # type: tuple[bool, tuple[str, str] | None]
+        self._failed, self._written, self._recorded = False, False, 0.0
+        self._compiling: list[float] = [] if whole is None else whole._compiling
+        self._compiled = sum(self._compiling)  # before the run began
+        self._begin = time.perf_counter()
+        self._info: dict[str, Any] = {
+            "command": spec.command,
+            "arguments": arguments,
+            "spec": spec.to_dict(),
+            "version": jaxopt_input.__version__,
+            "jax": None,
+            "device": None,
+            "code": code(),
+            "seed": spec.seed,
+            "model": {"name": spec.model, "sha256": None},
+            "state": "running",
+        }
+
+    @classmethod
+    def of(cls, context: click.Context) -> Run:
+        """The run of a command that has `run_options`.
+
+        Raises:
+            click.UsageError: for a number that is not finite.
+        """
+        check_finite(context)
+        return cls(context, context.params["out"], spec_of(context), arguments_of(context))
+
+    def part(self, name: str, **options: Any) -> Run:
+        """A run of its own in a sub-folder of this one.
+
+        Args:
+            name: of the sub-folder.
+            options: by the names of the parameters, what is different from this run.
+        """
+        names = {parameter.name: parameter.opts[0].lstrip("-") for parameter in self.context.command.params}
+        changed = {str(names[key]): value for key, value in options.items()}
+        model = changed.get("model", self.spec.model)
+        kept = {key: value for key, value in self.spec.options.items() if key not in changed}
+        spec = dataclasses.replace(self.spec, model=model, options=kept)
+        run = Run(self.context, self.out / name, spec, {**self._info["arguments"], **changed}, self)
+        run._options |= options
+        self._entries.setdefault("parts", []).append(name)
+        self._written = True
+        with self._lock:
+            self._start()
+            self._record()
+        return run
+
+    # ---- what a command uses -----------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def devices(self) -> Sequence[jax.Device]:
+        """The local devices of the platform asked for."""
+        import jax
+
+        platform = self._options.get("device", "auto")
+        try:
+            return jax.local_devices(backend=None if platform == "auto" else platform)
+        except RuntimeError as error:
+            raise InputError(f"no {platform} to run on: {str(error).splitlines()[0]}") from error
+
+    @functools.cached_property
+    def model(self) -> Model:
+        """The network of `--model`."""
+        return self.known(self.load(self._options["model_name"]))
+
+    def known(self, model: Model) -> Model:
+        """Say in the record that a network is that of the run."""
+        self._info["model"] = {"name": model.info.name, "sha256": model.info.sha256}
+        return model
+
+    def load(self, name: str) -> Model:
+        """A network; in bfloat16 where that was asked for and the command has no `--dtype`."""
+        from jaxopt_input import networks
+        from jaxopt_input.models.model import in_dtype
+
+        model = networks.load(name)
+        if self._options.get("precision") == "bfloat16" and "dtype" not in self._options:
+            return in_dtype(model, "bfloat16")
+        return model
+
+    @property
+    def key(self) -> jax.Array:
+        """The key of `--seed`."""
+        import jax
+
+        return jax.random.key(self._options.get("seed", 0))
+
+    @property
+    def dtype(self) -> str:
+        """The type of the activations."""
+        narrow = self._options.get("precision") == "bfloat16"
+        return "bfloat16" if narrow else self._options.get("dtype", "float32")
+
+    @functools.cached_property
+    def memory(self) -> int:
+        """Bytes that a device's share of the work may take: those of `--memory`, or half of what is free."""
+        from jaxopt_input.engine.memory import free_bytes, parse_bytes
+
+        text = self._options.get("memory")
+        self._info["memory"] = parse_bytes(text) if text else free_bytes(self.devices) // 2
+        return self._info["memory"]
+
+    @property
+    def resources(self) -> Resources:
+        """What a recipe may use."""
+        return Resources(self.devices, self._options.get("chunk"), self.memory, self.dtype, self.progress)
+
+    def stage(self, unit: str) -> Resources:
+        """What a recipe may use that counts something else than steps, such as images."""
+        return dataclasses.replace(self.resources, progress=self.progress.stage(unit))
+
+    def write(self, page: Page) -> None:
+        """Write a page, or a part of what the run shows; rows of an earlier page that this one names again move here.
+        """
+        from jaxopt_input.runs.page import REMEDIES, failures
+
+        self._written = True
+        with self._lock:
+            self._start()
+            self._folder.writing = list(page.items)
+            self._record()
+        for name, item in page.items.items():
+            with self._lock:
+                self._folder.save(name, item)
+            if time.perf_counter() - self._recorded > OFTEN:
+                self._record(page.rows)
+        images = {row.get("image") for row in page.rows} - {None}
+        self._rows = [*(row for row in self._rows if row.get("image") not in images), *page.rows]
+        self._entries |= page.entries
+        self._entries["evaluations"] = self._entries.get("evaluations", 0) + page.evaluations
+        self._notes += page.notes
+        if page.warnings:
+            self._entries["warnings"] = [*self._entries.get("warnings", []), *page.warnings]
+        dead = bool(self._rows) and all(row.get("dead") or not row.get("finite", True) for row in self._rows)
+        self._remedies = page.remedies or self._remedies or REMEDIES
+        self._alone = self._alone if page.alone is None else page.alone
+        self._failed = self._alone and dead
+        self._failures = failures([row for row in self._rows if "dead" in row and "finite" in row], self._remedies)
+        self._record()
+
+    def order(self, images: Sequence[str]) -> None:
+        """Put the rows into the order of these pictures."""
+        place = {name: n for n, name in enumerate(images)}
+        self._rows.sort(key=lambda row: place.get(row.get("image"), len(place)))
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What `run.json` says."""
+        compiling = sum(self._compiling) - self._compiled
+        seconds = {"compile": compiling, "run": time.perf_counter() - self._begin - compiling}
+        rounded = {key: round(value, 3) for key, value in seconds.items()}
+        return {"evaluations": 0, **self._info, "results": self._rows, **self._entries, "seconds": rounded}
+
+    # ---- the ceremony ------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Run:
+        self._stack = contextlib.ExitStack()
+        self._folder.claim(self.info)
+        try:
+            self._prepare()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def _prepare(self) -> None:
+        import jax
+
+        self._info["jax"] = jax.__version__
+        if self._whole is not None:
+            self._info["device"], self.progress = self._whole._info["device"], self._whole.progress
+            return
+        enter = self._stack.enter_context
+        keep_compiled(self.context)
+        devices = self.devices
+        self._info["device"] = f"{devices[0].platform} {devices[0].device_kind} x {len(devices)}"
+        enter(jax.default_device(devices[0]))
+        if precision := PRECISIONS.get(self._options.get("precision") or ""):
+            enter(jax.default_matmul_precision(precision))
+        enter(_stopping(self))
+        self._log: Callable[[Metric], None] = lambda metric: None
+        if self._options.get("log"):
+            self._log, end = logger(self._options["log"], self.out, self.spec.to_dict())
+            self._stack.callback(end)
+        self.progress = enter(Progress(self._report))
+        self._compiling = enter(compile_seconds(self.progress.compiles))
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+        with self._lock:
+            self._ending = True
+        self._stack.close()
+        if error is None:
+            self._end("failed" if self._failed else "done", "; ".join(self._failures) if self._failed else None)
+            if self._whole is None:
+                self._tell()
+            return
+        mistake = isinstance(error, InputError | OSError | click.UsageError)
+        if not self._written and (mistake or not self._metrics.open):
+            self._folder.release()
+        else:
+            with contextlib.suppress(OSError):
+                self._end("failed", str(error) or type(error).__name__)
+        if isinstance(error, Stopped) and self._whole is None:
+            click.echo(f"jaxopt-input: {error}; what was finished is in {self.out}", err=True)
+
+    def _tell(self) -> None:
+        """The last words of a command, on standard output and standard error."""
+        for line in self._notes:
+            click.echo(line)
+        for line in (*self._entries.get("warnings", ()), *self._failures):
+            click.echo(f"jaxopt-input: {line}", err=True)
+        click.echo(f"open {self.out / 'index.html'}")
+        if self._failed:
+            self.context.exit(1)
+
+    def _end(self, state: str, reason: str | None = None) -> None:
+        with self._lock:
+            self._start()
+            self._folder.sweep()
+            self._info["state"] = state
+            if reason:
+                self._info["reason"] = reason
+            self._folder.save("index.html", html({**self.info, "files": self._folder.files}))
+            self._record()
+
+    def _start(self) -> None:
+        """Take the place of an earlier run, and begin to write the numbers of each step."""
+        self._folder.begin(self.info)
+        if self._whole is None:
+            self._metrics.flush()
+            self._folder.add("metrics.jsonl")
+
+    def _record(self, rows: Sequence[dict[str, Any]] = ()) -> None:
+        """Write `run.json`, with those of some further rows whose pictures are there."""
+        there = set(self._folder.files)
+        rows = [*self._rows, *(row for row in rows if row.get("image") in there)]
+        with self._lock:
+            self._folder.record({**self.info, "results": rows})
+        self._recorded = time.perf_counter()
+
+    def _report(self, metric: Metric) -> None:
+        if self._folder.begun and not self._metrics.open:
+            self._start()
+        self._metrics(metric)
+        self._log(metric)
+        if self._folder.begun and time.perf_counter() - self._recorded > 10 * OFTEN:
+            self._record()
+
+    def abandon(self, reason: str) -> None:
+        """Bring the folder into order from another thread, while the run is stuck in a computation."""
+        if self._lock.acquire(timeout=PATIENCE) and not self._ending:
+            self._ending = True
+            if self._written or self._metrics.open:
+                self._end("failed", reason)
+            else:
+                self._folder.release()
+
+
+class Stopped(SystemExit):
+    """A run that was told to stop by a signal; its exit status is that of the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.name = signal.Signals(number).name
+
+    def __str__(self) -> str:
+        return f"stopped by {self.name}"
+
+
+@contextlib.contextmanager
+def _stopping(run: Run) -> Iterator[None]:
+    """Inside the block SIGTERM ends a run in order, also one that is stuck in a long computation.
+
+    Python hears of a signal between two of its own instructions only, so a thread waits for it as well.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield  # within a program that has a mind of its own
+        return
+
+    def stop(number: int, _: Any) -> None:
+        heard.set()
+        raise Stopped(number)
+
+    def watch() -> None:
+        while number := os.read(reading, 1):
+            if number[0] == signal.SIGTERM and not heard.wait(PATIENCE):
+                run.abandon(str(Stopped(number[0])))
+                os._exit(128 + number[0])
+
+    heard = threading.Event()
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, stop)
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.set_wakeup_fd(before)
+        os.close(writing)
+        thread.join()
+        os.close(reading)
+
+
+@contextlib.contextmanager
+def _without_cache() -> Iterator[None]:
+    import jax
+
+    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+
+
+def keep_compiled(context: click.Context) -> None:
+    """Do as `--cache` and `--verbose` say; a folder that cannot be written or read costs time, not the run.
+
+    JAX's own switch, JAX_ENABLE_COMPILATION_CACHE, goes before.
+    """
+    import jax
+
+    from jaxopt_input.runs.cache import compilation_cache
+
+    root = context.find_root()
+    text = "compiled programs are not kept"
+    if not root.params.get("cache", True):
+        root.with_resource(_without_cache())  # also where JAX's own variable names a folder
+    elif root.params.get("cache") and jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
+        try:
+            text = f"compiled programs are kept in {compilation_cache()}"
+        except InputError as error:
+            text = str(error).replace("choose another folder", "this run does without")
+    if root.params.get("verbose"):
+        click.echo(f"jaxopt-input: {text}", err=True)
+    else:
+        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")

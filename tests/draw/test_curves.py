@@ -1,0 +1,18 @@
+"""Loss curves of any names and numbers."""
+
+import io
+
+import numpy as np
+
+from jaxopt_input.draw.curves import loss_curves
+
+
+def test_names_are_no_mathematics():
+    losses = np.array([[1.0, np.nan, 2.0], [np.inf, 1.0, 0.5], [1.0, 1.0, 1.0]])
+    figure = loss_curves(losses, ["a $ and \\frac{", "b_{", "b_{"], logarithmic=True)
+    figure.savefig(io.BytesIO(), format="png")
+    assert len(figure.axes[0].get_legend().get_texts()) == 2
+
+
+def test_many_targets_have_no_legend():
+    assert loss_curves(np.ones((11, 3)), [f"class:{n}" for n in range(11)]).axes[0].get_legend() is None
