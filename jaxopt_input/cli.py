@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -36,7 +36,7 @@ class _Help(click.HelpFormatter):
     def write_text(self, text: str) -> None:
         super().write_text(_HYPHEN.sub("\ue000", text))
 
-    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         super().write_dl([(term, _HYPHEN.sub("\ue000", text)) for term, text in rows], col_max, col_spacing)
 
     def getvalue(self) -> str:

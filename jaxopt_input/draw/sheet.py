@@ -20,7 +20,7 @@ TALLEST = 8192  # pixels of a page
 LARGEST = 384  # pixels of a picture's longer side
 HEAD, LINE = 13 + 2 * GAP, 15  # pixels of a line of headings, and of a text below a picture
 
-Pictures = Sequence[Any]
+Pictures = Sequence[Any] | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +72,17 @@ def sheet(
     """
     boxes = [_box([picture for group in row.groups for picture in group], side, largest) for row in rows]
     if even:
-        boxes = [tuple(map(max, zip(*boxes, strict=True)))] * len(rows)  # type: ignore[list-item]
-    font, counts = ImageFont.load_default(13), [max(map(len, group)) for group in zip(*(r.groups for r in rows))]
+        boxes = [tuple(map(max, zip(*boxes, strict=True)))] * len(rows)
+    font, counts = (
+        ImageFont.load_default(13),
+        [max(map(len, group)) for group in zip(*(row.groups for row in rows), strict=True)],
+    )
     across = [min(count, columns or max(WIDEST, math.ceil(math.sqrt(count)))) for count in counts]
     margin = max((_width(_wrapped(row.caption), font) + 2 * GAP for row in rows if row.caption), default=GAP)
     lefts = _lefts(margin, across, max(width for width, _ in boxes), headings, font)
-    strips = list(itertools.chain.from_iterable(_strips(row, box, across) for row, box in zip(rows, boxes, strict=True)))
+    strips = list(
+        itertools.chain.from_iterable(_strips(row, box, across) for row, box in zip(rows, boxes, strict=True))
+    )
     head = (LINE + GAP if title else 0) + (HEAD if any(headings) else GAP)
     width = max(lefts[-1], _width(title, ImageFont.load_default(11)) + 2 * GAP)
     pages = []
@@ -150,7 +155,7 @@ def _box(pictures: Pictures, side: int, largest: int) -> tuple[int, int]:
         factor = min(-(-side // longer) if longer < side else 1, max(largest // longer, 1))
         scale = min(1, largest / (factor * longer)) * factor
         sizes.append((max(1, round(width * scale)), max(1, round(height * scale))))
-    return tuple(map(max, zip(*sizes, strict=True))) if sizes else (side, side)  # type: ignore[return-value]
+    return tuple(map(max, zip(*sizes, strict=True))) if sizes else (side, side)
 
 
 def _size(picture: Any) -> tuple[int, int]:

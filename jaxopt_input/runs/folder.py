@@ -1,4 +1,4 @@
-"""The folder of a run: claimed before anything is computed, written file by file, never said to hold what it does not."""
+"""The folder of a run: claimed before anything is computed, written file by file, with a record of what is there."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ OPTIONS = {
     )),
     "model_name": click.option("--model", "model_name", default="tin100", metavar=MODEL, help="The network."),
     "seed": click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Random seed."),
-    "device": click.option("--device", type=click.Choice(DEVICES), default="auto", help="The kind of device to run on."),
+    "device": click.option("--device", type=click.Choice(DEVICES), default="auto", help="Kind of device to run on."),
     "memory": click.option("--memory", metavar="AMOUNT", help=(
         "Memory that the run may take, such as 4GiB.  [default: half of what is free]"
     )),

@@ -73,5 +73,9 @@ def _compare(before: Mapping[str, Any], after: Mapping[str, Any], old: Path, new
         click.echo(f"jaxopt-input: different {line}", err=True)
     if other:
         reason = "for the reasons above" if why else "though weights, versions, device and code are the same"
-        click.echo(f"jaxopt-input: {len(other)} of {len(names)} pictures differ, such as {other[0]}, {reason}", err=True)
-    click.echo(f"{len(names) - len(other)} of {len(names)} pictures are the same, bit for bit: open {new / 'index.html'}")
+        click.echo(
+            f"jaxopt-input: {len(other)} of {len(names)} pictures differ, such as {other[0]}, {reason}", err=True
+        )
+    click.echo(
+        f"{len(names) - len(other)} of {len(names)} pictures are the same, bit for bit: open {new / 'index.html'}"
+    )

@@ -1,7 +1,7 @@
 """A run: the folder, the devices, the clock, the progress and the record of a command, in one place.
 
-    with Run.of(context) as run:
-        run.write(page(recipe(run.model, ..., key=run.key, on=run.resources)))
+with Run.of(context) as run:
+    run.write(page(recipe(run.model, ..., key=run.key, on=run.resources)))
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class Run:
         self._alone, self._remedies = True, None  # type: tuple[bool, tuple[str, str] | None]
         self._failed, self._written, self._recorded = False, False, 0.0
         self._compiling: list[float] = [] if whole is None else whole._compiling
+        self.progress: Progress = Progress(self._report) if whole is None else whole.progress
         self._compiled = sum(self._compiling)  # before the run began
         self._begin = time.perf_counter()
         self._info: dict[str, Any] = {
@@ -202,8 +203,7 @@ class Run:
         return dataclasses.replace(self.resources, progress=self.progress.stage(unit))
 
     def write(self, page: Page) -> None:
-        """Write a page, or a part of what the run shows; rows of an earlier page that this one names again move here.
-        """
+        """Write a page, or a part of what the run shows, whose rows replace those of the same pictures."""
         from jaxopt_input.runs.page import REMEDIES, failures
 
         self._written = True
@@ -233,7 +233,7 @@ class Run:
     def order(self, images: Sequence[str]) -> None:
         """Put the rows into the order of these pictures."""
         place = {name: n for n, name in enumerate(images)}
-        self._rows.sort(key=lambda row: place.get(row.get("image"), len(place)))
+        self._rows.sort(key=lambda row: place.get(str(row.get("image")), len(place)))
 
     @property
     def info(self) -> dict[str, Any]:
@@ -260,7 +260,7 @@ class Run:
 
         self._info["jax"] = jax.__version__
         if self._whole is not None:
-            self._info["device"], self.progress = self._whole._info["device"], self._whole.progress
+            self._info["device"] = self._whole._info["device"]
             return
         enter = self._stack.enter_context
         keep_compiled(self.context)
@@ -274,7 +274,7 @@ class Run:
         if self._options.get("log"):
             self._log, end = logger(self._options["log"], self.out, self.spec.to_dict())
             self._stack.callback(end)
-        self.progress = enter(Progress(self._report))
+        enter(self.progress)
         self._compiling = enter(compile_seconds(self.progress.compiles))
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
@@ -293,7 +293,11 @@ class Run:
             with contextlib.suppress(OSError):
                 self._end("failed", str(error) or type(error).__name__)
         if isinstance(error, Stopped) and self._whole is None:
-            click.echo(f"jaxopt-input: {error}; what was finished is in {self.out}", err=True)
+            self._say_stopped(str(error))
+
+    def _say_stopped(self, reason: str) -> None:
+        kept = f"; what was finished is in {self.out}" if self._written or self._metrics.open else ""
+        click.echo(f"jaxopt-input: {reason}{kept}", err=True)
 
     def _tell(self) -> None:
         """The last words of a command, on standard output and standard error."""
@@ -346,6 +350,7 @@ class Run:
                 self._end("failed", reason)
             else:
                 self._folder.release()
+            self._say_stopped(reason)
 
 
 class Stopped(SystemExit):

@@ -77,7 +77,7 @@ class Spec:
         for key, value in mapping.items():
             if key not in kinds:
                 raise unknown(f"key of {source}", key, kinds)
-            if not isinstance(value, kinds[key]) or isinstance(value, bool):  # type: ignore[arg-type]
+            if not isinstance(value, kinds[key]) or isinstance(value, bool):
                 raise InputError(f"{key} of {source} cannot be {json.dumps(value, default=str)}")
         if "command" not in mapping:
             raise InputError(f"{source} names no command, such as command = 'visualize'")
@@ -141,7 +141,6 @@ def code() -> str:
         digest.update(f"{file.relative_to(package).as_posix()}\n".encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()
-
 
 
 def conditions(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,7 +98,9 @@ def write(
     draw = draw or functools.partial(target_sheet, rows=rows, captions=captions)
     save_png(folder / "sheet.png", draw(pictures))
     with atomic(folder / "loss.png") as part:
-        loss_curves(losses, [captions[distinct.index(name)] for name in solution.names], logarithmic).savefig(part, format="png", metadata={"Software": None})
+        loss_curves(losses, [captions[distinct.index(name)] for name in solution.names], logarithmic).savefig(
+            part, format="png", metadata={"Software": None}
+        )
     with atomic(folder / "loss.npz") as part:
         np.savez(part, loss=losses, target=np.array(solution.names), start=solution.start)
     for file, sheet in (sheets or {}).items():

@@ -108,7 +108,9 @@ def write_dreams(
     save_png(folder / "sheet.png", _sheet(image, done, f"{done.name} {text or ''}".strip()))
     names = ["{}: {} x {}".format(n, *octave["shape"]) for n, octave in enumerate(octaves)]
     with atomic(folder / "loss.png") as part:
-        loss_curves(np.array([octave.loss for octave in done.octaves]), names).savefig(part, format="png", metadata={"Software": None})
+        loss_curves(np.array([octave.loss for octave in done.octaves]), names).savefig(
+            part, format="png", metadata={"Software": None}
+        )
     with atomic(folder / "loss.npz") as part:
         np.savez(part, loss=np.array([octave.loss for octave in done.octaves]))
     return record(

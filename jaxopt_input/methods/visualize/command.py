@@ -76,9 +76,7 @@ def _visualize(run: Run, model: Model, options: dict[str, Any]) -> Solution:
     if options["with_data"]:
         wanted = [target for text in texts for target in expand(text, model, shape)]
         on, dataset = run.stage("image"), data.load(options["with_data"], model)
-        beside = beside_targets(
-            model, dataset, wanted, k=options["top"], device=on.devices[0], on_progress=on.progress
-        )
+        beside = beside_targets(model, dataset, wanted, k=options["top"], device=on.devices[0], on_progress=on.progress)
     on, programs = run.stage("step"), by_program(texts, model, shape)
     parts: list[Solution] = []
     names: list[str] = []

@@ -215,7 +215,8 @@ def by_program(texts: Sequence[str], model: Model, shape: Shape) -> list[list[st
 
 def joined(parts: Sequence[Solution], texts: Sequence[str], model: Model, shape: Shape) -> tuple[Solution, list[int]]:
     """Solutions of several programs as one, its targets in the order of their texts; and which lane each one was."""
-    layers, places = model.layers(shape), {}
+    layers = model.layers(shape)
+    places: dict[str, int] = {}
     for text in texts:
         for target in expand(text, model, shape):
             for name in (str(target), str(target.central(layers))):
