@@ -1,4 +1,4 @@
-"""A run claims its folder first, writes what it finds as it finds it, and leaves a record that is true at any moment."""
+"""A run claims its folder first, writes what it finds as it finds it, and leaves a record that is always true."""
 
 import json
 import os
