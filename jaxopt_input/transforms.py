@@ -29,7 +29,7 @@ import numpy as np
 
 from jaxopt_input.checks import hashable_function
 from jaxopt_input.errors import InputError, unknown
-from jaxopt_input.kernels.backend import platform
+from jaxopt_input.kernels.warp import warp
 
 View = Callable[[jax.Array, jax.Array], jax.Array]
 REACH_DRAWS = 1024  # draws of an affine map of unknown spread, and by how much it is taken to exceed the largest:
@@ -511,55 +511,3 @@ def _shift(image: jax.Array, offset: jax.Array, reach: int, margin: int, fill: f
     height, width, channels = image.shape
     start = (border - margin + offset[1], border - margin + offset[0], 0)
     return jax.lax.dynamic_slice(canvas, start, (height + 2 * margin, width + 2 * margin, channels))
-
-
-def warp(
-    image: jax.Array, matrix: jax.Array, size: tuple[int, int] | None = None, fill: float | None = None
-) -> jax.Array:
-    """The image under an affine map, by bilinear interpolation; differentiable in the image.
-
-    Args:
-        image: `[H, W, C]`.
-        matrix: `[2, 3]`, taking the point (x, y, 1) of the result to the point (x, y) of the image, both counted in
-            pixels from the center.
-        size: (height, width) of the result, the image's own if None.
-        fill: what lies outside the image; the nearest edge pixel if None.
-
-    Returns:
-        `[*size, C]`.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> image = jnp.arange(4.0).reshape(1, 4, 1)
-        >>> warp(image, jnp.array([[1.0, 0, 0.5], [0, 1, 0]]))[0, :, 0].tolist()
-        [0.5, 1.5, 2.5, 3.0]
-    """
-    height, width, channels = image.shape
-    new_height, new_width = size or (height, width)
-    y, x = np.mgrid[:new_height, :new_width].reshape(2, -1).astype(np.float32)
-    points = np.stack([x - (new_width - 1) / 2, y - (new_height - 1) / 2, np.ones_like(x)])
-    source = jnp.matmul(matrix, points, precision=jax.lax.Precision.HIGHEST)
-    margin = 0 if fill is None else 1  # one ring of the fill value: beyond it, the nearest edge pixel is fill as well
-    canvas = jnp.pad(image, ((margin, margin), (margin, margin), (0, 0)), constant_values=fill or 0)
-    rows, columns = canvas.shape[:2]
-    column = jnp.clip(source[0] + (width - 1) / 2 + margin, 0, columns - 1)
-    row = jnp.clip(source[1] + (height - 1) / 2 + margin, 0, rows - 1)
-    left = jnp.clip(jnp.floor(column), 0, max(columns - 2, 0)).astype(jnp.int32)
-    top = jnp.clip(jnp.floor(row), 0, max(rows - 2, 0)).astype(jnp.int32)
-    right_part, bottom_part = (part[:, None] for part in (column - left, row - top))
-    pixels = canvas.reshape(-1, channels)
-    corner = top * columns + left
-    across, down = min(columns - 1, 1), columns * min(rows - 1, 1)
-
-    def taken(numbers: jax.Array, index: jax.Array) -> jax.Array:
-        return numbers.at[index].get(mode="promise_in_bounds")
-
-    if platform() == "cpu" and pixels.dtype == jnp.float32 and across:
-        # Two neighbors as one complex number: half as many to gather, and to scatter back.
-        pairs = jax.lax.complex(pixels[:-1], pixels[1:])
-        (a, b), (c, d) = ((pair.real, pair.imag) for pair in (taken(pairs, corner), taken(pairs, corner + down)))
-    else:
-        a, b, c, d = (taken(pixels, corner + k) for k in (0, across, down, down + across))
-    upper = a * (1 - right_part) + b * right_part
-    lower = c * (1 - right_part) + d * right_part
-    return (upper * (1 - bottom_part) + lower * bottom_part).reshape(new_height, new_width, channels)

@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxopt_input import losses
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.result import GradientMaskingWarning
 from jaxopt_input.errors import InputError
-from jaxopt_input.models.flops import inside
+from jaxopt_input.models.jaxpr import equations
 from jaxopt_input.models.model import Apply, Model
 
 CHUNK = 64  # images that are judged at once
@@ -88,7 +88,7 @@ def _refuse_probabilities(name: str, logits: np.ndarray, trace: Callable[[], Clo
 
 def _precision(jaxpr: Jaxpr) -> str:
     """The least that a network computes in: what it returns may be cast to more."""
-    types = {str(getattr(out.aval, "dtype", None)) for equation in _equations(jaxpr) for out in equation.outvars}
+    types = {str(getattr(out.aval, "dtype", None)) for equation in equations(jaxpr) for out in equation.outvars}
     return next((one for one in TOLERANCE if one in types), "float32")
 
 
@@ -108,16 +108,8 @@ def _look(apply: Apply, params: Any, images: jax.Array, labels: jax.Array) -> tu
 def _leaves_jax(apply: Apply, params: Any, images: jax.Array, labels: jax.Array) -> bool:
     """Whether the network calls what JAX knows nothing of; otherwise one compiled program twice is the same twice."""
     traced = _look.trace(apply, params, images, labels).jaxpr  # as it is called before: not traced again
-    names = (equation.primitive.name for equation in _equations(traced.jaxpr))
+    names = (equation.primitive.name for equation in equations(traced.jaxpr))
     return any("callback" in name or name in ("ffi_call", "rng_uniform") for name in names)
-
-
-def _equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
-    """All operations, also within loops and calls."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for body in inside(equation):
-            yield from _equations(body)
 
 
 def examine(

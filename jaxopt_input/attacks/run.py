@@ -29,7 +29,6 @@ from jaxopt_input.attacks.problem import Found, Lanes, Method, Problem
 from jaxopt_input.attacks.result import NORMS, AttackResult
 from jaxopt_input.engine.memory import image_bytes, images_within
 from jaxopt_input.errors import InputError
-from jaxopt_input.kernels.backend import on
 from jaxopt_input.losses.adversarial import best_other
 from jaxopt_input.models.model import Apply, Model
 from jaxopt_input.transforms import Transform
@@ -196,8 +195,7 @@ def run(
     )
     params, base = jax.device_put((model.params, base), NamedSharding(mesh, PartitionSpec()))
 
-    with on(devices):
-        logits, told = examine(model, params, mesh, images, labels, chunk)
+    logits, told = examine(model, params, mesh, images, labels, chunk)
     content = np.array([zlib.crc32(image.tobytes()) for image in images], np.uint32)
     if fixed is None and target == "random":
         drawn = np.asarray(_draw(base, content, np.int32(total - 1)))
@@ -213,8 +211,7 @@ def run(
         image, restart = at % n, (at // n % restarts).astype(np.uint32)
         first = None if start is None else start[image]
         rows = (images[image], labels[image], fixed[image], radius[at], content[image], restart, logits[image], first)
-        with on(devices):
-            part = jax.device_get(_attack(program, params, base, criterion, numbers, *rows))
+        part = jax.device_get(_attack(program, params, base, criterion, numbers, *rows))
         new = np.unique(at, return_index=True)[1]  # not what the last chunk is padded with
         _keep(found, {name: values[new] for name, values in part.items()}, at[new], grid)
         if on_progress:

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.kernels import conv as ops
 from jaxopt_input.models.model import Model
 from jaxopt_input.models.tiling import Tiled, tiled
 
@@ -157,14 +156,14 @@ def image_bytes(
 def _fixed(model: Model) -> int:
     """What the program and the parameters take, whatever the images.
 
-    On a CPU these are also the 3x3 kernels in `ops.winograd`'s form, 16/9 as large, forwards and backwards, and those
+    On a CPU these are also the 3x3 kernels in `winograd`'s form, 16/9 as large, forwards and backwards, and those
     exchanged that the latter are made of.
     """
     leaves = jax.tree.leaves(model.params)
     sizes = [np.size(leaf) * jnp.result_type(leaf).itemsize for leaf in leaves]
     shapes = [np.shape(leaf) for leaf in leaves]
     kernels = sum(n for n, shape in zip(sizes, shapes, strict=True) if len(shape) == 4 and shape[:2] == (3, 3))
-    return OWN + 2 * sum(sizes) + (41 * kernels // 9 if ops.on_cpu() else 0)
+    return OWN + 2 * sum(sizes) + (41 * kernels // 9 if jax.default_backend() == "cpu" else 0)
 
 
 def estimate(model: Model, taps: Sequence[str], image_shape: Sequence[int], optimizer_copies: int = 2) -> int:

@@ -30,7 +30,6 @@ from jaxopt_input.engine.memory import image_bytes, images_within
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization, as_parameterization
 from jaxopt_input.images.parameterization import Shape, check_images
-from jaxopt_input.kernels.backend import on
 from jaxopt_input.kernels.threefry import written_out
 from jaxopt_input.losses.algebra import Function, Loss, names, resolve
 from jaxopt_input.models.model import Model
@@ -234,10 +233,9 @@ def minimize(
         past = jax.tree.map(lambda x, lane=lane: np.asarray(x)[lane], optimizer_state)
         report = on_progress and functools.partial(_report, on_progress, number * steps, n_rounds * steps)
         placed = jax.device_put((target, ids[target], k, first, past), by_lane)
-        with on(devices):
-            lanes, state = loop.begin(program, trees, base, *placed)
-            warm = first_program, warm_steps
-            found = _run(warm, program, params, trees, lanes, state, budget, snapshot_steps, report)
+        lanes, state = loop.begin(program, trees, base, *placed)
+        warm = first_program, warm_steps
+        found = _run(warm, program, params, trees, lanes, state, budget, snapshot_steps, report)
         rounds.append(found if n_rounds == 1 else jax.device_get(found))
     return Solution(
         **_join(rounds, total),

@@ -2,49 +2,22 @@
 
 Optimizing an image needs the input gradient of every layer, and XLA's CPU back end computes several of them far from
 the machine's speed. Each function computes what plain `jax.lax` computes, up to rounding; only the arithmetic differs,
-of the input gradient and, in large 3x3 convolutions (`winograd`), of the values as well, and only where
-`backend.platform()` is a CPU. Reverse mode only: `jax.custom_vjp` has no forward mode (`jax.jvp`, `jax.hessian`).
+of the input gradient and, in large 3x3 convolutions (`winograd`), of the values as well, and only on a CPU. What is
+traced holds both forms; `jax.lax.platform_dependent` leaves one when the program is lowered. Reverse mode only:
+`jax.custom_vjp` has no forward mode (`jax.jvp`, `jax.hessian`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import functools
 import itertools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-
-from jaxopt_input.kernels.backend import platform
-
-_plain = contextvars.ContextVar("plain", default=False)
-
-
-@contextlib.contextmanager
-def plain() -> Iterator[None]:
-    """While it is open, what is traced is plain `jax.lax`, as on other back ends: to count what a network does.
-
-    >>> with plain():
-    ...     on_cpu()
-    False
-    """
-    token = _plain.set(True)
-    try:
-        yield
-    finally:
-        _plain.reset(token)
-
-
-def on_cpu() -> bool:
-    """Whether the CPU forms are in use; elsewhere every function here is plain `jax.lax`."""
-    return platform() == "cpu" and not _plain.get()
-
 
 # Max pooling
 
@@ -59,10 +32,10 @@ def max_pool(x: jax.Array, window: int, stride: int, ceil: bool = False) -> jax.
     >>> max_pool(jnp.arange(25.0).reshape(1, 5, 5, 1), 3, 2)[0, :, :, 0].tolist()
     [[12.0, 14.0], [22.0, 24.0]]
     """
-    held = min(_pooled(size, window, stride, ceil) for size in x.shape[1:3]) > 0
-    if on_cpu() and held and stride <= window <= min(3 * stride, 11):  # 11 x 11 elements are numbered in 7 bits
-        return _indexed_max_pool(x, window, stride, ceil)
-    return _plain_max_pool(x, window, stride, ceil)
+    some = min(_pooled(size, window, stride, ceil) for size in x.shape[1:3]) > 0
+    if some and stride <= window <= min(3 * stride, 11):  # 11 x 11 elements are numbered in 7 bits
+        return _max_pool(x, window, stride, ceil)
+    return plain_max_pool(x, window, stride, ceil)
 
 
 def _pooled(size: int, window: int, stride: int, ceil: bool) -> int:
@@ -70,15 +43,20 @@ def _pooled(size: int, window: int, stride: int, ceil: bool) -> int:
     return out - 1 if (out - 1) * stride >= size else out  # the last window starts inside
 
 
-def _plain_max_pool(x: jax.Array, window: int, stride: int, ceil: bool) -> jax.Array:
+def plain_max_pool(x: jax.Array, window: int, stride: int, ceil: bool = False) -> jax.Array:
+    """`max_pool` in plain `jax.lax`."""
     hang = [max(0, (_pooled(size, window, stride, ceil) - 1) * stride + window - size) for size in x.shape[1:3]]
     padding = ((0, 0), (0, hang[0]), (0, hang[1]), (0, 0))
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), padding)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _indexed_max_pool(x: jax.Array, window: int, stride: int, ceil: bool) -> jax.Array:
-    return _max_and_winner(x, window, stride, ceil)[0]
+def _max_pool(x: jax.Array, window: int, stride: int, ceil: bool) -> jax.Array:
+    return lax.platform_dependent(
+        x,
+        cpu=lambda x: _max_and_winner(x, window, stride, ceil)[0],
+        default=lambda x: plain_max_pool(x, window, stride, ceil),
+    )
 
 
 def _max_and_winner(x: jax.Array, window: int, stride: int, ceil: bool) -> tuple[jax.Array, jax.Array]:
@@ -102,20 +80,38 @@ def _max_and_winner(x: jax.Array, window: int, stride: int, ceil: bool) -> tuple
 
 
 def _max_pool_forward(x: jax.Array, window: int, stride: int, ceil: bool) -> tuple[jax.Array, tuple]:
-    y, winner = _max_and_winner(x, window, stride, ceil)
-    return y, (winner, jnp.zeros((*x.shape[1:3], 0)))  # an empty array carries the size
+    """The pooled map, and what the backward pass reads: the winners on a CPU, the input elsewhere."""
+
+    def plain(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y = plain_max_pool(x, window, stride, ceil)
+        return y, jnp.zeros_like(y, jnp.int8)
+
+    y, winner = lax.platform_dependent(x, cpu=lambda x: _max_and_winner(x, window, stride, ceil), default=plain)
+    return y, (x, winner)
 
 
 def _max_pool_backward(window: int, stride: int, ceil: bool, residual: tuple, g: jax.Array) -> tuple[jax.Array]:
+    def plain(x: jax.Array, winner: jax.Array, g: jax.Array) -> jax.Array:
+        return jax.vjp(lambda x: plain_max_pool(x, window, stride, ceil), x)[1](g)[0]
+
+    def indexed(x: jax.Array, winner: jax.Array, g: jax.Array) -> jax.Array:
+        return _to_winners(winner, g, window, stride, x.shape)
+
+    return (lax.platform_dependent(*residual, g, cpu=indexed, default=plain),)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _to_winners(winner: jax.Array, g: jax.Array, window: int, stride: int, shape: tuple[int, ...]) -> jax.Array:
     """Input element `stride * a + p` lies in window `a` (at offset p) and, where p is small enough, in those before it.
 
     So every input element asks the windows it lies in, at most four where windows are up to twice the stride, whether
     it won there. Written over `[N, a, p, b, q, C]` this is one elementwise loop that reads the small maps and writes
     the large one once, with no scatter.
     """
-    winner, empty = residual
-    height, width = empty.shape[:2]
-    batch, h, w, channels = g.shape
+    batch, height, width, channels = shape
+    h, w = g.shape[1:3]
     reach = range(-(-window // stride))  # (0, 1), or (0,) where windows do not overlap
     last = len(reach) - 1
     rows, columns = max(h + last, -(-height // stride)), max(w + last, -(-width // stride))
@@ -128,10 +124,7 @@ def _max_pool_backward(window: int, stride: int, ceil: bool, residual: tuple, g:
         won = np.where((i < window) & (j < window), i * window + j, -2).astype(np.int8)
         here = (slice(None), slice(last - a, last - a + rows), None, slice(last - b, last - b + columns), None)
         total = total + jnp.where(winner[here] == won.reshape(stride, 1, stride, 1), g[here], 0)
-    return (total.reshape(batch, rows * stride, columns * stride, channels)[:, :height, :width],)
-
-
-_indexed_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+    return total.reshape(batch, rows * stride, columns * stride, channels)[:, :height, :width]
 
 
 # Convolution
@@ -157,14 +150,45 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: str | Pads =
     else:
         (top, bottom), (left, right) = padding
     pads = (int(top), int(bottom)), (int(left), int(right))
-    if on_cpu() and stride == 1:
-        if size == (1, 1) and pads == ((0, 0), (0, 0)):
-            return jnp.dot(x, kernel[0, 0])
-        return dense_conv(x, kernel, pads)
-    if on_cpu() and channels <= 4:
+    if stride == 1 or channels <= 4:
+        return _conv(x, kernel, stride, pads)
+    return plain_conv(x, kernel, stride, pads)
+
+
+def _conv_on_cpu(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
+    if stride > 1:
         border = ((0, 0, 0), *((before, after, 0) for before, after in pads), (0, 0, 0))
         return stem(lax.pad(x, jnp.zeros((), x.dtype), border), kernel, stride)  # pads may be negative
-    return _plain_conv(x, kernel, stride, pads)
+    if kernel.shape[:2] == (1, 1) and pads == ((0, 0), (0, 0)):
+        return jnp.dot(x, kernel[0, 0])
+    return dense_conv(x, kernel, pads)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=lambda x, kernel: _conv_on_cpu(x, kernel, stride, pads),
+        default=lambda x, kernel: plain_conv(x, kernel, stride, pads),
+    )
+
+
+def _conv_forward(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> tuple[jax.Array, tuple]:
+    return _conv(x, kernel, stride, pads), (x, kernel)
+
+
+def _conv_backward(stride: int, pads: Pads, residual: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The gradients of the form that the platform takes."""
+
+    def pull(form: Any, x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.vjp(lambda x, kernel: form(x, kernel, stride, pads), x, kernel)[1](g)
+
+    cpu, default = (functools.partial(pull, form) for form in (_conv_on_cpu, plain_conv))
+    return lax.platform_dependent(*residual, g, cpu=cpu, default=default)
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
 
 
 def linen_conv(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **others: Any) -> jax.Array:
@@ -183,7 +207,8 @@ def linen_conv(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **ot
     return lax.conv_general_dilated(x, kernel, strides, padding, **others)
 
 
-def _plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: str | Pads) -> jax.Array:
+def plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: str | Pads) -> jax.Array:
+    """`conv` in plain `jax.lax`."""
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
@@ -204,7 +229,7 @@ def dense_conv(x: jax.Array, kernel: jax.Array, padding: Pads) -> jax.Array:
 
 
 def _unit_conv(x: jax.Array, kernel: jax.Array, padding: Pads) -> jax.Array:
-    return _plain_conv(x, kernel, 1, padding)
+    return plain_conv(x, kernel, 1, padding)
 
 
 def _dense_forward(x: jax.Array, kernel: jax.Array, padding: Pads) -> tuple[jax.Array, tuple]:
@@ -298,7 +323,7 @@ def stem(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """
     h, w = ((size - n) // stride + 1 for size, n in zip(x.shape[1:3], kernel.shape[:2], strict=True))
     # One more row of zeros costs nothing, and without any padding XLA's kernel is 2 to 3 times slower (jaxlib 0.10).
-    return _plain_conv(x, kernel, stride, ((0, 1), (0, 0)))[:, :h, :w]
+    return plain_conv(x, kernel, stride, ((0, 1), (0, 0)))[:, :h, :w]
 
 
 def _stem_forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple]:
@@ -307,7 +332,7 @@ def _stem_forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Arr
 
 def _stem_backward(stride: int, residual: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = residual
-    _, pull_kernel = jax.vjp(lambda kernel: _plain_conv(x, kernel, stride, "VALID"), kernel)
+    _, pull_kernel = jax.vjp(lambda kernel: plain_conv(x, kernel, stride, "VALID"), kernel)
     batch, height, width, channels = x.shape
     h, w, features = g.shape[1:]
     m, n = (-(-size // stride) for size in kernel.shape[:2])  # the numbers of a and of b
@@ -315,7 +340,7 @@ def _stem_backward(stride: int, residual: tuple, g: jax.Array) -> tuple[jax.Arra
     kernel = jnp.pad(kernel, ((0, m * stride - kernel.shape[0]), (0, n * stride - kernel.shape[1]), (0, 0), (0, 0)))
     kernel = kernel.reshape(m, stride, n, stride, channels, features)[:, :, ::-1].transpose(2, 5, 0, 1, 3, 4)
     kernel = lax.optimization_barrier(kernel.reshape(1, n, features, m * depth))  # [1, b, D, (a, p, q, C)]
-    z = _plain_conv(g, kernel, 1, ((0, 0), (n - 1, n - 1))).reshape(batch, h, w + n - 1, m, depth)
+    z = plain_conv(g, kernel, 1, ((0, 0), (n - 1, n - 1))).reshape(batch, h, w + n - 1, m, depth)
     rows, columns = h + m - 1, w + n - 1
     shifted = [jnp.pad(z[:, :, :, a], ((0, 0), (a, m - 1 - a), (0, 0), (0, 0))) for a in range(m)]
     z = functools.reduce(jnp.add, shifted)

@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.kernels.backend import platform
-
 ROUGH = 64  # XLA's FFT on a CPU is slow where a side has a prime factor above this,
 MATRIX_SIDE = 384  # and matrix products are faster up to this side
 
@@ -34,9 +32,19 @@ def inverse_real(real: jax.Array, imaginary: jax.Array, width: int) -> jax.Array
     """
     height = real.shape[-3]
     rough = max(map(_largest_prime, (height, width))) > ROUGH
-    if platform() == "cpu" and rough and max(height, width) <= MATRIX_SIDE:
-        return by_matrices(real, imaginary, width)
-    return jnp.fft.irfft2(jax.lax.complex(real, imaginary), s=(height, width), axes=(-3, -2))
+    if not rough or max(height, width) > MATRIX_SIDE:
+        return by_fft(real, imaginary, width)
+    return jax.lax.platform_dependent(
+        real,
+        imaginary,
+        cpu=lambda real, imaginary: by_matrices(real, imaginary, width),
+        default=lambda real, imaginary: by_fft(real, imaginary, width),
+    )
+
+
+def by_fft(real: jax.Array, imaginary: jax.Array, width: int) -> jax.Array:
+    """`inverse_real` as the fast Fourier transform."""
+    return jnp.fft.irfft2(jax.lax.complex(real, imaginary), s=(real.shape[-3], width), axes=(-3, -2))
 
 
 def _largest_prime(number: int) -> int:
@@ -51,7 +59,7 @@ def _largest_prime(number: int) -> int:
 
 
 def by_matrices(real: jax.Array, imaginary: jax.Array, width: int) -> jax.Array:
-    """See `inverse_real`."""
+    """`inverse_real` as products with matrices of cosines and sines."""
     height, bins = real.shape[-3:-1]
     real, imaginary = (jnp.moveaxis(part, -1, -3) for part in (real, imaginary))  # whole lines to the products
     cosine, sine = _waves(height, height // 2 + 1, np.ones(height // 2 + 1))

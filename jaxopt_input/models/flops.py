@@ -3,21 +3,21 @@
     function ─make_jaxpr─► equations ─which depend on the image? which are needed?─► products ─► multiply-adds, bytes
 
 Only matrix products and convolutions count. The gradient by the image takes one more product for each of their operands
-that depends on the image, as large as the product itself. Our own networks are counted in their plain form, so the
-count is the same in whatever form a back end computes them.
+that depends on the image, as large as the product itself. Where an operation has several forms for several platforms
+the plain one is counted, so that the count is the same everywhere.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import Jaxpr, Literal
 
-from jaxopt_input.kernels import conv as ops
+from jaxopt_input.models.jaxpr import bodies, called, variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +57,7 @@ def gradient_work(function: Callable[[Any, Any], Any], params: Any, image: Any) 
         >>> gradient_work(lambda w, x: (x @ w).sum(), jnp.ones((64, 10)), jnp.ones((8, 64)))
         Work(flops=20480, bytes=9856)
     """
-    with ops.plain():  # of a new function, for what JAX has traced before it would not trace again
-        closed = jax.make_jaxpr(lambda params, image: function(params, image))(params, image)
+    closed = jax.make_jaxpr(function)(params, image)
     images = len(jax.tree.leaves(image))
     depends = [False] * (len(closed.jaxpr.invars) - images) + [True] * images
     return _walk(closed.jaxpr, depends, [True] * len(closed.jaxpr.outvars))[0]
@@ -68,7 +67,7 @@ def _walk(jaxpr: Jaxpr, depends: Sequence[bool], wanted: Sequence[bool]) -> tupl
     """The work of what the wanted outputs need, and which inputs those are; `depends` says which hold the image."""
     image = {var for var, yes in zip(jaxpr.invars, depends, strict=True) if yes}
     for equation in jaxpr.eqns:
-        if any(var in image for var in _variables(equation.invars)):
+        if any(var in image for var in variables(equation.invars)):
             image.update(equation.outvars)
     needed = {var for var, yes in zip(jaxpr.outvars, wanted, strict=True) if yes and not isinstance(var, Literal)}
     total = Work(0, 0)
@@ -78,12 +77,8 @@ def _walk(jaxpr: Jaxpr, depends: Sequence[bool], wanted: Sequence[bool]) -> tupl
             held = [not isinstance(atom, Literal) and atom in image for atom in equation.invars]
             work, reads = _equation(equation, held, asked)
             total += work
-            needed.update(_variables(atom for atom, yes in zip(equation.invars, reads, strict=True) if yes))
+            needed.update(variables(atom for atom, yes in zip(equation.invars, reads, strict=True) if yes))
     return total, [var in needed for var in jaxpr.invars]
-
-
-def _variables(atoms: Any) -> Iterator[Any]:
-    return (atom for atom in atoms if not isinstance(atom, Literal))
 
 
 def _equation(equation: Any, held: list[bool], asked: list[bool]) -> tuple[Work, list[bool]]:
@@ -94,19 +89,22 @@ def _equation(equation: Any, held: list[bool], asked: list[bool]) -> tuple[Work,
         arrays = (*equation.invars, *equation.outvars)
         moved = sum(math.prod(atom.aval.shape) * atom.aval.dtype.itemsize for atom in arrays)
         return Work(2 * count, moved).times(1 + sum(held)), everything
-    bodies = inside(equation)
+    if call := called(equation):
+        work, reads = _walk(call.jaxpr, held[call.skipped :], asked)
+        return work, [False] * call.skipped + reads
+    inside = bodies(equation)
     if name in ("scan", "while"):
-        skipped, consts, carried = _loop(equation, bodies[-1])
+        skipped, consts, carried = _loop(equation, inside[-1])
         state = [any(held)] * carried  # what one step makes dependent, the next one reads
-        known = held[skipped : skipped + consts] + state + held[skipped + consts + carried :]
-        work, _ = _walk(bodies[-1], known, [True] * len(bodies[-1].outvars))
+        depends = held[skipped : skipped + consts] + state + held[skipped + consts + carried :]
+        work, _ = _walk(inside[-1], depends, [True] * len(inside[-1].outvars))
         return work.times(equation.params.get("length", 1)), everything
     if name == "cond":
-        works = [_walk(body, held[1:], asked)[0] for body in bodies]
+        works = [_walk(body, held[1:], asked)[0] for body in inside]
         return max(works, key=lambda work: work.flops), everything
-    if len(bodies) == 1 and len(bodies[0].invars) == len(held) and len(bodies[0].outvars) == len(asked):
-        return _walk(bodies[0], held, asked)  # a call: jit, checkpoint, custom_vjp
-    works = [_walk(body, [any(held)] * len(body.invars), [True] * len(body.outvars))[0] for body in bodies]
+    if len(inside) == 1 and len(inside[0].invars) == len(held) and len(inside[0].outvars) == len(asked):
+        return _walk(inside[0], held, asked)  # a call of a kind unknown here
+    works = [_walk(body, [any(held)] * len(body.invars), [True] * len(body.outvars))[0] for body in inside]
     return sum(works, Work(0, 0)), everything
 
 
@@ -122,19 +120,6 @@ def _loop(equation: Any, body: Jaxpr) -> tuple[int, int, int]:
     # Told by their shapes, for versions of JAX name their numbers differently.
     carried = whole(equation.outvars, body.outvars)
     return 0, whole(equation.invars, body.invars) - carried, carried
-
-
-def inside(equation: Any) -> list[Jaxpr]:
-    """The bodies of an equation: of a call one, of a loop or a branch several, else none.
-
-    Example:
-        >>> loop = jax.make_jaxpr(lambda x: jax.lax.fori_loop(0, 3, lambda i, x: 2 * x, x))(1.0).eqns[0]
-        >>> [[equation.primitive.name for equation in body.eqns] for body in inside(loop)]
-        [['add', 'mul']]
-    """
-    several = (value if isinstance(value, tuple | list) else (value,) for value in equation.params.values())
-    found = [one.jaxpr if isinstance(one, ClosedJaxpr) else one for values in several for one in values]
-    return [one for one in found if isinstance(one, Jaxpr)]
 
 
 def _dot(equation: Any) -> int:

@@ -15,10 +15,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import ClosedJaxpr
 
 from jaxopt_input.errors import InputError, unknown
-from jaxopt_input.kernels import conv as ops
+from jaxopt_input.models.jaxpr import called, evaluate
 from jaxopt_input.models.model import Model
 
 Pair = tuple[int, int]
@@ -90,8 +90,7 @@ def receptive_field(model: Model, layer: str, image_shape: tuple[int, int, int] 
         raise unknown("layer", layer, model.info.taps)
     model.layers(shape)  # says what is wrong with an image that the network cannot take
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    with ops.plain():
-        closed = jax.make_jaxpr(lambda params, x: model.apply(params, x, (layer,))[layer])(model.params, image)
+    closed = jax.make_jaxpr(lambda params, x: model.apply(params, x, (layer,))[layer])(model.params, image)
     rows, columns = (_along(closed, axis, shape[axis - 1], layer) for axis in (1, 2))
     size, stride, offset = zip(rows, columns, strict=True)
     return ReceptiveField(size, stride, offset)
@@ -143,7 +142,9 @@ _Rule = Callable[[Any, list[Any]], Sequence[_Value]]  # of an equation and what 
 def _along(closed: ClosedJaxpr, axis: int, side: int, layer: str) -> tuple[int, int, int]:
     """(size, stride, offset) along one axis of the image, of a function of (parameters, image)."""
     image = _Seen(tuple(int(n == axis) for n in range(4)), 0, 1)
-    (seen,) = _walk(closed.jaxpr, [None] * (len(closed.jaxpr.invars) - 1) + [image])
+    arguments: list[_Value] = [*[None] * (len(closed.jaxpr.invars) - 1), image]
+    seen: _Value
+    (seen,) = evaluate(closed.jaxpr, [None] * len(closed.consts), arguments, _outputs, _nothing)
     shape, stride = closed.out_avals[0].shape, 0
     if isinstance(seen, _Seen):
         seen = seen.without([n for n in range(len(shape)) if n != axis or len(shape) != 4], shape)
@@ -160,16 +161,8 @@ def _along(closed: ClosedJaxpr, axis: int, side: int, layer: str) -> tuple[int, 
     return int(high - low), stride, int(low)
 
 
-def _walk(jaxpr: Jaxpr, arguments: Sequence[_Value]) -> list[_Value]:
-    """What the outputs of a jaxpr see, given what its arguments see; its constants see nothing."""
-    seen: dict[Any, _Value] = dict(zip(jaxpr.invars, arguments, strict=True))
-
-    def read(atom: Any) -> _Value:
-        return None if isinstance(atom, Literal) else seen.get(atom)
-
-    for equation in jaxpr.eqns:
-        seen.update(zip(equation.outvars, _outputs(equation, list(map(read, equation.invars))), strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+def _nothing(literal: object) -> None:
+    """What a number sees."""
 
 
 def _outputs(equation: Any, operands: list[_Value]) -> Sequence[_Value]:
@@ -177,9 +170,8 @@ def _outputs(equation: Any, operands: list[_Value]) -> Sequence[_Value]:
     name, count = equation.primitive.name, len(equation.outvars)
     if all(operand is None for operand in operands):
         return [None] * count
-    if name in _CALLS:
-        inner = next(value for value in equation.params.values() if isinstance(value, ClosedJaxpr | Jaxpr))
-        return _walk(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner, operands)
+    if call := called(equation):
+        return evaluate(call.jaxpr, [None] * len(call.consts), operands[call.skipped :], _outputs, _nothing)
     refused = next((operand for operand in operands if isinstance(operand, _Refused)), None)
     if refused or name not in _RULES:
         return [refused or _Refused(f"the primitive {name}")] * count
@@ -385,9 +377,6 @@ def _dot(equation: Any, operands: list[Any]) -> list[_Value]:
     return [_union(parts, shape, "dot_general")]
 
 
-_CALLS = frozenset(
-    ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2", "custom_jvp_call", "custom_vjp_call")
-)
 _ELEMENTWISE = (
     "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy copy_p cos "
     "cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p "

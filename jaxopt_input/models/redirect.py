@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from jaxopt_input.errors import InputError
+from jaxopt_input.models.jaxpr import Call, called, evaluate
 from jaxopt_input.models.model import Apply, Model
 
-_INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr"}
+KEPT = frozenset(("custom_vjp_call", "cond"))  # calls whose gradient is their own affair
 
 
 @jax.custom_vjp
@@ -57,7 +59,7 @@ class _Redirected:
 
     def __call__(self, params: Any, image: jax.Array, taps: tuple[str, ...]) -> dict[str, jax.Array]:
         closed, shape = jax.make_jaxpr(lambda p, x: self.apply(p, x, taps), return_shape=True)(params, image)
-        out = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves((params, image)))
+        out = evaluate(closed.jaxpr, closed.consts, jax.tree.leaves((params, image)), _redirected, _same)
         return jax.tree.unflatten(jax.tree.structure(shape), out)
 
 
@@ -95,46 +97,36 @@ def redirect_relu(model: Model) -> Model:
     return dataclasses.replace(model, apply=_Redirected(model.apply))
 
 
-def _is_relu(eqn: Any) -> bool:
+def _is_relu(equation: JaxprEqn) -> bool:
     """Whether an equation is max(x, 0) of an array."""
-    if eqn.primitive.name != "max":
+    if equation.primitive.name != "max":
         return False
-    x, zero = eqn.invars
-    return isinstance(zero, Literal) and np.ndim(zero.val) == 0 and float(zero.val) == 0 and x.aval.ndim > 1
+    x, zero = equation.invars
+    rank = len(x.aval.shape)  # type: ignore[attr-defined]
+    return isinstance(zero, Literal) and np.ndim(zero.val) == 0 and float(zero.val) == 0 and rank > 1
 
 
-def _inside(eqn: Any) -> Any:
-    """(jaxpr, consts) of the function that an equation calls, or None."""
-    if eqn.primitive.name == "custom_jvp_call":
-        inner = eqn.params["call_jaxpr"]
-    elif eqn.primitive.name in _INLINED:
-        inner = eqn.params[_INLINED[eqn.primitive.name]]
-    else:
-        return None
-    return (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+def _entered(equation: JaxprEqn) -> Call | None:
+    """The function that an equation calls, if there is a ReLU in it."""
+    call = None if equation.primitive.name in KEPT else called(equation)
+    return call if call and _has_relu(call.jaxpr) else None
 
 
-def _has_relu(jaxpr: Any) -> bool:
-    return any(_is_relu(eqn) or ((inner := _inside(eqn)) and _has_relu(inner[0])) for eqn in jaxpr.eqns)
+def _has_relu(jaxpr: Jaxpr) -> bool:
+    return any(_is_relu(equation) or _entered(equation) for equation in jaxpr.eqns)
 
 
-def _evaluate(jaxpr: Any, consts: Any, args: Any) -> list[Any]:
-    """The outputs of a jaxpr, its ReLUs replaced; calls without a ReLU are left as they are."""
-    values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
+def _same(literal: Any) -> Any:
+    return literal
 
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else values[atom]
 
-    for eqn in jaxpr.eqns:
-        inputs, inner = [read(atom) for atom in eqn.invars], _inside(eqn)
-        if _is_relu(eqn):
-            outputs = [redirected_relu(inputs[0])]
-        elif inner and _has_relu(inner[0]):
-            outputs = _evaluate(inner[0], inner[1], inputs)
-        else:
-            bound = eqn.primitive.get_bind_params(eqn.params)
-            functions, parameters = bound if isinstance(bound, tuple) else ((), bound)  # a tuple in older versions
-            found = eqn.primitive.bind(*functions, *inputs, **parameters)
-            outputs = list(found) if eqn.primitive.multiple_results else [found]
-        values.update(zip(eqn.outvars, outputs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+def _redirected(equation: JaxprEqn, operands: list[Any]) -> Sequence[Any]:
+    """What an equation returns, its ReLUs replaced; calls without a ReLU are left as they are."""
+    if _is_relu(equation):
+        return [redirected_relu(operands[0])]
+    if call := _entered(equation):
+        return evaluate(call.jaxpr, call.consts, operands, _redirected, _same)
+    bound = equation.primitive.get_bind_params(equation.params)
+    functions, parameters = bound if isinstance(bound, tuple) else ((), bound)  # a tuple in older versions
+    outputs = equation.primitive.bind(*functions, *operands, **parameters)
+    return list(outputs) if equation.primitive.multiple_results else [outputs]

@@ -146,7 +146,8 @@ def test_conv(size, window, channels, features, stride, padding, monkeypatch):
 def test_winograd_is_chosen_by_shape():
     def chosen(*shape, features, window=3, dtype=jnp.float32):
         x, kernel = jnp.zeros(shape, dtype), jnp.zeros((window, window, shape[-1], features), dtype)
-        return "conv_general_dilated" not in str(jax.make_jaxpr(lambda x: ops.conv(x, kernel, 1, "SAME"))(x))
+        pads = ((window // 2,) * 2,) * 2
+        return "conv_general_dilated" not in str(jax.make_jaxpr(lambda x: ops.dense_conv(x, kernel, pads))(x))
 
     assert chosen(8, 28, 28, 48, features=192)
     assert chosen(8, 28, 28, 192, features=48)
@@ -234,18 +235,40 @@ def test_bfloat16(name):
         assert float(jnp.linalg.norm((a.astype(jnp.float32) - b).ravel()) / jnp.linalg.norm(b.ravel())) < 0.01
 
 
-def test_elsewhere_than_on_a_cpu_everything_is_plain_lax(monkeypatch):
-    monkeypatch.setattr(ops, "on_cpu", lambda: False)
+def lowered(function, platform):
+    """The program for a platform, which need not be here."""
+    return jax.jit(function).trace().lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_lowers_for_a_tpu(name):
+    x = jax.ShapeDtypeStruct((2, 15, 14, 3), jnp.float32)
+    trace = jax.jit(value_and_gradient(OPERATIONS[name])).trace(x)
+    assert "stablehlo" in trace.lower(lowering_platforms=("tpu",)).as_text()
+
+
+def test_elsewhere_than_on_a_cpu_everything_is_plain_lax():
+    """Of the two forms that are traced, the program holds one: a dilated convolution there, and a scatter."""
     x, kernel = random((1, 15, 15, 3)), random((7, 7, 3, 6))
-    for function in (lambda: ops.conv(x, kernel, 2), lambda: ops.max_pool(x, 3, 2, True)):
-        assert "custom_vjp" not in str(jax.make_jaxpr(function)())
+    stem, pool = (jax.grad(f) for f in (lambda x: ops.conv(x, kernel, 2).sum(), lambda x: ops.max_pool(x, 3, 2).sum()))
+    for gradient, sign in ((stem, "lhs_dilate = [2, 2]"), (pool, "select_and_scatter")):
+        here, there = (lowered(lambda f=gradient: f(x), platform) for platform in ("cpu", "tpu"))
+        assert sign in there
+        assert sign not in here
+
+
+def test_plain_forms_are_what_platforms_other_than_a_cpu_compute():
+    """Their gradients are those of `lax` itself: the same program."""
+    x, kernel = random((2, 15, 14, 3)), random((3, 3, 3, 6))
+    ours = lowered(lambda: jax.grad(lambda x: ops.conv(x, kernel, 1, "SAME").sum())(x), "tpu")
+    assert ours.count("stablehlo.convolution") <= 2 + 1  # of the image; of the kernel, which is not asked for
+    assert "optimization_barrier" not in ours
 
 
 def test_odd_shapes_are_as_in_lax():
     """A map smaller than the window has no maximum; a pad may be negative."""
     assert ops.max_pool(jnp.ones((1, 2, 5, 3)), 3, 2).shape == (1, 0, 2, 3)
     x, kernel = random((1, 9, 9, 3)), random((3, 3, 3, 8))
-    with ops.plain():
-        expected = ops.conv(x, kernel, 2, ((-1, 0), (0, -1)))
+    expected = ops.plain_conv(x, kernel, 2, ((-1, 0), (0, -1)))
     # float32 sums of 27 products in another order
     np.testing.assert_allclose(ops.conv(x, kernel, 2, ((-1, 0), (0, -1))), expected, atol=1e-5)
