@@ -18,10 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 from record import RESULTS, ground, keep
+from similarity import ssim
 
 import jaxopt_input as joi
 from jaxopt_input.draw.sheet import contact_sheet
-from jaxopt_input.methods.directions.similarity import ssim
 
 
 def photographs(folder: Path, count: int, shape: tuple[int, int, int]) -> tuple[list[str], np.ndarray]:

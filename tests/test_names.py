@@ -17,7 +17,7 @@ HOMES = {
     "IMAGE_REGULARIZERS": "methods.visualize.settings:_OF_IMAGE",
     "LAYER_REGULARIZERS": "methods.visualize.settings:_OF_LAYER",
     "DREAM_PRESETS": "methods.dream.settings:PRESETS",
-    "NORMALIZATIONS": "methods.models.normalize:NAMES",
+    "NORMALIZATIONS": "methods.dream.normalize:NAMES",
     "INVERT_PRESETS": "methods.invert.settings:PRESETS",
     "STYLE_PRESETS": "methods.style.settings:PRESETS",
     "STYLE_LOSSES": "methods.style.terms:STATISTICS",

@@ -77,7 +77,7 @@ def test_presets_are_the_authors_steps(pointwise, picture, transcribed):
 
 
 def test_lap_preset_is_its_normalization_of_one_channels_mean(pointwise, picture):
-    from jaxopt_input.methods.models.normalize import normalize  # compared to TensorFlow's in test_normalize
+    from jaxopt_input.methods.dream.normalize import normalize  # compared to TensorFlow's in test_normalize
 
     x = picture.astype(float)
     for _ in range(3):

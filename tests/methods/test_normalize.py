@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_input.methods.models.normalize import merge, normalize, split
+from jaxopt_input.methods.dream.normalize import merge, normalize, split
 
 K = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256
 

@@ -44,7 +44,7 @@ from jaxopt_input.methods.dream.settings import (
     settle,
     wanted,
 )
-from jaxopt_input.methods.models import normalize as normalize
+from jaxopt_input.methods.dream import normalize as normalize
 from jaxopt_input.methods.resize import resize
 from jaxopt_input.models.model import Apply, Model, cast
 

@@ -17,7 +17,7 @@ from jaxopt_input.engine.target import Joint, Target, expand
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.images.parameterization import check_images
 from jaxopt_input.losses import Loss
-from jaxopt_input.methods.models import normalize as normalize
+from jaxopt_input.methods.dream import normalize as normalize
 from jaxopt_input.models.model import Apply, Model
 
 
@@ -36,7 +36,7 @@ class Settings:
         step: of one iteration, for images in [0, 1], times the normalized gradient.
         jitter: the largest random shift each way in pixels, by roll, drawn anew at each iteration. Where there are
             several tiles it is at least half a tile.
-        normalize: one of "mean-abs", "std" and "laplacian"; see `methods.models.normalize`.
+        normalize: one of "mean-abs", "std" and "laplacian"; see `methods.dream.normalize`.
         bands: of the Laplacian pyramid.
         clip: to [0, 1] after each step; the result always is.
         carry: "detail" adds what an octave changed, enlarged, to the next one's base; "image" enlarges the image.

@@ -1,10 +1,17 @@
 """SSIM against the formula of the paper, window by window."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import jaxopt_input as joi
-from jaxopt_input.methods.directions.similarity import ssim
+
+spec = importlib.util.spec_from_file_location("similarity", Path(__file__).parents[2] / "benchmarks/similarity.py")
+similarity = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(similarity)
+ssim = similarity.ssim
 
 
 def transcribed(a, b):

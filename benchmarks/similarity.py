@@ -9,7 +9,7 @@ import numpy as np
 from jaxopt_input.errors import InputError
 
 WINDOW, SIGMA = 11, 1.5  # pixels
-STABILISERS = (0.01**2, 0.03**2)  # of images in [0, 1]
+STABILIZERS = (0.01**2, 0.03**2)  # of images in [0, 1]
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 
 
@@ -37,7 +37,7 @@ def ssim(a: Any, b: Any) -> float:
     mean_a, mean_b = _windowed(a), _windowed(b)
     variance_a, variance_b = _windowed(a * a) - mean_a**2, _windowed(b * b) - mean_b**2
     covariance = _windowed(a * b) - mean_a * mean_b
-    c1, c2 = STABILISERS
+    c1, c2 = STABILIZERS
     likeness = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     return float(np.mean(likeness / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2))))
 
