@@ -33,6 +33,7 @@ from jaxopt_input.engine.memory import estimate
 from jaxopt_input.engine.minimize import Progress
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.losses import Loss
+from jaxopt_input.methods.dream import normalize as normalize
 from jaxopt_input.methods.dream import tiles
 from jaxopt_input.methods.dream.settings import (
     Settings,
@@ -44,7 +45,6 @@ from jaxopt_input.methods.dream.settings import (
     settle,
     wanted,
 )
-from jaxopt_input.methods.dream import normalize as normalize
 from jaxopt_input.methods.resize import resize
 from jaxopt_input.models.model import Apply, Model, cast
 
