@@ -21,7 +21,7 @@ import numpy as np
 from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
-from jaxopt_input.methods.attack.command import read
+from jaxopt_input.methods.attack.recipe import read
 
 ATTACKS: dict[str, Any] = {
     "ddn": (joi.attacks.ddn, {}),

@@ -32,7 +32,7 @@ from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
 from jaxopt_input.attacks.autoattack import STAGES
-from jaxopt_input.methods.attack.command import parse_epsilons, read
+from jaxopt_input.methods.attack.recipe import parse_epsilons, read
 from jaxopt_input.networks.squeezenet import SqueezeNet
 
 SAME = 1e-6  # two images in [0, 1] agree at a number up to float32's rounding

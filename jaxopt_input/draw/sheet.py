@@ -77,7 +77,7 @@ def sheet(
         ImageFont.load_default(13),
         [max(map(len, group)) for group in zip(*(row.groups for row in rows), strict=True)],
     )
-    across = [min(count, columns or max(WIDEST, math.ceil(math.sqrt(count)))) for count in counts]
+    across = [min(count, columns or max(WIDEST, square(count))) for count in counts]
     margin = max((_width(_wrapped(row.caption), font) + 2 * GAP for row in rows if row.caption), default=GAP)
     lefts = _lefts(margin, across, max(width for width, _ in boxes), headings, font)
     strips = list(
@@ -183,6 +183,16 @@ def _lefts(margin: int, across: Sequence[int], width: int, headings: Sequence[st
     return lefts
 
 
+def square(count: int) -> int:
+    """The columns of so many pictures in a square.
+
+    Example:
+        >>> square(20)
+        5
+    """
+    return math.ceil(math.sqrt(count))
+
+
 def titled(captions: Sequence[str]) -> tuple[str, list[str]]:
     """What captions have in common as a title, and the rest of each.
 
@@ -231,7 +241,7 @@ def target_pages(pictures: Pictures, rows: Sequence[Sequence[int]], captions: Se
     if len(rows) > WIDEST and max(map(len, rows)) == 1:
         title, texts = titled(captions)
         one = Row([[pictures[row[0]] for row in rows]], below=[texts])
-        return sheet([one], title=title, columns=math.ceil(math.sqrt(len(rows))), side=64)
+        return sheet([one], title=title, columns=square(len(rows)), side=64)
     return sheet([Row([[pictures[n] for n in row]], text) for row, text in zip(rows, captions, strict=True)])
 
 
@@ -243,7 +253,7 @@ def grid_sheet(pictures: Pictures, captions: Sequence[str]) -> Image.Image:
         (216, 282)
     """
     title, texts = titled(captions)
-    return sheet([Row([pictures], below=[texts])], title=title, columns=math.ceil(math.sqrt(len(texts))), side=64)[0]
+    return sheet([Row([pictures], below=[texts])], title=title, columns=square(len(texts)), side=64)[0]
 
 
 def _lines(caption: str, width: int, font: Any) -> list[str]:

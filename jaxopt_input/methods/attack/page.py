@@ -1,124 +1,120 @@
-"""The folder that `attack` writes."""
+"""What `attack` shows: the images that it found, how far they are, and the robust accuracy."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import jaxopt_input
 from jaxopt_input.attacks import AttackResult
-from jaxopt_input.data import atomic, save_png, to_uint8
-from jaxopt_input.draw.sheet import contact_sheet
+from jaxopt_input.data import to_uint8
+from jaxopt_input.draw.curves import figure
+from jaxopt_input.draw.sheet import Row, sheet
+from jaxopt_input.methods.attack.recipe import Originals, epsilon_text
 from jaxopt_input.models.model import Model
-from jaxopt_input.runs.writer import prepare, record
+from jaxopt_input.runs.page import Figure, Page, Picture, metadata, number, sheets
 
 SHOWN = 16  # images on the sheet
 POINTS = 33  # of a curve of robust accuracy
 
 
-def write_attack(
-    folder: Path,
-    result: AttackResult,
-    images: np.ndarray,
-    sources: Sequence[str],
-    epsilons: Sequence[float] | None,
-    model: Model,
-    *,
-    seed: int,
-    overwrite: bool,
-    **run: Any,
-) -> dict[str, Any]:
-    """Write what an attack found into a folder.
+def attack_page(
+    result: AttackResult, shown: Originals, epsilons: Sequence[float] | None, method: str, model: Model, seed: int
+) -> Page:
+    """What an attack found.
 
     Args:
-        folder: made if need be; with `overwrite`, an earlier run's results in it are removed.
         result: of N images, with or without an axis of budgets.
-        images: `[N, H, W, C]`, the originals.
-        sources: N names.
+        shown: the originals.
         epsilons: the budgets; for an attack that minimizes a norm those to report robust accuracy at, or None.
+        method: the name of the attack.
         model: what was attacked.
-        seed: goes into `run.json` and the images.
-        overwrite: whether the folder may hold an earlier run.
-        run: the other arguments of `runs.writer.record`.
+        seed: of the run.
 
     Returns:
-        What `run.json` says.
+        A page whose rows have one picture per image and budget, in the order of the budgets.
     """
-    prepare(folder, overwrite)
+    page = Page()
     budgets = [None] if result.epsilon is None else np.atleast_1d(result.epsilon).tolist()
-    n = len(images)
-    found, success, finite, prediction, probability = (
-        np.reshape(x, (len(budgets), n, *x.shape[np.ndim(result.success) :]))
-        for x in (result.image, result.success, result.finite, result.prediction, result.probability)
-    )
-    counts = {k: np.reshape(getattr(result, k), (len(budgets), n)) for k in ("steps", "gradients", "forwards")}
-    distance = {p: np.reshape(d, (len(budgets), n)) for p, d in result.distance.items()}
-    software = f"jaxopt_input {jaxopt_input.__version__}"
-    results: list[dict[str, Any]] = []
+    by_budget = _by_budget(result, len(budgets), len(shown.images))
     for e, budget in enumerate(budgets):
-        for i in range(n):
-            file = f"image{i}.png" if len(budgets) == 1 else f"image{i}-epsilon{e}.png"
-            one: dict[str, Any] = {
-                "source": sources[i],
-                "label": int(result.label[i]),
-                "name": model.info.label(int(result.label[i])),
-                "target": None if result.target is None else int(result.target[i]),
-                "epsilon": budget,
-                "image": file,
-                "prediction": {"clean": int(result.clean[i]), "adversarial": int(prediction[e, i])},
-                "probability": _number(probability[e, i]),
-                "success": bool(success[e, i]),
-                "finite": bool(finite[e, i]),
-                "distance": {p: _number(d[e, i]) for p, d in distance.items()},
-                **{k: int(values[e, i]) for k, values in counts.items()},
-            }
-            text = {k: str(one[k]) for k in ("source", "label", "target", "epsilon", "success") if one[k] is not None}
-            text |= {"Software": software, "model": model.info.name, "seed": str(seed)}
-            save_png(folder / file, found[e, i], text)
-            results.append(one)
-    curve = _curve(result, epsilons)
-    accuracy = {"clean": float(result.accuracy["clean"])}
-    shown = epsilons if result.minimizes else [b for b in budgets if b is not None]
-    robust = result.robust_accuracy(shown).tolist() if result.minimizes and shown else None
-    if robust is None:
-        robust = np.atleast_1d(result.accuracy["robust"]).tolist()
-    arrays: dict[str, Any] = {"original": images, "label": result.label}
-    arrays |= {name: getattr(result, name) for name in ("image", "raw", "success", "finite", "prediction")}
-    arrays |= {**{f"distance_{p}": d for p, d in result.distance.items()}}
-    arrays |= {f"history_{name}": values for name, values in result.history.items()}
-    if result.epsilon is not None:
-        arrays["epsilon"] = result.epsilon
-    with atomic(folder / "adversarial.npz") as part:
-        np.savez(part, **arrays)
+        for i in range(len(shown.images)):
+            row = _row(result, by_budget, e, i, model, shown.sources[i], budget)
+            row["image"] = f"image{i}.png" if len(budgets) == 1 else f"image{i}-epsilon{e}.png"
+            text = {key: row[key] for key in ("source", "label", "target", "epsilon", "success")}
+            page.items[row["image"]] = Picture(by_budget["image"][e, i], metadata(model.info.name, seed, **text))
+            page.rows.append(row)
+    page.items["adversarial.npz"] = _arrays(result, shown.images)
     most = 0 if result.epsilon is None else int(np.argmax(np.reshape(result.epsilon, (len(budgets), -1)).max(1)))
-    largest = (found[most], success[most], prediction[most], distance[result.norm][most])
-    save_png(folder / "sheet.png", _sheet(images, *largest, result, model))
-    with atomic(folder / "robust.png") as part:
-        _figure(part, curve, result.norm)
-    starts = len(np.moveaxis(result.success_of_start, -2, 0))
-    return record(
-        folder,
-        model,
-        seed=seed,
-        files=[*(r["image"] for r in results), "adversarial.npz", "sheet.png", "robust.png"],
-        results=results,
-        accuracy={**accuracy, "robust": robust[0] if len(robust) == 1 else robust},
-        curve=curve,
-        starts={"count": starts, "success": result.success_by_starts().tolist()},
-        warnings=list(result.warnings),
-        sheet="sheet.png",
-        arrays="adversarial.npz",
-        evaluations=int(np.sum(result.gradients) + np.sum(result.forwards)),
-        **run,
-    )
+    sheets(page, _sheet(shown.images, {name: values[most] for name, values in by_budget.items()}, result, model))
+    curve = _curve(result, epsilons)
+    page.items["robust.png"] = Figure(lambda: _figure(curve, result.norm))
+    at = epsilons if result.minimizes else [budget for budget in budgets if budget is not None]
+    robust = np.atleast_1d(
+        result.robust_accuracy(at) if result.minimizes and at else result.accuracy["robust"]
+    ).tolist()
+    clean = float(result.accuracy["clean"])
+    page.entries |= {
+        "accuracy": {"clean": clean, "robust": robust[0] if len(robust) == 1 else robust},
+        "curve": curve,
+        "starts": {"count": len(result.success_by_starts()), "success": result.success_by_starts().tolist()},
+        "arrays": "adversarial.npz",
+        "norm": result.norm,
+        "labels": "predicted" if shown.predicted else "given",
+    }
+    page.evaluations = int(np.sum(result.gradients) + np.sum(result.forwards))
+    if lost := int((~result.finite).sum()):
+        page.warnings.append(f"{lost} of {result.finite.size} images met numbers that are not finite")
+    page.warnings += result.warnings
+    words = [f" at {epsilon_text(epsilon)}" for epsilon in at] if at and len(at) == len(robust) else [""] * len(robust)
+    shares = ", ".join(f"{share:.1%}{word}" for share, word in zip(robust, words, strict=True))
+    page.notes.append(f"{method}: accuracy {clean:.1%}, robust {shares}")
+    if result.success.any():
+        median = np.median(result.distance[result.norm][result.success])
+        page.notes.append(f"{result.success.sum()} successes, median {result.norm} {median:.4g}")
+    return page
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _by_budget(result: AttackResult, budgets: int, count: int) -> dict[str, np.ndarray]:
+    """What is known of each image, `[budgets, N, …]` by name; distances as "distance_l2" and so on."""
+    names = ("image", "success", "finite", "prediction", "probability", "steps", "gradients", "forwards")
+    fields = {name: np.asarray(getattr(result, name)) for name in names}
+    fields |= {f"distance_{norm}": np.asarray(distance) for norm, distance in result.distance.items()}
+    lead = np.ndim(result.success)
+    return {name: np.reshape(values, (budgets, count, *values.shape[lead:])) for name, values in fields.items()}
+
+
+def _row(
+    result: AttackResult, found: dict[str, np.ndarray], e: int, i: int, model: Model, source: str, budget: Any
+) -> dict[str, Any]:
+    """What `run.json` says of image i at budget e."""
+    label = int(result.label[i])
+    return {
+        "source": source,
+        "label": label,
+        "name": model.info.label(label),
+        "target": None if result.target is None else int(result.target[i]),
+        "epsilon": budget,
+        "prediction": {"clean": int(result.clean[i]), "adversarial": int(found["prediction"][e, i])},
+        "probability": number(found["probability"][e, i]),
+        "success": bool(found["success"][e, i]),
+        "finite": bool(found["finite"][e, i]),
+        "distance": {norm: number(found[f"distance_{norm}"][e, i]) for norm in result.distance},
+        **{name: int(found[name][e, i]) for name in ("steps", "gradients", "forwards")},
+    }
+
+
+def _arrays(result: AttackResult, images: np.ndarray) -> dict[str, Any]:
+    names = ("image", "raw", "success", "finite", "prediction")
+    return {
+        "original": images,
+        "label": result.label,
+        **{name: getattr(result, name) for name in names},
+        **{f"distance_{norm}": distance for norm, distance in result.distance.items()},
+        **{f"history_{name}": values for name, values in result.history.items()},
+        **({} if result.epsilon is None else {"epsilon": result.epsilon}),
+    }
 
 
 def _curve(result: AttackResult, epsilons: Sequence[float] | None) -> dict[str, list[float]]:
@@ -136,34 +132,25 @@ def _curve(result: AttackResult, epsilons: Sequence[float] | None) -> dict[str, 
     return {"epsilon": grid.tolist(), "robust": result.robust_accuracy(grid.tolist()).tolist()}
 
 
-def _figure(part: Path, curve: dict[str, list[float]], norm: str) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 3.5), layout="constrained")
-    axes = figure.subplots()
+def _figure(curve: dict[str, list[float]], norm: str) -> Any:
+    made = figure(5, 3.5, 120)
+    axes = made.subplots()
     axes.plot(curve["epsilon"], curve["robust"], marker=".")
     axes.set(xlabel=f"ε ({norm})", ylabel="robust accuracy", ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    figure.savefig(part, format="png", dpi=120, metadata={"Software": None})
+    return made
 
 
-def _sheet(
-    images: np.ndarray,
-    found: np.ndarray,
-    success: np.ndarray,
-    prediction: np.ndarray,
-    distance: np.ndarray,
-    result: AttackResult,
-    model: Model,
-) -> Any:
+def _sheet(images: np.ndarray, found: dict[str, np.ndarray], result: AttackResult, model: Model) -> list[Any]:
     """Original, adversarial image and their difference about gray, amplified to the full range."""
-    rows, captions = [], []
+    rows = []
     for i in range(min(len(images), SHOWN)):
-        change = found[i] - images[i]
+        change = found["image"][i] - images[i]
         largest = np.abs(change).max()
-        seen = 0.5 + 0.5 * change / (largest if largest > 0 else 1)
-        rows.append(to_uint8(np.stack([images[i], found[i], seen])))
-        names = [model.info.label(int(c)) or f"class {c}" for c in (result.label[i], prediction[i])]
-        fate = f"taken for {names[1]}, {result.norm} {distance[i]:.4g}" if success[i] else "resists"
-        captions.append(f"{names[0]}: {fate}")
-    return contact_sheet(rows, captions)
+        difference = 0.5 + 0.5 * change / (largest if largest > 0 else 1)
+        classes = int(result.label[i]), int(found["prediction"][i])
+        names = [model.info.label(index) or f"class {index}" for index in classes]
+        distance = found[f"distance_{result.norm}"][i]
+        fate = f"taken for {names[1]}, {result.norm} {distance:.4g}" if found["success"][i] else "resists"
+        rows.append(Row([to_uint8(np.stack([images[i], found["image"][i], difference]))], f"{names[0]}: {fate}"))
+    return sheet(rows)

@@ -1,65 +1,56 @@
-"""The folder that `transfer` writes, and its table."""
+"""What `transfer` shows: error rates, as a table and as a figure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxopt_input.attacks.transfer import Transfer
-from jaxopt_input.data import atomic
+from jaxopt_input.draw.curves import figure, plain
+from jaxopt_input.methods.attack.recipe import Originals
 from jaxopt_input.models.model import Model
-from jaxopt_input.runs.writer import _number, prepare, record
+from jaxopt_input.runs.page import Figure, Page, number
 
 
-def write_transfer(
-    folder: Path, found: Transfer, models: Mapping[str, Model], *, overwrite: bool, **run: Any
-) -> dict[str, Any]:
-    """Write error rates into a folder, as a figure and as numbers.
+def transfer_page(found: Transfer, models: Mapping[str, Model], shown: Originals) -> Page:
+    """Error rates as a figure and as numbers.
 
     Args:
-        folder: made if need be; with `overwrite`, an earlier run's results in it are removed.
         found: of K networks.
         models: these networks, by name.
-        overwrite: whether the folder may hold an earlier run.
-        run: the other arguments of `runs.writer.record`.
+        shown: the originals.
 
     Returns:
-        What `run.json` says: a result a network, with the `error` that what was made for it, and the `noise` of the
-        same size, causes in each, and the `warnings` of its attack.
+        A page with one row per network: the `error` that what was made for it, and the `noise` of the same size, causes
+        in each, and the `warnings` of its attack.
     """
-    prepare(folder, overwrite)
-    results = [
-        {
-            "made_for": name,
-            "sha256": models[name].info.sha256,
-            "error": dict(zip(found.names, map(_number, found.error[k]), strict=True)),
-            "noise": dict(zip(found.names, map(_number, found.noise[k]), strict=True)),
-            "rms": _number(found.rms[k]),
-            "success": _number(found.success[k]),
-            "accuracy": _number(1 - found.clean[k]),
-            "warnings": list(found.warnings[k]),
-        }
-        for k, name in enumerate(found.names)
-    ]
-    with atomic(folder / "transfer.png") as part:
-        _figure(part, found)
-    return record(
-        folder,
-        models[found.names[0]],
-        files=["transfer.png"],
-        results=results,
-        counted=found.counted,
-        figure="transfer.png",
-        evaluations=found.evaluations,
-        **run,
-    )
+    page = Page(evaluations=int(found.evaluations))
+    for k, name in enumerate(found.names):
+        page.rows.append(
+            {
+                "made_for": name,
+                "sha256": models[name].info.sha256,
+                "error": dict(zip(found.names, map(number, found.error[k]), strict=True)),
+                "noise": dict(zip(found.names, map(number, found.noise[k]), strict=True)),
+                "rms": number(found.rms[k]),
+                "success": number(found.success[k]),
+                "accuracy": number(1 - found.clean[k]),
+                "warnings": list(found.warnings[k]),
+            }
+        )
+        page.warnings += [f"{name}: {line}" for line in found.warnings[k]]
+    page.items["transfer.png"] = Figure(lambda: _figure(found))
+    labels = "predicted" if shown.predicted else "given"
+    page.entries |= {"counted": found.counted, "figure": "transfer.png", "labels": labels}
+    count = f"{found.counted} of {len(shown.images)} images"
+    page.notes += [*table(found).split("\n"), f"error rates on {count}, those that all classify rightly"]
+    return page
 
 
 def table(found: Transfer) -> str:
-    """The error rates as text: a row for what was made for each network, and one for noise of its size.
+    """The error rates as text: one row for what was made for each network, and one for noise of its size.
 
     Args:
         found: of K networks.
@@ -88,19 +79,18 @@ def _line(label: str, width: int, cells: Any, columns: list[int], last: str) -> 
     return f"{label:<{width}} {body} {last:>7}"
 
 
-def _figure(part: Path, found: Transfer) -> None:
+def _figure(found: Transfer) -> Any:
     """Two heat maps: what was made for each network, and noise of the same size."""
-    from matplotlib.figure import Figure
-
     count = len(found.names)
-    figure = Figure(figsize=(2 * (1.6 + 0.9 * count), 1.6 + 0.8 * count), dpi=110, layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
+    names = [plain(name, 30) for name in found.names]
+    made = figure(2 * (1.6 + 0.9 * count), 1.6 + 0.8 * count)
+    left, right = made.subplots(1, 2, sharey=True)
     for axes, rates, title in ((left, found.error, "made for it"), (right, found.noise, "noise of the same RMS")):
         axes.imshow(rates, vmin=0, vmax=1, cmap="viridis")
         for (k, j), rate in np.ndenumerate(rates):
             axes.text(j, k, f"{100 * rate:.0f} %", ha="center", va="center", color="white" if rate < 0.6 else "black")
-        axes.set_xticks(range(count), found.names, rotation=30, ha="right")
-        axes.set_yticks(range(count), found.names)
+        axes.set_xticks(range(count), names, rotation=30, ha="right")
+        axes.set_yticks(range(count), names)
         axes.set(xlabel="fed to", title=title)
     left.set_ylabel("made for")
-    figure.savefig(part, format="png", metadata={"Software": None})
+    return made
