@@ -151,6 +151,6 @@ def _sheet(images: np.ndarray, found: dict[str, np.ndarray], result: AttackResul
         classes = int(result.label[i]), int(found["prediction"][i])
         names = [model.info.label(index) or f"class {index}" for index in classes]
         distance = found[f"distance_{result.norm}"][i]
-        fate = f"taken for {names[1]}, {result.norm} {distance:.4g}" if found["success"][i] else "resists"
+        fate = f"taken for {names[1]}, {result.norm} {epsilon_text(distance)}" if found["success"][i] else "resists"
         rows.append(Row([to_uint8(np.stack([images[i], found["image"][i], difference]))], f"{names[0]}: {fate}"))
     return sheet(rows)
