@@ -119,6 +119,23 @@ class Affine(Transform):
         return float(distance) if still else max(distance + REACH_MARGIN * (farthest - distance), 0.0)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Drawn(Affine):
+    """An affine map that two whole numbers choose, each below `outcomes` and each as likely."""
+
+    @property
+    def outcomes(self) -> int:
+        """How many numbers there are."""
+        raise NotImplementedError
+
+    def choice(self, draw: jax.Array) -> jax.Array:
+        """The matrix that the numbers `[2]` choose; a map that takes one number takes the first."""
+        raise NotImplementedError
+
+    def matrix(self, key: jax.Array) -> jax.Array:
+        return self.choice(_draws([(self, key)])[0])
+
+
 @dataclasses.dataclass(frozen=True)
 class Frame(Affine):
     """A border around the image, cut off where its width is negative: `pad` and `crop` make it."""
@@ -184,17 +201,21 @@ def _whole(pixels: int, what: str) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Jitter(Affine):
+class Jitter(Drawn):
     """A random shift by whole pixels: `jitter` makes it."""
 
     pixels: int
 
-    def offset(self, key: jax.Array) -> jax.Array:
-        """(x, y) in whole pixels."""
-        return jax.random.randint(key, (2,), 0, self.pixels + 1) - self.pixels // 2
+    @property
+    def outcomes(self) -> int:
+        return self.pixels + 1
 
-    def matrix(self, key: jax.Array) -> jax.Array:
-        return jnp.concatenate([jnp.eye(2), self.offset(key)[:, None].astype(jnp.float32)], axis=1)
+    def offset(self, draw: jax.Array) -> jax.Array:
+        """(x, y) in whole pixels."""
+        return draw - self.pixels // 2
+
+    def choice(self, draw: jax.Array) -> jax.Array:
+        return jnp.concatenate([jnp.eye(2), self.offset(draw)[:, None].astype(jnp.float32)], axis=1)
 
     def reach(self, distance: float) -> float:
         return float(distance + (self.pixels + 1) // 2)
@@ -224,13 +245,17 @@ def jitter(pixels: int) -> Jitter:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale(Affine):
+class Scale(Drawn):
     """An enlargement by one of some factors: `scale` makes it."""
 
     factors: tuple[float, ...]
 
-    def matrix(self, key: jax.Array) -> jax.Array:
-        return jnp.eye(2, 3) / _choose(key, self.factors)
+    @property
+    def outcomes(self) -> int:
+        return len(self.factors)
+
+    def choice(self, draw: jax.Array) -> jax.Array:
+        return jnp.eye(2, 3) / jnp.asarray(self.factors, jnp.float32)[draw[0]]
 
     def reach(self, distance: float) -> float:
         return distance / min(self.factors)
@@ -259,13 +284,17 @@ def scale(factors: Sequence[float]) -> Scale:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rotate(Affine):
+class Rotate(Drawn):
     """A rotation by one of some angles: `rotate` makes it."""
 
     degrees: tuple[float, ...]
 
-    def matrix(self, key: jax.Array) -> jax.Array:
-        angle = jnp.deg2rad(_choose(key, self.degrees))
+    @property
+    def outcomes(self) -> int:
+        return len(self.degrees)
+
+    def choice(self, draw: jax.Array) -> jax.Array:
+        angle = jnp.deg2rad(jnp.asarray(self.degrees, jnp.float32)[draw[0]])
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         return jnp.stack([jnp.stack([cos, -sin, 0 * cos]), jnp.stack([sin, cos, 0 * cos])])
 
@@ -344,13 +373,14 @@ class Compose(Transform):
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         affine: list[tuple[Affine, jax.Array]] = []
-        for index, part in enumerate(self.parts):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(len(self.parts), dtype=np.uint32))
+        for part, own in zip(self.parts, keys, strict=True):
             if affine and (not isinstance(part, Affine) or (isinstance(part, Frame) and part.width > 0)):
                 image, affine = _warp_all(affine, image), []  # gray goes around what came before, not into it
             if isinstance(part, Affine):
-                affine.append((part, jax.random.fold_in(key, index)))
+                affine.append((part, own))
             else:
-                image = part(jax.random.fold_in(key, index), image)
+                image = part(own, image)
         return _warp_all(affine, image)
 
     def reach(self, distance: float) -> float:
@@ -477,8 +507,14 @@ def view_shape(transform: Transform | None, shape: tuple[int, int, int]) -> tupl
     return height, width, channels
 
 
-def _choose(key: jax.Array, values: Sequence[float]) -> jax.Array:
-    return jnp.asarray(values, jnp.float32)[jax.random.randint(key, (), 0, len(values))]
+def _draws(parts: Sequence[tuple[Drawn, jax.Array]]) -> jax.Array:
+    """`[parts, 2]` whole numbers below the outcomes of each part, by its own key.
+
+    They are drawn at once: each draw of its own would be four kernels more to compile.
+    """
+    most = np.array([part.outcomes for part, _ in parts], np.int32)
+    keys = jnp.stack([key for _, key in parts])
+    return jax.vmap(lambda key, most: jax.random.randint(key, (2,), 0, most))(keys, most)
 
 
 def _warp_all(parts: Sequence[tuple[Affine, jax.Array]], image: jax.Array) -> jax.Array:
@@ -491,14 +527,17 @@ def _warp_all(parts: Sequence[tuple[Affine, jax.Array]], image: jax.Array) -> ja
     if min(shape) < 1:
         raise InputError(f"a crop of {-margin} pixels a side leaves nothing of an image of shape {image.shape}")
     moving = [(part, key) for part, key in parts if not isinstance(part, Frame)]
-    jitters = [(part, key) for part, key in moving if isinstance(part, Jitter)]
-    if len(jitters) == len(moving):
-        reach = sum((part.pixels + 1) // 2 for part, _ in jitters)
-        offset = sum((part.offset(key) for part, key in jitters), jnp.zeros(2, jnp.int32))
+    drawn = [(part, key) for part, key in moving if isinstance(part, Drawn)]
+    draws = iter(_draws(drawn) if drawn else ())
+    if all(isinstance(part, Jitter) for part, _ in moving):
+        jitters = [part for part, _ in moving if isinstance(part, Jitter)]
+        reach = sum((part.pixels + 1) // 2 for part in jitters)
+        offset = sum((part.offset(next(draws)) for part in jitters), jnp.zeros(2, jnp.int32))
         return _shift(image, offset, reach, margin, fill)
     total = jnp.eye(3)
     for part, key in moving:
-        matrix = jnp.vstack([part.matrix(key), jnp.array([[0.0, 0.0, 1.0]])])
+        matrix = part.choice(next(draws)) if isinstance(part, Drawn) else part.matrix(key)
+        matrix = jnp.vstack([matrix, jnp.array([[0.0, 0.0, 1.0]])])
         total = jnp.matmul(total, matrix, precision=jax.lax.Precision.HIGHEST)
     return warp(image, total[:2], shape[:2], fill)
 

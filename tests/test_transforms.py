@@ -56,7 +56,7 @@ def test_compose_is_one_after_another_to_interpolation():
 
 
 def _shift_with(jitter, key, image):
-    dx, dy = (int(n) for n in jitter.offset(key))
+    dx, dy = (int(n) for n in jitter.matrix(key)[:, 2])
     return np.roll(np.asarray(image), (-dy, -dx), (0, 1))
 
 
@@ -73,11 +73,11 @@ def test_jitter_is_a_whole_shift_uniform_over_its_range(amount):
     transform = t.compose(t.pad(amount, 0.25), t.jitter(amount), t.crop(amount))
     offsets = set()
     for seed in range(300):
-        dx, dy = np.asarray(transform.parts[1].offset(jax.random.fold_in(jax.random.key(seed), 1)))
+        dx, dy = np.asarray(transform.parts[1].matrix(jax.random.fold_in(jax.random.key(seed), 1))[:, 2])
         offsets |= {int(dx), int(dy)}
     assert offsets == set(range(-(amount // 2), amount - amount // 2 + 1))
     view = np.asarray(transform(jax.random.key(5), IMAGE))
-    dx, dy = (int(n) for n in transform.parts[1].offset(jax.random.fold_in(jax.random.key(5), 1)))
+    dx, dy = (int(n) for n in transform.parts[1].matrix(jax.random.fold_in(jax.random.key(5), 1))[:, 2])
     canvas = np.pad(IMAGE, ((20, 20), (20, 20), (0, 0)), constant_values=0.25)
     np.testing.assert_array_equal(view, canvas[20 + dy : 33 + dy, 20 + dx : 37 + dx])
 
