@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
-from jaxopt_input.losses.algebra import Activations, Loss
-from jaxopt_input.targets import canonical, leaf, traced
+from jaxopt_input.losses.define import number, of_image
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 
-@traced
-class AlphaNorm(Loss):
-    """See `alpha_norm`."""
-
-    alpha: Any = leaf(rank=0)
-    center: Any = leaf(rank=0)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        return jnp.sum(_power(jnp.square(image - self.center), self.alpha / 2))
-
-
-def alpha_norm(alpha: Any = 6.0, center: Any = 0.5) -> AlphaNorm:
+@of_image(alpha=number, center=number)
+def alpha_norm(
+    image: Float[Array, "height width colors"],
+    alpha: Float[Array, ""] | float = 6.0,
+    center: Float[Array, ""] | float = 0.5,
+) -> Float[Array, ""]:
     """Σ |x − center|^α over pixels and colors.
 
     Args:
@@ -37,21 +33,15 @@ def alpha_norm(alpha: Any = 6.0, center: Any = 0.5) -> AlphaNorm:
         >>> float(alpha_norm(2.0)({}, jnp.array([[[1.0, 0.0, 0.5]]])))
         0.5
     """
-    return AlphaNorm(canonical(alpha, 0, jnp.float32, "alpha"), canonical(center, 0, jnp.float32, "center"))
+    return jnp.sum(_power(jnp.square(image - center), alpha / 2))
 
 
-@traced
-class PixelNorm(Loss):
-    """See `pixel_norm`."""
-
-    alpha: Any = leaf(rank=0)
-    center: Any = leaf(rank=0)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        return jnp.sum(_power(jnp.sum(jnp.square(image - self.center), -1), self.alpha / 2))
-
-
-def pixel_norm(alpha: Any = 6.0, center: Any = 0.5) -> PixelNorm:
+@of_image(alpha=number, center=number)
+def pixel_norm(
+    image: Float[Array, "height width colors"],
+    alpha: Float[Array, ""] | float = 6.0,
+    center: Float[Array, ""] | float = 0.5,
+) -> Float[Array, ""]:
     """Σ ‖x − center‖^α over pixels, ‖·‖ being the Euclidean norm of a pixel's colors.
 
     Args:
@@ -67,10 +57,11 @@ def pixel_norm(alpha: Any = 6.0, center: Any = 0.5) -> PixelNorm:
         >>> float(pixel_norm(4.0)({}, jnp.array([[[1.0, 0.0, 0.5]]])))
         0.25
     """
-    return PixelNorm(canonical(alpha, 0, jnp.float32, "alpha"), canonical(center, 0, jnp.float32, "center"))
+    return jnp.sum(_power(jnp.sum(jnp.square(image - center), -1), alpha / 2))
 
 
-def l2_decay(center: Any = 0.5) -> AlphaNorm:
+@of_image(center=number)
+def l2_decay(image: Float[Array, "height width colors"], center: Float[Array, ""] | float = 0.5) -> Float[Array, ""]:
     """Σ (x − center)² over pixels and colors.
 
     Args:
@@ -85,21 +76,13 @@ def l2_decay(center: Any = 0.5) -> AlphaNorm:
         >>> float(l2_decay()({}, jnp.full((2, 2, 1), 1.0)))
         1.0
     """
-    return alpha_norm(2.0, center)
+    return jnp.sum(jnp.square(image - center))
 
 
-@traced
-class TotalVariation(Loss):
-    """See `total_variation`."""
-
-    beta: Any = leaf(rank=0)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        dy, dx = _differences(image)
-        return jnp.sum(_power(jnp.square(dx) + jnp.square(dy), self.beta / 2))
-
-
-def total_variation(beta: Any = 2.0) -> TotalVariation:
+@of_image(beta=number)
+def total_variation(
+    image: Float[Array, "height width colors"], beta: Float[Array, ""] | float = 2.0
+) -> Float[Array, ""]:
     """Σ (dx² + dy²)^(β/2) over pixels and colors, forward differences, 0 across the border.
 
     Args:
@@ -113,18 +96,12 @@ def total_variation(beta: Any = 2.0) -> TotalVariation:
         >>> float(total_variation(1.0)({}, jnp.array([[[0.0], [3.0]], [[4.0], [3.0]]])))
         6.0
     """
-    return TotalVariation(canonical(beta, 0, jnp.float32, "beta"))
+    dy, dx = _differences(image)
+    return jnp.sum(_power(jnp.square(dx) + jnp.square(dy), beta / 2))
 
 
-@traced
-class TotalVariationL1(Loss):
-    """See `total_variation_l1`."""
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        return jnp.abs(image[1:] - image[:-1]).sum() + jnp.abs(image[:, 1:] - image[:, :-1]).sum()
-
-
-def total_variation_l1() -> TotalVariationL1:
+@of_image()
+def total_variation_l1(image: Float[Array, "height width colors"]) -> Float[Array, ""]:
     """Σ |dx| + |dy| over pixels and colors: the anisotropic total variation.
 
     Source:
@@ -135,17 +112,19 @@ def total_variation_l1() -> TotalVariationL1:
         >>> float(total_variation_l1()({}, jnp.array([[[0.0], [3.0]], [[4.0], [3.0]]])))
         8.0
     """
-    return TotalVariationL1()
+    return jnp.abs(image[1:] - image[:-1]).sum() + jnp.abs(image[:, 1:] - image[:, :-1]).sum()
 
 
-def _differences(image: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Forward differences along rows and columns, `[H, W, C]` each, 0 in the last row or column."""
+def _differences(
+    image: Float[Array, "height width colors"],
+) -> tuple[Float[Array, "height width colors"], Float[Array, "height width colors"]]:
+    """Forward differences along rows and columns, 0 in the last row or column."""
     return (
         jnp.pad(image[1:] - image[:-1], ((0, 1), (0, 0), (0, 0))),
         jnp.pad(image[:, 1:] - image[:, :-1], ((0, 0), (0, 1), (0, 0))),
     )
 
 
-def _power(square: jax.Array, exponent: jax.Array) -> jax.Array:
+def _power(square: jax.Array, exponent: jax.Array | float) -> jax.Array:
     """square ** exponent, with the gradient 0 at 0, where an exponent below 1 would make it infinite."""
     return jnp.where(square > 0, jnp.where(square > 0, square, 1.0) ** exponent, 0.0)
