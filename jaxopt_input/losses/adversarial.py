@@ -1,50 +1,35 @@
 """Losses of adversarial search: what a class's logit leads by, in several scales. Builders return the quantity.
 
 `cross_entropy`, `dlr` and `margin` of the true label rise as an image becomes adversarial; `carlini_wagner` falls to
-zero. Each leaf may hold one label a target, as everywhere.
+zero. Each argument may hold one label per target, as everywhere.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.losses.activation import ClassLogit
-from jaxopt_input.losses.algebra import Activations, Shapes, check_index, check_layer
-from jaxopt_input.targets import canonical, leaf, traced
+from jaxopt_input.losses.define import Kind, check_finite, index, of_logits
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
 
 
-def best_other(logits: jax.Array, index: jax.Array) -> jax.Array:
+def best_other(logits: Float[Array, "*batch classes"], index: Int[Array, ""]) -> Float[Array, "*batch"]:
     """The largest logit of the other classes than `index`."""
     return jnp.where(jnp.arange(logits.shape[-1]) == index, -jnp.inf, logits).max(-1)
 
 
-def _needs(least: int, what: str, shapes: Shapes) -> None:
-    classes = check_layer("logits", shapes)[-1]
-    if classes < least:
-        raise InputError(f"{what} needs at least {least} classes, the model has {classes}: take the margin instead")
-
-
-@traced
-class CrossEntropy(ClassLogit):
-    """See `cross_entropy`."""
-
-    index: Any = leaf(rank=0)
-    layer: str = "logits"
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        logits = self.read(activations)
-        return jax.nn.logsumexp(logits) - logits[self.index]
-
-
-def cross_entropy(label: Any) -> CrossEntropy:
+@of_logits("class:{label}", label=index)
+def cross_entropy(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Float[Array, ""]:
     """Minus the logarithm of a class's probability, from the logits: log Σ exp z_i − z_y.
 
     Args:
-        label: the class, or one a target.
+        label: the class, or one per target.
 
     Raises:
         InputError: if it is no integer; against a model, also if there is no such class.
@@ -57,30 +42,15 @@ def cross_entropy(label: Any) -> CrossEntropy:
         >>> round(float(cross_entropy(1)({"logits": jnp.array([2.0, 2.0])}, None)), 4)
         0.6931
     """
-    return CrossEntropy(canonical(label, 0, jnp.int32, "label"))
+    return jax.nn.logsumexp(logits) - logits[label]
 
 
-@traced
-class Margin(ClassLogit):
-    """See `margin`."""
-
-    index: Any = leaf(rank=0)
-    layer: str = "logits"
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        logits = self.read(activations)
-        return best_other(logits, self.index) - logits[self.index]
-
-    def check(self, shapes: Shapes) -> None:
-        _needs(2, "the margin", shapes)
-        super().check(shapes)
-
-
-def margin(label: Any) -> Margin:
+@of_logits("class:{label}", classes=2, label=index)
+def margin(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Float[Array, ""]:
     """What the best other class leads a class by: max_{i≠y} z_i − z_y, positive where the image is misclassified.
 
     Args:
-        label: the class, or one a target.
+        label: the class, or one per target.
 
     Raises:
         InputError: as `cross_entropy`; against a model with one class.
@@ -93,38 +63,35 @@ def margin(label: Any) -> Margin:
         >>> float(margin(1)({"logits": jnp.array([0.0, 5.0, 3.0])}, None))
         -2.0
     """
-    return Margin(canonical(label, 0, jnp.int32, "label"))
+    return best_other(logits, label) - logits[label]
 
 
-@traced
-class CarliniWagner(ClassLogit):
-    """See `carlini_wagner`."""
-
-    index: Any = leaf(rank=0)
-    layer: str = "logits"
-    confidence: Any = leaf(rank=0, default=0.0)
-    targeted: bool = False
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        logits = self.read(activations)
-        lead = logits[self.index] - best_other(logits, self.index)
-        return jnp.maximum((-lead if self.targeted else lead) + self.confidence, 0.0)
-
-    def check(self, shapes: Shapes) -> None:
-        _needs(2, "the Carlini-Wagner loss", shapes)
-        super().check(shapes)
+def _at_least_0(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
+    check_finite(what, value)
+    if not (np.asarray(value) >= 0).all():
+        raise InputError(f"a confidence is at least 0, not {value!r}")
 
 
-def carlini_wagner(label: Any, confidence: Any = 0.0, *, targeted: bool = False) -> CarliniWagner:
+confidence = Kind(0, check=_at_least_0)
+
+
+@of_logits("class:{label}", classes=2, label=index, confidence=confidence)
+def carlini_wagner(
+    logits: Float[Array, " classes"],
+    label: Int[Array, ""],
+    confidence: Float[Array, ""] | float = 0.0,
+    *,
+    targeted: bool = False,
+) -> Float[Array, ""]:
     """max(z_y − max_{i≠y} z_i + κ, 0): zero once another class leads by κ; with `targeted`, once this class does.
 
     Args:
-        label: the true class, or the target class, or one a target.
+        label: the true class, or the target class, or one per target.
         confidence: κ, at least 0.
         targeted: whether the class is to be reached instead of left.
 
     Raises:
-        InputError: as `margin`; for a negative confidence.
+        InputError: as `margin`; against a model, also for a negative confidence.
 
     Source:
         Carlini & Wagner, Towards Evaluating the Robustness of Neural Networks (2017), f₆.
@@ -135,37 +102,18 @@ def carlini_wagner(label: Any, confidence: Any = 0.0, *, targeted: bool = False)
         >>> float(carlini_wagner(1)(logits, None)), float(carlini_wagner(1, 3.0, targeted=True)(logits, None))
         (2.0, 1.0)
     """
-    kappa = canonical(confidence, 0, jnp.float32, "confidence")
-    if not isinstance(kappa, jax.core.Tracer) and not (kappa >= 0).all():
-        raise InputError(f"a confidence is at least 0, not {confidence!r}")
-    return CarliniWagner(canonical(label, 0, jnp.int32, "label"), confidence=kappa, targeted=bool(targeted))
+    lead = logits[label] - best_other(logits, label)
+    return jnp.maximum((-lead if targeted else lead) + confidence, 0.0)
 
 
-@traced
-class DLR(ClassLogit):
-    """See `dlr`."""
-
-    index: Any = leaf(rank=0)
-    layer: str = "logits"
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        logits = self.read(activations)
-        top, order = jax.lax.top_k(logits, 3)
-        other = jnp.where(order[0] == self.index, top[1], top[0])
-        return (other - logits[self.index]) / (top[0] - top[2] + 1e-12)
-
-    def check(self, shapes: Shapes) -> None:
-        _needs(3, "the DLR loss", shapes)
-        super().check(shapes)
-
-
-def dlr(label: Any) -> DLR:
+@of_logits("class:{label}", classes=3, label=index)
+def dlr(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Float[Array, ""]:
     """The difference of logits ratio: −(z_y − max_{i≠y} z_i) / (z_π1 − z_π3), π sorting the logits downwards.
 
     It changes neither with a shift nor with the scale of the logits.
 
     Args:
-        label: the class, or one a target.
+        label: the class, or one per target.
 
     Raises:
         InputError: as `cross_entropy`; against a model with fewer than 3 classes.
@@ -178,37 +126,18 @@ def dlr(label: Any) -> DLR:
         >>> float(dlr(1)({"logits": jnp.array([0.0, 5.0, 3.0, 1.0])}, None))
         -0.5
     """
-    return DLR(canonical(label, 0, jnp.int32, "label"))
+    top, order = jax.lax.top_k(logits, 3)
+    other = jnp.where(order[0] == label, top[1], top[0])
+    return (other - logits[label]) / (top[0] - top[2] + 1e-12)
 
 
-@traced
-class TargetedDLR(ClassLogit):
-    """See `targeted_dlr`."""
-
-    index: Any = leaf(rank=0)
-    layer: str = "logits"
-    target: Any = leaf(rank=0, default=0)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        logits = self.read(activations)
-        top = jax.lax.top_k(logits, 4)[0]
-        return (logits[self.target] - logits[self.index]) / (top[0] - 0.5 * (top[2] + top[3]) + 1e-12)
-
-    def check(self, shapes: Shapes) -> None:
-        _needs(4, "the targeted DLR loss", shapes)
-        super().check(shapes)
-        check_index("target", self.target, check_layer(self.layer, shapes)[-1], "the model")
-
-    def name(self) -> str:
-        return f"class:{int(self.index)}>class:{int(self.target)}"
-
-
-def targeted_dlr(label: Any, target: Any) -> TargetedDLR:
+@of_logits("class:{label}>class:{target}", classes=4, label=index, target=index)
+def targeted_dlr(logits: Float[Array, " classes"], label: Int[Array, ""], target: Int[Array, ""]) -> Float[Array, ""]:
     """The difference of logits ratio towards a target class: −(z_y − z_t) / (z_π1 − (z_π3 + z_π4) / 2).
 
     Args:
-        label: the true class, or one a target.
-        target: the class to be reached, or one a target.
+        label: the true class, or one per target.
+        target: the class to be reached, or one per target.
 
     Raises:
         InputError: as `cross_entropy`; against a model with fewer than 4 classes.
@@ -221,4 +150,5 @@ def targeted_dlr(label: Any, target: Any) -> TargetedDLR:
         >>> float(targeted_dlr(1, 2)({"logits": jnp.array([0.0, 5.0, 3.0, 2.0])}, None))
         -0.5
     """
-    return TargetedDLR(canonical(label, 0, jnp.int32, "label"), target=canonical(target, 0, jnp.int32, "target"))
+    top = jax.lax.top_k(logits, 4)[0]
+    return (logits[target] - logits[label]) / (top[0] - 0.5 * (top[2] + top[3]) + 1e-12)

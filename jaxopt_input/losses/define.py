@@ -59,7 +59,7 @@ class Kind:
         rank: of one target's array; one axis more is the target axis.
         dtype: float32 or int32.
         noun: what errors call the argument; its own name if empty.
-        check: raises an `InputError` for a value that does not fit; takes what to call it, the value, the shape of the
+        check: raises an `InputError` for a value that does not fit, unless it is being traced; takes what to call it, the value, the shape of the
             activation (or image) that the formula reads, and a name for that, such as "layer block3".
         text: what stands for one target's value in the loss's name.
         missing: what stands in the name for an optional argument that is None.
@@ -166,7 +166,7 @@ class Formula(Loss):
             raise InputError(f"{self} needs at least {least} classes, {where} has {shape[-1]}: take another loss")
         for name, value in self.arguments.items():
             kind = self.definition.kinds[name]
-            if value is not None:
+            if value is not None and not isinstance(value, jax.core.Tracer):
                 kind.check(kind.noun or name, value, shape, where)
 
     def name(self) -> str:
