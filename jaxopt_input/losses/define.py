@@ -59,8 +59,9 @@ class Kind:
         rank: of one target's array; one axis more is the target axis.
         dtype: float32 or int32.
         noun: what errors call the argument; its own name if empty.
-        check: raises an `InputError` for a value that does not fit, unless it is being traced; takes what to call it, the value, the shape of the
-            activation (or image) that the formula reads, and a name for that, such as "layer block3".
+        check: raises an `InputError` for a value that does not fit, unless it is being traced; takes what to call it,
+            the value, the shape of the activation (or image) that the formula reads, and what to call that, such as
+            "layer block3".
         text: what stands for one target's value in the loss's name.
         missing: what stands in the name for an optional argument that is None.
     """

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.losses.activation import Channel, _OfLayer
-from jaxopt_input.losses.algebra import Activations, Shapes, check_layer
-from jaxopt_input.targets import canonical, leaf, traced
+from jaxopt_input.losses.define import Kind, check_finite, index, of_layer
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
 
 ROWS = 1024  # positions matched at once: what bounds the memory of a guide
 
 
-@traced
-class LayerMean(_OfLayer):
-    """See `layer_mean`."""
-
-    layer: str
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        return jnp.mean(self.read(activations))
-
-    def name(self) -> str:
-        return self.layer
-
-
-def layer_mean(layer: str) -> LayerMean:
+@of_layer("{layer}")
+def layer_mean(activation: Float[Array, "*positions channels"]) -> Float[Array, ""]:
     """The mean of a layer over positions and channels.
 
     Args:
@@ -47,27 +35,16 @@ def layer_mean(layer: str) -> LayerMean:
         >>> float(layer_mean("a")({"a": jnp.array([[[1.0, 3.0]]])}, None))
         2.0
     """
-    return LayerMean(layer)
+    return jnp.mean(activation)
 
 
-@traced
-class ChannelSquare(Channel):
-    """See `channel_square`."""
-
-    layer: str
-    channel: Any = leaf(rank=0)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        activation = self.read(activations)
-        return jnp.square(activation).mean(tuple(range(activation.ndim - 1)))[self.channel]
-
-
-def channel_square(layer: str, channel: Any) -> ChannelSquare:
+@of_layer("{layer}:{channel}", channel=index)
+def channel_square(activation: Float[Array, "*positions channels"], channel: Int[Array, ""]) -> Float[Array, ""]:
     """The mean square of one channel over all positions: a sum of several, weighted, controls a dream by channel.
 
     Args:
         layer: the tap.
-        channel: its index, or an integer array of one index a target.
+        channel: its index, or an integer array of one index per target.
 
     Raises:
         InputError: as `channel`.
@@ -80,39 +57,24 @@ def channel_square(layer: str, channel: Any) -> ChannelSquare:
         >>> float(channel_square("a", 1)({"a": jnp.array([[[0.0, 2.0]], [[0.0, 4.0]]])}, None))
         10.0
     """
-    return ChannelSquare(layer, canonical(channel, 0, jnp.int32, "channel"))
+    return jnp.square(activation).mean(tuple(range(activation.ndim - 1)))[channel]
 
 
-@traced
-class Guided(_OfLayer):
-    """See `guided`."""
-
-    layer: str
-    features: Any = leaf(rank=2)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        own = self.read(activations)
-        own = own.reshape(-1, own.shape[-1])
-        best = jax.lax.map(
-            lambda one: jnp.argmax(self.features @ one), jax.lax.stop_gradient(own), batch_size=min(ROWS, len(own))
+def _of_a_map(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
+    check_finite(f"the guide's {what}", value)
+    if len(shape) != 3:
+        raise InputError(f"{where} has no positions, which guidance matches: name a layer before it")
+    if np.shape(value)[-1] != shape[-1]:
+        raise InputError(
+            f"the guide has {np.shape(value)[-1]} channels, {where} has {shape[-1]}: "
+            "take the guide's features from the same layer"
         )
-        return jnp.sum(own * self.features[best]) / len(own)
-
-    def check(self, shapes: Shapes) -> None:
-        shape = check_layer(self.layer, shapes)
-        if len(shape) != 3:
-            raise InputError(f"layer {self.layer} has no positions, which guidance matches: name a layer before it")
-        if self.features.shape[-1] != shape[-1]:
-            raise InputError(
-                f"the guide has {self.features.shape[-1]} channels, layer {self.layer} has {shape[-1]}: "
-                "take the guide's features from the same layer"
-            )
-
-    def name(self) -> str:
-        return f"{self.layer}:guide-{hashlib.sha256(np.asarray(self.features).tobytes()).hexdigest()[:8]}"
 
 
-def guided(layer: str, features: Any) -> Guided:
+@of_layer("{layer}:guide-{features}", features=Kind(2, check=_of_a_map))
+def guided(
+    activation: Float[Array, "height width channels"], features: Float[Array, "guide_positions channels"]
+) -> Float[Array, ""]:
     """The mean over positions of the dot product with the guide's feature that matches best.
 
     Which feature matches best is decided anew at each evaluation and is not differentiated, so the gradient at a
@@ -135,4 +97,8 @@ def guided(layer: str, features: Any) -> Guided:
         >>> float(guided("a", guide)({"a": jnp.array([[[3.0, 1.0], [1.0, 1.0]]])}, None))  # 3 · 1 and 1 · 2
         2.5
     """
-    return Guided(layer, canonical(features, 2, jnp.float32, "the guide's features"))
+    own = activation.reshape(-1, activation.shape[-1])
+    best = jax.lax.map(
+        lambda feature: jnp.argmax(features @ feature), jax.lax.stop_gradient(own), batch_size=min(ROWS, len(own))
+    )
+    return jnp.sum(own * features[best]) / len(own)

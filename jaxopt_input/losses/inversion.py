@@ -1,60 +1,72 @@
-"""Losses that compare a layer's activation, position by position, with one given: inversion and content."""
+"""Losses that compare a layer's activation, position by position, with that of a picture: inversion and content."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.losses.activation import _OfLayer
-from jaxopt_input.losses.algebra import Activations, Shapes, check_layer
-from jaxopt_input.targets import canonical, leaf, traced
+from jaxopt_input.losses.define import Kind, array, check_finite, of_layer
+from jaxopt_input.targets import canonical
+
+if TYPE_CHECKING:
+    from jax.typing import ArrayLike
+    from jaxtyping import Array, Float
 
 
-def _as_map(activation: jax.Array) -> jax.Array:
-    """`[H, W, C]`; a layer without positions has one."""
+def _as_map(activation: Float[Array, ...]) -> Float[Array, "height width channels"]:
+    """A layer without positions has one."""
     return activation if activation.ndim == 3 else activation[None, None]
 
 
-def _check_map(layer: str, given: Any, shapes: Shapes) -> None:
-    shape = check_layer(layer, shapes)
+def _of_the_same_size(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
+    check_finite(f"the {what} to match", value)
     shape = shape if len(shape) == 3 else (1, 1, *shape)
-    if np.shape(given)[-3:] != shape:
+    if np.shape(value)[-3:] != shape:
         raise InputError(
-            f"the activation to match has shape {np.shape(given)[-3:]}, layer {layer} has {shape}: take it from an "
+            f"the activation to match has shape {np.shape(value)[-3:]}, {where} has {shape}: take it from an "
             "image of the size that is optimized"
         )
 
 
-@traced
-class FeatureDistance(_OfLayer):
-    """See `feature_distance`."""
-
-    layer: str
-    activation: Any = leaf(rank=3)
-    weight: Any = leaf(rank=3)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        difference = jnp.square(_as_map(self.read(activations)) - self.activation)
-        return jnp.sum(self.weight * difference) / jnp.sum(self.weight * jnp.square(self.activation))
-
-    def check(self, shapes: Shapes) -> None:
-        _check_map(self.layer, self.activation, shapes)
-
-    def name(self) -> str:
-        return f"{self.layer}:inversion"
+picture = Kind(3, noun="activation", check=_of_the_same_size)
 
 
-def feature_distance(layer: str, activation: Any, weight: Any = None) -> FeatureDistance:
-    """‖Φ(x) − Φ₀‖² / ‖Φ₀‖²: how far a layer's activation is from a given one, relative to its norm.
+def _content(target: ArrayLike) -> dict[str, Any]:
+    """`[H, W, C]`, or `[targets, H, W, C]`, of an activation with or without positions."""
+    values = np.asarray(target)
+    values = values[..., None, None, :] if values.ndim in (1, 2) else values
+    return {"target": canonical(values, 3, jnp.float32, "the activation to match")}
+
+
+def _weighted(target: ArrayLike, weight: ArrayLike | None = None) -> Mapping[str, Any]:
+    """The activation as a map, and the weights at its size."""
+    goal = _content(target)["target"]
+    factors = np.ones((1, 1, 1), np.float32) if weight is None else np.asarray(weight, np.float32)
+    try:
+        weights = np.array(np.broadcast_to(factors, np.shape(goal)[-3:]))
+    except ValueError as error:
+        raise InputError(f"weights of shape {factors.shape} do not fit features of {np.shape(goal)[-3:]}") from error
+    if not (np.square(goal) * weights).sum((-3, -2, -1)).all():
+        raise InputError("the activation to match is zero where it counts: nothing to invert")
+    return {"target": goal, "weight": weights}
+
+
+@of_layer("{layer}:inversion", prepare=_weighted, target=picture, weight=array(3))
+def feature_distance(
+    activation: Float[Array, ...],
+    target: Float[Array, "height width channels"],
+    weight: Float[Array, "height width channels"],
+) -> Float[Array, ""]:
+    """‖Φ(x) − Φ₀‖² / ‖Φ₀‖²: how far a layer's activation is from that of a picture, relative to its norm.
 
     Args:
         layer: the tap.
-        activation: Φ₀ of an image of the size that is optimized: `[H, W, C]`, or `[C]` of a layer without positions,
-            or one a target.
+        target: Φ₀ of an image of the size that is optimized: `[H, W, C]`, or `[C]` of a layer without positions, or
+            one per target.
         weight: of each square in both norms, of a shape that broadcasts to Φ₀'s: 1 where the features are to be
             matched and 0 elsewhere, to invert a region or a group of channels alone; all of them if None.
 
@@ -71,42 +83,17 @@ def feature_distance(layer: str, activation: Any, weight: Any = None) -> Feature
         >>> float(feature_distance("a", phi)({"a": 2 * phi}, None))
         1.0
     """
-    given = np.asarray(activation)
-    given = given[..., None, None, :] if given.ndim in (1, 2) else given
-    target = canonical(given, 3, jnp.float32, "the activation to match")
-    ones = np.ones((1, 1, 1), np.float32) if weight is None else np.asarray(weight, np.float32)
-    try:
-        weights = np.array(np.broadcast_to(ones, np.shape(target)[-3:]))
-    except ValueError as error:
-        raise InputError(f"weights of shape {ones.shape} do not fit features of {np.shape(target)[-3:]}") from error
-    if not (np.square(target) * weights).sum((-3, -2, -1)).all():
-        raise InputError(f"the activation to match at {layer} is zero where it counts: nothing to invert")
-    return FeatureDistance(layer, target, weights)
+    difference = jnp.square(_as_map(activation) - target)
+    return jnp.sum(weight * difference) / jnp.sum(weight * jnp.square(target))
 
 
-@traced
-class Content(_OfLayer):
-    """See `content`."""
-
-    layer: str
-    activation: Any = leaf(rank=3)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        return jnp.mean(jnp.square(_as_map(self.read(activations)) - self.activation))
-
-    def check(self, shapes: Shapes) -> None:
-        _check_map(self.layer, self.activation, shapes)
-
-    def name(self) -> str:
-        return f"{self.layer}:content"
-
-
-def content(layer: str, activation: Any) -> Content:
-    """The mean squared difference of a layer's activation from a given one: what style transfer keeps.
+@of_layer("{layer}:content", prepare=_content, target=picture)
+def content(activation: Float[Array, ...], target: Float[Array, "height width channels"]) -> Float[Array, ""]:
+    """The mean squared difference of a layer's activation from that of a picture: what style transfer keeps.
 
     Args:
         layer: the tap.
-        activation: `[H, W, C]` of the content image at the size that is optimized, or one a target.
+        target: `[H, W, C]` of the content image at the size that is optimized, or one per target.
 
     Raises:
         InputError: against a model, for an unknown layer or another shape.
@@ -120,6 +107,4 @@ def content(layer: str, activation: Any) -> Content:
         >>> float(content("a", jnp.ones((1, 1, 2)))({"a": jnp.array([[[1.0, 3.0]]])}, None))
         2.0
     """
-    given = np.asarray(activation)
-    given = given[..., None, None, :] if given.ndim in (1, 2) else given
-    return Content(layer, canonical(given, 3, jnp.float32, "the activation to match"))
+    return jnp.mean(jnp.square(_as_map(activation) - target))
