@@ -103,7 +103,7 @@ def test_leaves_that_disagree_are_an_error():
         lambda: joi.losses.channel("a", [[1]]),
         lambda: joi.losses.channel("a", []),
         lambda: joi.losses.direction("a", 3.0),
-        lambda: joi.losses.unit("a", 1, (1, 2, 3)),
+        lambda: joi.losses.unit("a", 1, 1),
         lambda: joi.losses.channel("a", 1) + 3,
         lambda: joi.losses.channel("a", 1) * "x",
         lambda: joi.losses.channel("a", 1) * 1j,

@@ -2,60 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.losses.algebra import Activations, Loss, Shapes, check_index, check_layer
-from jaxopt_input.targets import canonical, leaf, traced
+from jaxopt_input.losses.algebra import check_index
+from jaxopt_input.losses.define import Kind, index, number, of_layer, of_logits, vector
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
 
 
-class _OfLayer(Loss):
-    """A loss that reads one layer."""
-
-    layer: str
-
-    @property
-    def taps(self) -> tuple[str, ...]:
-        return (self.layer,)
-
-    def read(self, activations: Activations) -> jax.Array:
-        """The layer's activation, `[H, W, C]` or `[C]`."""
-        return jnp.asarray(activations[self.layer])
-
-    def check(self, shapes: Shapes) -> None:
-        check_layer(self.layer, shapes)
-
-
-@traced
-class Channel(_OfLayer):
-    """See `channel`."""
-
-    layer: str
-    channel: Any = leaf(rank=0)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        # Averaging first and indexing the short vector keeps the gather (and its gradient) off the map.
-        activation = self.read(activations)
-        return activation.mean(tuple(range(activation.ndim - 1)))[self.channel]
-
-    def check(self, shapes: Shapes) -> None:
-        check_index("channel", self.channel, check_layer(self.layer, shapes)[-1], f"layer {self.layer}")
-
-    def name(self) -> str:
-        return f"{self.layer}:{int(self.channel)}"
-
-
-def channel(layer: str, channel: Any) -> Channel:
+@of_layer("{layer}:{channel}", channel=index)
+def channel(activation: Float[Array, "*positions channels"], channel: Int[Array, ""]) -> Float[Array, ""]:
     """The mean of one channel over all positions.
 
     Args:
         layer: the tap.
-        channel: its index, or an integer array of one index a target.
+        channel: its index, or an integer array of one index per target.
 
     Returns:
         A loss; its value is mean_yx A[y, x, channel], in units of the activation.
@@ -71,46 +38,37 @@ def channel(layer: str, channel: Any) -> Channel:
         >>> float(channel("a", 1)({"a": jnp.array([[[0.0, 2.0]], [[0.0, 4.0]]])}, None))
         3.0
     """
-    return Channel(layer, canonical(channel, 0, jnp.int32, "channel"))
+    # Averaging first and indexing the short vector keeps the gather (and its gradient) off the map.
+    return activation.mean(tuple(range(activation.ndim - 1)))[channel]
 
 
-@traced
-class Unit(_OfLayer):
-    """See `unit`."""
-
-    layer: str
-    channel: Any = leaf(rank=0)
-    position: Any = leaf(rank=1, default=None)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        activation = self.read(activations)
-        if activation.ndim == 1:
-            return activation[self.channel]
-        if self.position is None:
-            height, width, _ = activation.shape
-            return activation[height // 2, width // 2][self.channel]
-        return activation[self.position[0], self.position[1]][self.channel]
-
-    def check(self, shapes: Shapes) -> None:
-        shape = check_layer(self.layer, shapes)
-        check_index("channel", self.channel, shape[-1], f"layer {self.layer}")
-        if self.position is not None:
-            if len(shape) != 3:
-                raise InputError(f"layer {self.layer} has no positions: leave the position out")
-            for axis, which in enumerate(("row", "column")):
-                check_index(which, np.asarray(self.position)[..., axis], shape[axis], f"layer {self.layer}")
-
-    def name(self) -> str:
-        where = "center" if self.position is None else ",".join(str(int(n)) for n in self.position)
-        return f"{self.layer}:{int(self.channel)}@{where}"
+def _on_map(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
+    if np.shape(value)[-1] != 2:
+        raise InputError(f"a position is (row, column), not {value!r}")
+    if len(shape) != 3:
+        raise InputError(f"{where} has no positions: leave the position out")
+    for axis, side in enumerate(("row", "column")):
+        check_index(side, value[..., axis], shape[axis], where)
 
 
-def unit(layer: str, channel: Any, position: Any = None) -> Unit:
+def _coordinates(value: Any) -> str:
+    return ",".join(str(int(coordinate)) for coordinate in value)
+
+
+position = Kind(1, jnp.int32, check=_on_map, text=_coordinates, missing="center")
+
+
+@of_layer("{layer}:{channel}@{position}", channel=index, position=position)
+def unit(
+    activation: Float[Array, "*positions channels"],
+    channel: Int[Array, ""],
+    position: Int[Array, " 2"] | None = None,
+) -> Float[Array, ""]:
     """The activation of one unit: one channel at one position.
 
     Args:
-        layer: the tap; a layer without positions has one unit a channel.
-        channel: the index of the channel, or one a target.
+        layer: the tap; a layer without positions has one unit per channel.
+        channel: the index of the channel, or one per target.
         position: (row, column), or `[targets, 2]`; the center (height // 2, width // 2) if None.
 
     Returns:
@@ -128,27 +86,16 @@ def unit(layer: str, channel: Any, position: Any = None) -> Unit:
         >>> float(unit("a", 0, (1, 0))({"a": jnp.array([[[1.0]], [[5.0]]])}, None))
         5.0
     """
-    index = canonical(channel, 0, jnp.int32, "channel")
-    where = None if position is None else canonical(position, 1, jnp.int32, "position")
-    if where is not None and where.shape[-1] != 2:
-        raise InputError(f"a position is (row, column), not {position!r}")
-    return Unit(layer, index, where)
+    if activation.ndim == 1:
+        return activation[channel]
+    if position is None:
+        height, width, _ = activation.shape
+        return activation[height // 2, width // 2][channel]
+    return activation[position[0], position[1]][channel]
 
 
-@traced
-class Layer(_OfLayer):
-    """See `layer`."""
-
-    layer: str
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        return jnp.mean(jnp.square(self.read(activations)))
-
-    def name(self) -> str:
-        return self.layer
-
-
-def layer(layer: str) -> Layer:
+@of_layer("{layer}")
+def layer(activation: Float[Array, "*positions channels"]) -> Float[Array, ""]:
     """The mean square of a layer over positions and channels: what DeepDream maximizes.
 
     Args:
@@ -165,37 +112,15 @@ def layer(layer: str) -> Layer:
         >>> float(layer("a")({"a": jnp.array([[[1.0, 3.0]]])}, None))
         5.0
     """
-    return Layer(layer)
+    return jnp.mean(jnp.square(activation))
 
 
-@traced
-class Direction(_OfLayer):
-    """See `direction`."""
-
-    layer: str
-    vector: Any = leaf(rank=1)
-    power: Any = leaf(rank=0)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        activation = self.read(activations)
-        dot = activation @ self.vector
-        square = jnp.sum(jnp.square(activation), -1)
-        length = jnp.sqrt(jnp.where(square > 0, square, 1.0)) * (square > 0)  # the root's gradient at 0 is infinite
-        cosine = dot / ((length + 1e-4) * (jnp.linalg.norm(self.vector) + 1e-4))
-        return jnp.mean(dot * jnp.maximum(cosine, 0.1) ** self.power)
-
-    def check(self, shapes: Shapes) -> None:
-        channels = check_layer(self.layer, shapes)[-1]
-        if self.vector.shape[-1] != channels:
-            raise InputError(
-                f"direction of length {self.vector.shape[-1]} for layer {self.layer}, which has {channels} channels"
-            )
-
-    def name(self) -> str:
-        return f"{self.layer}:direction-{hashlib.sha256(np.asarray(self.vector).tobytes()).hexdigest()[:8]}"
-
-
-def direction(layer: str, vector: Any, power: Any = 0.0) -> Direction:
+@of_layer("{layer}:direction-{vector}", vector=vector, power=number)
+def direction(
+    activation: Float[Array, "*positions channels"],
+    vector: Float[Array, " channels"],
+    power: Float[Array, ""] | float = 0.0,
+) -> Float[Array, ""]:
     """The activation along a direction of feature space: mean over positions of dot · max(0.1, cos)^power.
 
     Args:
@@ -215,35 +140,22 @@ def direction(layer: str, vector: Any, power: Any = 0.0) -> Direction:
         >>> float(direction("a", [1.0, 1.0])({"a": jnp.array([[[1.0, 3.0]]])}, None))
         4.0
     """
-    return Direction(
-        layer,
-        canonical(vector, 1, jnp.float32, "the direction's vector"),
-        canonical(power, 0, jnp.float32, "the cosine's power"),
-    )
+    dot = activation @ vector
+    square = jnp.sum(jnp.square(activation), -1)
+    length = jnp.sqrt(jnp.where(square > 0, square, 1.0)) * (square > 0)  # the root's gradient at 0 is infinite
+    cosine = dot / ((length + 1e-4) * (jnp.linalg.norm(vector) + 1e-4))
+    return jnp.mean(dot * jnp.maximum(cosine, 0.1) ** power)
 
 
-@traced
-class ClassLogit(_OfLayer):
-    """See `class_logit`."""
-
-    index: Any = leaf(rank=0)
-    layer: str = "logits"
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        return self.read(activations)[self.index]
-
-    def check(self, shapes: Shapes) -> None:
-        check_index("class", self.index, check_layer(self.layer, shapes)[-1], "the model")
-
-    def name(self) -> str:
-        return f"class:{int(self.index)}"
+class_index = Kind(0, jnp.int32, "class", check=index.check, text=index.text)
 
 
-def class_logit(index: Any) -> ClassLogit:
+@of_logits("class:{index}", index=class_index)
+def class_logit(logits: Float[Array, " classes"], index: Int[Array, ""]) -> Float[Array, ""]:
     """The logit of a class, before the softmax.
 
     Args:
-        index: the class, or one a target (`model.info.class_index` finds it by name).
+        index: the class, or one per target (`model.info.class_index` finds it by name).
 
     Raises:
         InputError: if it is no integer; against a model, also if there is no such class.
@@ -256,25 +168,15 @@ def class_logit(index: Any) -> ClassLogit:
         >>> float(class_logit(1)({"logits": jnp.array([0.5, 2.5])}, None))
         2.5
     """
-    return ClassLogit(canonical(index, 0, jnp.int32, "class"))
+    return logits[index]
 
 
-@traced
-class ClassLogProbability(ClassLogit):
-    """See `class_log_probability`."""
-
-    index: Any = leaf(rank=0)
-    layer: str = "logits"
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        return jax.nn.log_softmax(self.read(activations))[self.index]
-
-
-def class_log_probability(index: Any) -> ClassLogProbability:
+@of_logits("class:{index}", index=class_index)
+def class_log_probability(logits: Float[Array, " classes"], index: Int[Array, ""]) -> Float[Array, ""]:
     """The logarithm of a class's probability: minus the cross-entropy.
 
     Args:
-        index: the class, or one a target.
+        index: the class, or one per target.
 
     Raises:
         InputError: as `class_logit`.
@@ -287,25 +189,15 @@ def class_log_probability(index: Any) -> ClassLogProbability:
         >>> round(float(class_log_probability(1)({"logits": jnp.array([2.0, 2.0])}, None)), 4)
         -0.6931
     """
-    return ClassLogProbability(canonical(index, 0, jnp.int32, "class"))
+    return jax.nn.log_softmax(logits)[index]
 
 
-@traced
-class ClassProbability(ClassLogit):
-    """See `class_probability`."""
-
-    index: Any = leaf(rank=0)
-    layer: str = "logits"
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        return jax.nn.softmax(self.read(activations))[self.index]
-
-
-def class_probability(index: Any) -> ClassProbability:
+@of_logits("class:{index}", index=class_index)
+def class_probability(logits: Float[Array, " classes"], index: Int[Array, ""]) -> Float[Array, ""]:
     """The probability of a class: the softmax of the logits.
 
     Args:
-        index: the class, or one a target.
+        index: the class, or one per target.
 
     Raises:
         InputError: as `class_logit`.
@@ -319,4 +211,4 @@ def class_probability(index: Any) -> ClassProbability:
         >>> float(class_probability(1)({"logits": jnp.array([2.0, 2.0])}, None))
         0.5
     """
-    return ClassProbability(canonical(index, 0, jnp.int32, "class"))
+    return jax.nn.softmax(logits)[index]

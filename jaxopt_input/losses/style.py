@@ -4,66 +4,81 @@ The feature vectors at the M positions of a map of N channels are M samples in N
 compares their distribution with that of another image's, given as its activation, and does not change when positions
 are permuted. Statistics are means over positions, so that the two images may differ in size; losses that pair sorted
 values interpolate the other's quantiles. All are exact zero between an image and itself.
+
+The statistics of the other image are computed once, when a loss is built; the formulas take them as they are.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input.checks import check_index
 from jaxopt_input.errors import InputError
-from jaxopt_input.losses.activation import _OfLayer
-from jaxopt_input.losses.algebra import Activations, Shapes, check_index, check_layer
-from jaxopt_input.targets import canonical, leaf, traced
+from jaxopt_input.losses.define import Decorator, Kind, check_finite, number, of_layer
+from jaxopt_input.targets import canonical
+
+if TYPE_CHECKING:
+    from jax.typing import ArrayLike
+    from jaxtyping import Array, Float, Int
 
 EPSILON = 1e-5  # under square roots, whose gradient is infinite at a dead channel
 
 
-class _Style(_OfLayer):
-    """A loss of the feature vectors of one layer, at all of its positions or at those in `positions`."""
-
-    kind = "style"
-    positions: Any
-
-    def features(self, activations: Activations) -> jax.Array:
-        """`[M, N]`."""
-        activation = self.read(activations)
-        flat = activation.reshape(-1, activation.shape[-1])
-        return flat if self.positions is None else flat[self.positions]
-
-    def channels(self) -> int:
-        """N of what it compares with."""
-        raise TypeError(f"{type(self).__name__} does not define channels")
-
-    def check(self, shapes: Shapes) -> None:
-        *places, channels = check_layer(self.layer, shapes)
-        if self.channels() != channels:
-            raise InputError(f"style of {self.channels()} channels for layer {self.layer}, which has {channels}")
-        if self.positions is not None:
-            check_index("position", self.positions, int(np.prod(places)), f"layer {self.layer}")
-
-    def name(self) -> str:
-        return f"{self.layer}:{self.kind}"
+def _of_as_many_channels(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
+    check_finite("the statistics of a style", value)
+    if np.shape(value)[-1] != shape[-1]:
+        raise InputError(f"style of {np.shape(value)[-1]} channels for {where}, which has {shape[-1]}")
 
 
-def _places(positions: Any) -> Any:
-    return None if positions is None else canonical(positions, 1, jnp.int32, "positions")
+def _of_as_many_rows(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
+    _of_as_many_channels(what, np.swapaxes(value, -1, -2), shape, where)
 
 
-def _given(activation: Any) -> Any:
+def _on_map(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
+    check_index("position", value, int(np.prod(shape[:-1])), where)
+
+
+moment, moments = Kind(1, check=_of_as_many_channels), Kind(2, check=_of_as_many_channels)
+positions = Kind(1, jnp.int32, check=_on_map)
+
+
+def _features(style: ArrayLike) -> Any:
     """`[M, N]` or `[targets, M, N]`, of an activation `[H, W, C]` or `[targets, H, W, C]`."""
-    array = canonical(activation, 3, jnp.float32, "the style's activation")
+    array = canonical(style, 3, jnp.float32, "the style's activation")
     return array.reshape(*array.shape[:-3], -1, array.shape[-1])
 
 
-def _moments(features: Any) -> tuple[Any, Any]:
+def _at(
+    activation: Float[Array, "*map channels"], positions: Int[Array, " positions"] | None
+) -> Float[Array, "positions channels"]:
+    """The feature vectors at all positions, or at these."""
+    flat = activation.reshape(-1, activation.shape[-1])
+    return flat if positions is None else flat[positions]
+
+
+def _of_style(name: str, statistics: Callable[[Any], dict[str, Any]], **kinds: Kind) -> Decorator:
+    """As `of_layer`, with statistics of another image's features; the builder takes its activation, and positions."""
+
+    def prepare(style: ArrayLike, positions: ArrayLike | None = None) -> dict[str, Any]:
+        return statistics(_features(style)) | {"positions": positions}
+
+    return of_layer(name, prepare=prepare, positions=positions, **kinds)
+
+
+def _second_moment(features: Any) -> Any:
+    """FᵀF / M, `[…, N, N]`."""
+    return features.swapaxes(-1, -2) @ features / features.shape[-2]
+
+
+def _mean_and_covariance(features: Any) -> tuple[Any, Any]:
     """Mean `[…, N]` and covariance `[…, N, N]` over positions."""
     mean = features.mean(-2)
-    centered = features - mean[..., None, :]
-    return mean, centered.swapaxes(-1, -2) @ centered / features.shape[-2]
+    return mean, _second_moment(features - mean[..., None, :])
 
 
 @jax.custom_jvp
@@ -87,29 +102,18 @@ def _over_positions(a: jax.Array, b: jax.Array) -> jax.Array:
     return jax.lax.dot_general(a, b, (((0,), (0,)), ((), ())))
 
 
-@traced
-class Gram(_Style):
-    """See `gram`."""
-
-    kind = "gram"
-    layer: str
-    target: Any = leaf(rank=2)
-    positions: Any = leaf(rank=1, default=None)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        f = self.features(activations)
-        return jnp.sum(jnp.square(_products(f) / f.shape[0] - self.target)) / (4 * f.shape[1] ** 2)
-
-    def channels(self) -> int:
-        return int(np.shape(self.target)[-1])
-
-
-def gram(layer: str, activation: Any, positions: Any = None) -> Gram:
+@_of_style("{layer}:gram", lambda f: {"target": _second_moment(f)}, target=moments)
+def gram(
+    activation: Float[Array, "*map channels"],
+    target: Float[Array, "channels channels"],
+    positions: Int[Array, " positions"] | None = None,
+) -> Float[Array, ""]:
     """‖G/M − Ĝ/M̂‖² / (4N²), G = FᵀF: with equal M Gatys' E = ‖G − Ĝ‖² / (4N²M²).
 
     Args:
         layer: the tap.
-        activation: that layer's activation for the style image, `[H, W, C]` of any height and width, or one a target.
+        style: that layer's activation for the style image, `[H, W, C]` of any height and width, or one per
+            target.
             What of it a mask leaves is given as `[1, M, C]`.
         positions: the indices of the positions that count, in the row-major order of the map; all of them if None.
 
@@ -124,43 +128,20 @@ def gram(layer: str, activation: Any, positions: Any = None) -> Gram:
         >>> float(gram("a", jnp.zeros((1, 1, 1)))({"a": jnp.full((2, 2, 1), 2.0)}, None))
         4.0
     """
-    f = _given(activation)
-    return Gram(layer, f.swapaxes(-1, -2) @ f / f.shape[-2], _places(positions))
+    f = _at(activation, positions)
+    return jnp.sum(jnp.square(_products(f) / f.shape[0] - target)) / (4 * f.shape[1] ** 2)
 
 
-@traced
-class Moments(_Style):
-    """See `mean`, `covariance` and `batch_norm_statistics`."""
-
-    layer: str
-    statistic: str
-    target_mean: Any = leaf(rank=1)
-    target: Any = leaf(rank=2)
-    positions: Any = leaf(rank=1, default=None)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        f = self.features(activations)
-        mean, channels = f.mean(0), f.shape[1]
-        difference = jnp.sum(jnp.square(mean - self.target_mean)) / channels
-        if self.statistic == "mean":
-            return difference
-        if self.statistic == "covariance":
-            return jnp.sum(jnp.square(_products(f - mean) / f.shape[0] - self.target)) / channels**2
-        root = jnp.sqrt(f.var(0) + EPSILON) - jnp.sqrt(jnp.diagonal(self.target) + EPSILON)
-        return difference + jnp.sum(jnp.square(root)) / channels
-
-    def channels(self) -> int:
-        return int(np.shape(self.target_mean)[-1])
-
-    def name(self) -> str:
-        return f"{self.layer}:{self.statistic}"
-
-
-def mean(layer: str, activation: Any, positions: Any = None) -> Moments:
+@_of_style("{layer}:mean", lambda f: {"target": f.mean(-2)}, target=moment)
+def mean(
+    activation: Float[Array, "*map channels"],
+    target: Float[Array, " channels"],
+    positions: Int[Array, " positions"] | None = None,
+) -> Float[Array, ""]:
     """‖μ − μ̂‖² / N, μ the mean feature vector.
 
     Args:
-        layer, activation, positions: see `gram`.
+        layer, style, positions: as of `gram`.
 
     Source:
         Li, Wang, Liu & Hou, Demystifying Neural Style Transfer (2017), section 4.1, for the linear kernel.
@@ -170,14 +151,20 @@ def mean(layer: str, activation: Any, positions: Any = None) -> Moments:
         >>> float(mean("a", jnp.zeros((1, 1, 2)))({"a": jnp.full((2, 2, 2), 2.0)}, None))
         4.0
     """
-    return Moments(layer, "mean", *_moments(_given(activation)), _places(positions))
+    f = _at(activation, positions)
+    return jnp.sum(jnp.square(f.mean(0) - target)) / f.shape[1]
 
 
-def covariance(layer: str, activation: Any, positions: Any = None) -> Moments:
+@_of_style("{layer}:covariance", lambda f: {"target": _mean_and_covariance(f)[1]}, target=moments)
+def covariance(
+    activation: Float[Array, "*map channels"],
+    target: Float[Array, "channels channels"],
+    positions: Int[Array, " positions"] | None = None,
+) -> Float[Array, ""]:
     """‖Σ − Σ̂‖² / N², Σ the covariance of the feature vectors: the Gram loss without the mean.
 
     Args:
-        layer, activation, positions: see `gram`.
+        layer, style, positions: as of `gram`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -185,14 +172,26 @@ def covariance(layer: str, activation: Any, positions: Any = None) -> Moments:
         >>> float(covariance("a", jnp.zeros((1, 1, 1)))({"a": a}, None)), float(covariance("a", a + 5)({"a": a}, None))
         (1.0, 0.0)
     """
-    return Moments(layer, "covariance", *_moments(_given(activation)), _places(positions))
+    f = _at(activation, positions)
+    return jnp.sum(jnp.square(_products(f - f.mean(0)) / f.shape[0] - target)) / f.shape[1] ** 2
 
 
-def batch_norm_statistics(layer: str, activation: Any, positions: Any = None) -> Moments:
+def _mean_and_variance(features: Any) -> dict[str, Any]:
+    mean, covariance = _mean_and_covariance(features)
+    return {"mean": mean, "variance": np.diagonal(covariance, axis1=-2, axis2=-1)}
+
+
+@_of_style("{layer}:batch-norm", _mean_and_variance, mean=moment, variance=moment)
+def batch_norm_statistics(
+    activation: Float[Array, "*map channels"],
+    mean: Float[Array, " channels"],
+    variance: Float[Array, " channels"],
+    positions: Int[Array, " positions"] | None = None,
+) -> Float[Array, ""]:
     """Σ (Δμ² + Δσ²) / N: mean and standard deviation of each channel.
 
     Args:
-        layer, activation, positions: see `gram`.
+        layer, style, positions: as of `gram`.
 
     Source:
         Li, Wang, Liu & Hou, Demystifying Neural Style Transfer (2017), section 4.2.
@@ -203,29 +202,9 @@ def batch_norm_statistics(layer: str, activation: Any, positions: Any = None) ->
         >>> round(float(batch_norm_statistics("a", 2 * a)({"a": a}, None)), 4)  # Δμ = Δσ = 1
         2.0
     """
-    return Moments(layer, "batch-norm", *_moments(_given(activation)), _places(positions))
-
-
-@traced
-class Wasserstein(_Style):
-    """See `wasserstein_gaussian`."""
-
-    kind = "wasserstein"
-    layer: str
-    target_mean: Any = leaf(rank=1)
-    root: Any = leaf(rank=2)
-    positions: Any = leaf(rank=1, default=None)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        f = self.features(activations)
-        mean = f.mean(0)
-        centered = (f - mean) / np.sqrt(f.shape[0])
-        cross = _nuclear_norm(jnp.matmul(centered, self.root, precision=jax.lax.Precision.HIGHEST))  # tr (R Σ R)^½
-        spread = jnp.sum(jnp.square(centered)) + jnp.sum(jnp.square(self.root)) - 2 * cross
-        return (jnp.sum(jnp.square(mean - self.target_mean)) + spread) / mean.shape[0]
-
-    def channels(self) -> int:
-        return int(np.shape(self.target_mean)[-1])
+    f = _at(activation, positions)
+    root = jnp.sqrt(f.var(0) + EPSILON) - jnp.sqrt(variance + EPSILON)
+    return jnp.sum(jnp.square(f.mean(0) - mean)) / f.shape[1] + jnp.sum(jnp.square(root)) / f.shape[1]
 
 
 @jax.custom_jvp
@@ -260,13 +239,26 @@ def _smooth_sum(values: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.sum(values * (values / root)), (1 + jnp.square(epsilon / root)) / root
 
 
-def wasserstein_gaussian(layer: str, activation: Any, positions: Any = None) -> Wasserstein:
+def _mean_and_root(features: Any) -> dict[str, Any]:
+    mean, covariance = _mean_and_covariance(np.asarray(features, np.float64))
+    values, vectors = np.linalg.eigh(covariance)
+    root = (vectors * np.sqrt(np.maximum(values, 0))[..., None, :]) @ vectors.swapaxes(-1, -2)
+    return {"mean": mean.astype(np.float32), "root": root.astype(np.float32)}
+
+
+@_of_style("{layer}:wasserstein", _mean_and_root, mean=moment, root=moments)
+def wasserstein_gaussian(
+    activation: Float[Array, "*map channels"],
+    mean: Float[Array, " channels"],
+    root: Float[Array, "channels channels"],
+    positions: Int[Array, " positions"] | None = None,
+) -> Float[Array, ""]:
     """The squared 2-Wasserstein distance of the Gaussians with the two images' means and covariances, divided by N.
 
     W² = ‖μ − μ̂‖² + tr(Σ + Σ̂ − 2 (Σ̂^½ Σ Σ̂^½)^½).
 
     Args:
-        layer, activation, positions: see `gram`.
+        layer, style, positions: as of `gram`.
 
     Source:
         Olkin & Pukelsheim (1982) for the formula; Crowson, style-transfer-pytorch (2021), for its use.
@@ -277,80 +269,58 @@ def wasserstein_gaussian(layer: str, activation: Any, positions: Any = None) -> 
         >>> round(float(wasserstein_gaussian("a", 2 * a)({"a": a}, None)), 3)  # Δμ² + (σ − σ̂)²
         2.0
     """
-    mean, covariance = _moments(np.asarray(_given(activation), np.float64))
-    values, vectors = np.linalg.eigh(covariance)
-    root = (vectors * np.sqrt(np.maximum(values, 0))[..., None, :]) @ vectors.swapaxes(-1, -2)
-    return Wasserstein(layer, mean.astype(np.float32), root.astype(np.float32), _places(positions))
+    f = _at(activation, positions)
+    own = f.mean(0)
+    centered = (f - own) / np.sqrt(f.shape[0])
+    cross = _nuclear_norm(jnp.matmul(centered, root, precision=jax.lax.Precision.HIGHEST))  # tr (R Σ R)^½
+    spread = jnp.sum(jnp.square(centered)) + jnp.sum(jnp.square(root)) - 2 * cross
+    return (jnp.sum(jnp.square(own - mean)) + spread) / own.shape[0]
 
 
-@traced
-class MomentMMD(_Style):
-    """See `mmd`: the kernels whose feature map is short enough to be written out."""
-
-    layer: str
-    kernel: str
-    offset: Any = leaf(rank=0)
-    target_mean: Any = leaf(rank=1)
-    target: Any = leaf(rank=2)
-    positions: Any = leaf(rank=1, default=None)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        x = self.features(activations)
-        first = jnp.sum(jnp.square(x.mean(0) - self.target_mean))
-        if self.kernel == "linear":
-            return first
-        return jnp.sum(jnp.square(_products(x) / x.shape[0] - self.target)) + 2 * self.offset * first
-
-    def channels(self) -> int:
-        return int(np.shape(self.target_mean)[-1])
-
-    def name(self) -> str:
-        return f"{self.layer}:mmd-{self.kernel}"
-
-
-@traced
-class MMD(_Style):
-    """See `mmd`: the kernels that are taken of all pairs."""
-
-    layer: str
-    kernel: str
-    degree: int
-    samples: int
-    offset: Any = leaf(rank=0)
-    target: Any = leaf(rank=2)
-    positions: Any = leaf(rank=1, default=None)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        x, y = self.features(activations), self.target
-        if self.kernel == "polynomial":
-            kernel = _polynomial(self.degree, self.offset)
-        else:
-            spread = jnp.sum(x.var(0) + y.var(0)) + jnp.sum(jnp.square(x.mean(0) - y.mean(0)))  # = mean ‖x − y‖²
-            kernel = _gaussian(jax.lax.stop_gradient(spread))
-            x, y = x - y.mean(0), y - y.mean(0)  # changes no distance, and keeps the digits of small ones
-        blocks = -(-x.shape[0] // self.samples)
-        x, y = _blocks(x, blocks, self.samples), _blocks(y, blocks, self.samples)
-        return jnp.mean(
-            jax.vmap(lambda x, y: kernel(x, x).mean() + kernel(y, y).mean() - 2 * kernel(x, y).mean())(x, y)
-        )
-
-    def channels(self) -> int:
-        return int(np.shape(self.target)[-1])
-
-    def name(self) -> str:
-        return f"{self.layer}:mmd-{self.kernel}"
-
-
-def mmd(
-    layer: str,
-    activation: Any,
+def _kernel_statistics(
+    style: ArrayLike,
     kernel: str = "gaussian",
-    positions: Any = None,
+    positions: ArrayLike | None = None,
     *,
     degree: int = 2,
-    offset: Any = 0.0,
+    offset: ArrayLike = 0.0,
     samples: int = 256,
-) -> MMD | MomentMMD:
+) -> dict[str, Any]:
+    """The moments, for kernels whose feature map is short enough to be written out, or else the feature vectors."""
+    if kernel not in ("linear", "polynomial", "gaussian"):
+        raise InputError(f"an MMD kernel is linear, polynomial or gaussian, not {kernel!r}")
+    if degree != int(degree) or degree < 1 or np.min(offset) < 0 or samples < 1:
+        raise InputError(f"an MMD takes degree ≥ 1, offset ≥ 0, samples ≥ 1, not {degree!r}, {offset!r}, {samples!r}")
+    f = _features(style)
+    common = {"offset": offset, "positions": positions, "kernel": kernel}
+    if kernel == "linear":
+        return common | {"mean": f.mean(-2)}
+    if kernel == "polynomial" and degree == 2:
+        return common | {"mean": f.mean(-2), "second": _second_moment(f)}
+    return common | {"features": f, "degree": int(degree), "samples": int(samples)}
+
+
+@of_layer(
+    "{layer}:mmd-{kernel}",
+    prepare=_kernel_statistics,
+    features=moments,
+    mean=moment,
+    second=moments,
+    offset=number,
+    positions=positions,
+)
+def mmd(
+    activation: Float[Array, "*map channels"],
+    features: Float[Array, "samples channels"] | None = None,
+    mean: Float[Array, " channels"] | None = None,
+    second: Float[Array, "channels channels"] | None = None,
+    offset: Float[Array, ""] | float = 0.0,
+    positions: Int[Array, " positions"] | None = None,
+    *,
+    kernel: str = "gaussian",
+    degree: int = 2,
+    samples: int = 256,
+) -> Float[Array, ""]:
     """The squared maximum mean discrepancy of the feature vectors: mean k(x, x′) + mean k(y, y′) − 2 mean k(x, y).
 
     "linear": k = xᵀy, which makes it ‖μ − μ̂‖². "polynomial": k = (xᵀy + offset)^degree; with degree 2 and offset 0 it
@@ -361,7 +331,7 @@ def mmd(
     style with many more positions than the image, as many take part.
 
     Args:
-        layer, activation, positions: see `gram`.
+        layer, style, positions: as of `gram`.
         kernel: "linear", "polynomial" or "gaussian".
         degree: of the polynomial, at least 1.
         offset: of the polynomial, at least 0.
@@ -380,15 +350,27 @@ def mmd(
         >>> float(mmd("a", 2 * a, "linear")({"a": a}, None)), float(mmd("a", a)({"a": a}, None))
         (1.0, 0.0)
     """
-    if kernel not in ("linear", "polynomial", "gaussian"):
-        raise InputError(f"an MMD kernel is linear, polynomial or gaussian, not {kernel!r}")
-    if degree != int(degree) or degree < 1 or np.min(offset) < 0 or samples < 1:
-        raise InputError(f"an MMD takes degree ≥ 1, offset ≥ 0, samples ≥ 1, not {degree!r}, {offset!r}, {samples!r}")
-    shift = canonical(offset, 0, jnp.float32, "the kernel's offset")
-    f, places = _given(activation), _places(positions)
-    if kernel == "linear" or (kernel == "polynomial" and degree == 2):
-        return MomentMMD(layer, kernel, shift, f.mean(-2), f.swapaxes(-1, -2) @ f / f.shape[-2], places)
-    return MMD(layer, kernel, int(degree), int(samples), shift, f, places)
+    x = _at(activation, positions)
+    if mean is not None:
+        first = jnp.sum(jnp.square(x.mean(0) - mean))
+        if second is None:
+            return first
+        return jnp.sum(jnp.square(_products(x) / x.shape[0] - second)) + 2 * offset * first
+    if features is None:
+        raise InputError("a discrepancy is taken from the other image's features, or from their moments")
+    y = features
+    if kernel == "polynomial":
+        similarity = _polynomial(degree, offset)
+    else:
+        spread = jnp.sum(x.var(0) + y.var(0)) + jnp.sum(jnp.square(x.mean(0) - y.mean(0)))  # = mean ‖x − y‖²
+        similarity = _gaussian(jax.lax.stop_gradient(spread))
+        x, y = x - y.mean(0), y - y.mean(0)  # changes no distance, and keeps the digits of small ones
+    blocks = -(-x.shape[0] // samples)
+
+    def discrepancy(x: jax.Array, y: jax.Array) -> jax.Array:
+        return similarity(x, x).mean() + similarity(y, y).mean() - 2 * similarity(x, y).mean()
+
+    return jnp.mean(jax.vmap(discrepancy)(_blocks(x, blocks, samples), _blocks(y, blocks, samples)))
 
 
 def _blocks(features: jax.Array, count: int, size: int) -> jax.Array:
@@ -404,39 +386,17 @@ def _dealt(rows: int, count: int, size: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(rows)[: min(rows // count, size) * count]
 
 
-def _polynomial(degree: int, offset: jax.Array) -> Any:
+def _polynomial(degree: int, offset: jax.Array | float) -> Callable[[jax.Array, jax.Array], jax.Array]:
     return lambda x, y: (x @ y.T + offset) ** degree
 
 
-def _gaussian(variance: jax.Array) -> Any:
+def _gaussian(variance: jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]:
     def kernel(x: jax.Array, y: jax.Array) -> jax.Array:
         product = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
         square = jnp.sum(x * x, 1)[:, None] + jnp.sum(y * y, 1)[None] - 2 * product
         return jnp.exp(-jnp.maximum(square, 0) / jnp.maximum(2 * variance, EPSILON))
 
     return kernel
-
-
-@traced
-class SlicedWasserstein(_Style):
-    """See `sliced_wasserstein` and `histogram`."""
-
-    layer: str
-    statistic: str
-    directions: Any = leaf(rank=2)
-    target: Any = leaf(rank=2)  # projected and sorted
-    positions: Any = leaf(rank=1, default=None)
-
-    def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
-        f = self.features(activations)
-        f = f if self.statistic == "histogram" else f @ self.directions
-        return jnp.mean(jnp.square(jnp.sort(f, 0) - _quantiles(self.target, f.shape[0])))
-
-    def channels(self) -> int:
-        return int(np.shape(self.directions)[-2])
-
-    def name(self) -> str:
-        return f"{self.layer}:{self.statistic}"
 
 
 def _quantiles(ordered: jax.Array, count: int) -> jax.Array:
@@ -450,16 +410,39 @@ def _quantiles(ordered: jax.Array, count: int) -> jax.Array:
     return ordered[low] * (1 - part) + ordered[np.minimum(low + 1, m - 1)] * part
 
 
+def _projected(
+    style: ArrayLike, key: jax.Array, directions: int | None = None, positions: ArrayLike | None = None
+) -> dict[str, Any]:
+    f = _features(style)
+    channels = f.shape[-1]
+    count = channels if directions is None else directions
+    if count < 1:
+        raise InputError(f"a sliced distance takes at least one direction, not {directions!r}")
+    v = np.asarray(jax.random.normal(key, (channels, count)))
+    v = v / np.linalg.norm(v, axis=0)
+    return {"directions": v, "ordered": np.sort(f @ v, -2), "positions": positions}
+
+
+@of_layer(
+    "{layer}:sliced-wasserstein",
+    prepare=_projected,
+    directions=Kind(2, check=_of_as_many_rows),
+    ordered=Kind(2),
+    positions=positions,
+)
 def sliced_wasserstein(
-    layer: str, activation: Any, key: jax.Array, directions: int | None = None, positions: Any = None
-) -> SlicedWasserstein:
+    activation: Float[Array, "*map channels"],
+    directions: Float[Array, "channels directions"],
+    ordered: Float[Array, "samples directions"],
+    positions: Int[Array, " positions"] | None = None,
+) -> Float[Array, ""]:
     """mean (sort(F v) − sort(F̂ v))² over random unit directions v: 0 only where the distributions agree.
 
     The directions belong to the loss and stay the same from step to step, so that a line search sees one function.
     Images of different size are compared by quantiles.
 
     Args:
-        layer, activation, positions: see `gram`.
+        layer, style, positions: as of `gram`.
         key: of the random directions.
         directions: how many; as many as channels if None.
 
@@ -475,21 +458,20 @@ def sliced_wasserstein(
         >>> float(sliced_wasserstein("a", a + 3, jax.random.key(0))({"a": a}, None))
         9.0
     """
-    f = _given(activation)
-    channels = f.shape[-1]
-    count = channels if directions is None else directions
-    if count < 1:
-        raise InputError(f"a sliced distance takes at least one direction, not {directions!r}")
-    v = np.asarray(jax.random.normal(key, (channels, count)))
-    v = v / np.linalg.norm(v, axis=0)
-    return SlicedWasserstein(layer, "sliced-wasserstein", v, np.sort(f @ v, -2), _places(positions))
+    f = _at(activation, positions) @ directions
+    return jnp.mean(jnp.square(jnp.sort(f, 0) - _quantiles(ordered, f.shape[0])))
 
 
-def histogram(layer: str, activation: Any, positions: Any = None) -> SlicedWasserstein:
+@_of_style("{layer}:histogram", lambda f: {"ordered": np.sort(f, -2)}, ordered=moments)
+def histogram(
+    activation: Float[Array, "*map channels"],
+    ordered: Float[Array, "samples channels"],
+    positions: Int[Array, " positions"] | None = None,
+) -> Float[Array, ""]:
     """mean (sort(F_c) − sort(F̂_c))² over channels c: each channel's histogram, whatever the others do.
 
     Args:
-        layer, activation, positions: see `gram`.
+        layer, style, positions: as of `gram`.
 
     Source:
         Risser, Wilmot & Barnes, Stable and Controllable Neural Texture Synthesis and Style Transfer Using Histogram
@@ -501,6 +483,5 @@ def histogram(layer: str, activation: Any, positions: Any = None) -> SlicedWasse
         >>> float(histogram("a", a[:, ::-1])({"a": a}, None)), float(histogram("a", a + 1)({"a": a}, None))
         (0.0, 1.0)
     """
-    f = _given(activation)
-    one_each = np.eye(f.shape[-1], dtype=np.float32)
-    return SlicedWasserstein(layer, "histogram", one_each, np.sort(f, -2), _places(positions))
+    f = _at(activation, positions)
+    return jnp.mean(jnp.square(jnp.sort(f, 0) - _quantiles(ordered, f.shape[0])))

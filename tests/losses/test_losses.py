@@ -130,6 +130,7 @@ def test_sum_of_many():
         (joi.losses.unit("map", 1, (5, 0)), "row 5"),
         (joi.losses.unit("map", 1, (0, 4)), "column 4"),
         (joi.losses.unit("logits", 1, (0, 0)), "no positions"),
+        (joi.losses.unit("map", 1, (1, 2, 3)), "row, column"),
         (joi.losses.class_logit([1, 7]), "class 7"),
         (joi.losses.direction("map", np.ones(5)), "length 5"),
         (-joi.losses.layer("map") + joi.losses.layer("nowhere"), "nowhere"),

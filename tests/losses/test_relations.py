@@ -133,7 +133,7 @@ def test_mistakes(toy, loss, kw, hint):
 
 
 def test_builders_refuse():
-    with pytest.raises(joi.InputError, match="two losses"):
+    with pytest.raises(joi.InputError, match="a loss is built from"):
         joi.losses.interpolation(joi.losses.channel("map", 0), "map:1")
     with pytest.raises(joi.InputError, match="nothing to overdo"):
-        joi.losses.caricature("map", np.zeros((2, 2, 2)))
+        joi.losses.caricature("map", np.zeros((2, 2, 2))).check({"map": (2, 2, 2)})

@@ -161,7 +161,7 @@ def test_pairs_of_a_large_map_are_taken_block_by_block():
     gradient = jax.grad(lambda x: losses.mmd("a", b, samples=16)({"a": x}, None))(jnp.asarray(a))
     assert (np.abs(gradient).max(-1) > 0).all()  # every position takes part
     many = losses.mmd("a", features(2, (90, 70, 4)), samples=16)  # as many of the style's positions as of the image's
-    assert many.target.shape == (6300, 4)
+    assert many.arguments["features"].shape == (6300, 4)
     blocks = jax.make_jaxpr(lambda x: many({"a": x}, None))(jnp.asarray(a))
     assert max(v.aval.size for e in blocks.jaxpr.eqns for v in e.outvars) <= 6300 * 4
     few = losses.mmd("a", b[:1, :2], "gaussian", samples=16)  # fewer positions than blocks
@@ -243,7 +243,7 @@ def test_gradient_against_pytorch(name):
         pairs = ((x[:, None] - z[None]) ** 2).sum(-1)
         theirs = torch.exp(-pairs / (2 * sigma)).mean() + k(y, y, sigma) - 2 * k(x, y, sigma)
     else:
-        v = torch.from_numpy(np.array(loss.directions))
+        v = torch.from_numpy(np.array(loss.arguments["directions"]))
         theirs = (((x @ v).sort(0).values - (y @ v).sort(0).values) ** 2).mean()
     theirs.backward()
     np.testing.assert_allclose(mine, theirs.item(), rtol=1e-4)

@@ -215,7 +215,7 @@ def differences(net, layer, dtype):
         built |= {name: build(layer, other) for name, build in CONTENTS.items()}
         ours = gradients_of(net, layer)(params, cast(list(built.values())), IMAGE[0].astype(dtype))
         ours = dict(zip(built, zip(*map(np.asarray, ours), strict=True), strict=True))
-    theirs = torch_losses(net, layer, getattr(torch, dtype), built["sliced"].directions)
+    theirs = torch_losses(net, layer, getattr(torch, dtype), built["sliced"].arguments["directions"])
     return {name: tuple(map(relative, ours[name], theirs[name])) for name in built}
 
 
