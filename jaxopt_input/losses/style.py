@@ -67,7 +67,7 @@ def _of_style(name: str, statistics: Callable[[Any], dict[str, Any]], **kinds: K
     def prepare(style: ArrayLike, positions: ArrayLike | None = None) -> dict[str, Any]:
         return statistics(_features(style)) | {"positions": positions}
 
-    return of_layer(name, prepare=prepare, positions=positions, **kinds)
+    return of_layer(name, prepare=prepare, couples=False, positions=positions, **kinds)
 
 
 def _second_moment(features: Any) -> Any:
