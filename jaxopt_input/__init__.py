@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from jaxopt_input.methods.style.recipe import stylize, texture
     from jaxopt_input.methods.visualize.recipe import visualize
     from jaxopt_input.methods.visualize.units import visualize_units
-    from jaxopt_input.models.adapters import from_equinox, from_haiku, from_nnx, load_checkpoint
-    from jaxopt_input.models.model import Model, ModelInfo, from_function, from_linen
+    from jaxopt_input.models.adapters import from_equinox, from_haiku, from_linen, from_nnx, load_checkpoint
+    from jaxopt_input.models.model import Model, ModelInfo, from_function
     from jaxopt_input.models.receptive import ReceptiveField, receptive_field
     from jaxopt_input.models.redirect import redirect_relu
     from jaxopt_input.networks import load
@@ -66,8 +66,8 @@ _HOMES = {
     "methods.style.recipe": ("stylize", "texture"),
     "methods.visualize.recipe": ("visualize",),
     "methods.visualize.units": ("visualize_units",),
-    "models.adapters": ("from_equinox", "from_haiku", "from_nnx", "load_checkpoint"),
-    "models.model": ("Model", "ModelInfo", "from_function", "from_linen"),
+    "models.adapters": ("from_equinox", "from_haiku", "from_linen", "from_nnx", "load_checkpoint"),
+    "models.model": ("Model", "ModelInfo", "from_function"),
     "models.receptive": ("ReceptiveField", "receptive_field"),
     "models.redirect": ("redirect_relu",),
     "networks": ("load",),

@@ -1,4 +1,4 @@
-"""The Model contract, adapters for plain functions and Flax Linen, and the listing of layers.
+"""The Model contract, models of plain functions, and the listing of layers.
 
 A model is `apply(params, image, taps) -> {tap: activation}`, its `params`, and its `info`. A *tap* is the name of a
 layer's output; `"logits"` is the classifier's. Images are float32 `[N, H, W, C]` in [0, 1]: preprocessing belongs to
@@ -9,25 +9,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxopt_input.errors import InputError, unknown
 
 Apply = Callable[[Any, jax.Array, tuple[str, ...]], dict[str, jax.Array]]
+LINES = 8  # layers that a printed model lists
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
-    """What is known of a model besides its function.
+    """Facts about a model.
 
     Attributes:
         image_shape: (height, width, channels) of its images.
         taps: the names of its layers, in order of depth.
-        labels: one name a class, or nothing.
+        labels: one name per class, or nothing.
         synonyms: further names of each class, such as its WordNet id.
         name: what it is called.
         sha256: checksum of the file its weights were read from, if any.
@@ -41,7 +43,7 @@ class ModelInfo:
     sha256: str | None = None
 
     def class_index(self, name: str | int) -> int:
-        """The index of a class given by label, synonym, WordNet id or index.
+        """The index of a class by label, synonym, WordNet id or index.
 
         Upper case, spaces and underscores make no difference.
 
@@ -81,17 +83,45 @@ def _fold(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A frozen network: a pure function, its parameters, and what is known of it.
+    """A frozen network: a pure function, its parameters, and facts about it.
 
     Attributes:
         apply: `(params, image [N, H, W, C] in [0, 1], taps) -> {tap: activation [N, ...]}`.
         params: any pytree of arrays; traced, so other weights do not recompile.
-        info: see `ModelInfo`.
+        info: its name, image size, layers and labels.
     """
 
     apply: Apply
-    params: Any = dataclasses.field(repr=False)
+    params: Any
     info: ModelInfo
+
+    def __repr__(self) -> str:
+        """About ten lines: the name, image size, classes, parameters, and the layers, those in the middle left out.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from_function(lambda p, x, taps: {"a": x, "logits": x.mean((1, 2)) * p}, jnp.ones(3),
+            ...               image_shape=(8, 8, 3), taps=("a", "logits"), labels=("red", "green", "blue"))
+            model: images 8 x 8 x 3, 3 classes, 3 parameters
+              a       8 x 8 x 3
+              logits  3
+        """
+        info = self.info
+        try:
+            shapes: dict[str, tuple[int, ...]] = self.layers()
+        except InputError:  # a model whose images are larger than those that it was made for may have empty layers
+            shapes = dict.fromkeys(info.taps, ())
+        count = sum(int(np.prod(np.shape(leaf))) for leaf in jax.tree.leaves(self.params))
+        facts = [f"images {_sides(info.image_shape)}"]
+        if info.labels:
+            facts.append(f"{len(info.labels)} classes")
+        facts.append(f"{count:,} parameters")
+        width = max(map(len, shapes))
+        lines = [f"  {tap:{width}}  {_sides(shape)}".rstrip() for tap, shape in shapes.items()]
+        if len(lines) > LINES:
+            left_out = f"  … {len(lines) - LINES + 1} more: model.info.taps"
+            lines = [*lines[: LINES // 2], left_out, *lines[len(lines) - LINES // 2 + 1 :]]
+        return "\n".join([f"{info.name}: {', '.join(facts)}", *lines])
 
     def layers(self, image_shape: tuple[int, int, int] | None = None) -> dict[str, tuple[int, ...]]:
         """The shape of every tap for one image, without the batch axis, in order of depth.
@@ -127,7 +157,7 @@ class Model:
         return shapes
 
     def activations(self, images: Any, taps: Sequence[str]) -> dict[str, jax.Array]:
-        """The activations of images, compiled once a set of taps and a shape.
+        """The activations of images, compiled once for a set of taps and a shape.
 
         Args:
             images: `[N, H, W, C]` in [0, 1].
@@ -157,9 +187,18 @@ class Model:
         return _jitted(self.apply, tuple(taps))(self.params, batch)
 
 
+def _sides(shape: Sequence[int]) -> str:
+    """A shape as text.
+
+    >>> _sides((8, 8, 3))
+    '8 x 8 x 3'
+    """
+    return " x ".join(map(str, shape))
+
+
 @functools.lru_cache(maxsize=64)
 def _jitted(apply: Apply, taps: tuple[str, ...]) -> Callable[..., dict[str, jax.Array]]:
-    """One jitted function a model, so that its abstract evaluation is traced once a shape."""
+    """One jitted function per model, so that its abstract evaluation is traced once for each shape."""
     return jax.jit(lambda params, image: apply(params, image, taps))
 
 
@@ -205,111 +244,6 @@ def from_function(
     if labels and "logits" in shapes and shapes["logits"] != (len(labels),):
         raise InputError(f"{len(labels)} labels for logits of shape {shapes['logits']}")
     return model
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _LinenApply:
-    """Applies a Linen module; equal for equal modules, so that loading twice compiles once."""
-
-    module: Any
-    keywords: tuple[tuple[str, Any], ...]
-
-    def _identity(self) -> Any:
-        try:
-            hash(self.module)
-        except TypeError:  # a module that holds a list, such as nn.Sequential, equals itself alone
-            return id(self.module), self.keywords
-        return self.module, self.keywords
-
-    def __hash__(self) -> int:
-        return hash(self._identity())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _LinenApply) and self._identity() == other._identity()
-
-    def activations(self, params: Any, image: jax.Array) -> dict[str, jax.Array]:
-        from flax.linen import intercept_methods
-
-        depth: dict[str, int] = {}  # of every output, by its name: what Linen captures is sorted by name
-        calls: dict[str, int] = {}
-
-        def listen(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-            out = method(*args, **kwargs)
-            if context.method_name == "__call__":
-                path = "/".join(context.module.path)
-                call = calls[path] = calls.get(path, -1) + 1
-                depth[f"{path}.{call}" if call else path] = len(depth)
-            return out
-
-        with intercept_methods(listen):
-            out, state = self.module.apply(
-                params, image, **dict(self.keywords), capture_intermediates=True, mutable=["intermediates"]
-            )
-        if isinstance(out, Mapping):
-            return dict(out)
-        found: dict[str, jax.Array] = {}
-        for path, value in jax.tree_util.tree_leaves_with_path(state["intermediates"]):
-            keys = [k.key for k in path if isinstance(k, jax.tree_util.DictKey)]
-            call = path[-1].idx if isinstance(path[-1], jax.tree_util.SequenceKey) else 0
-            name = "/".join(k for k in keys if k != "__call__")
-            if name and jnp.ndim(value) > 1:
-                found[f"{name}.{call}" if call else name] = value
-        names = sorted(found, key=lambda name: depth.get(name, len(depth)))
-        return {**{name: found[name] for name in names}, "logits": out}
-
-    def __call__(self, params: Any, image: jax.Array, taps: tuple[str, ...]) -> dict[str, jax.Array]:
-        activations = self.activations(params, image)
-        return {tap: activations[tap] for tap in taps}
-
-
-def from_linen(
-    module: Any,
-    variables: Any,
-    *,
-    image_shape: Sequence[int],
-    labels: Sequence[str] = (),
-    name: str | None = None,
-    **keywords: Any,
-) -> Model:
-    """A model from a Flax Linen module.
-
-    A module that returns a dictionary names its own taps. Of any other, every submodule's output is a tap under its
-    path ("encoder/Conv_0"; ".1" is appended to the second call of a shared one), and the output itself is "logits".
-
-    Args:
-        module: the unbound Linen module; takes images `[N, H, W, C]` in [0, 1].
-        variables: what `module.init` returned, or the trained variables of that structure.
-        image_shape: (height, width, channels).
-        labels: the names of the classes.
-        name: what to call it; the module's class name if None.
-        keywords: passed to the module's `__call__`, such as `train=False`; must be hashable.
-
-    Raises:
-        InputError: if the module cannot take such an image.
-
-    Example:
-        >>> import flax.linen as nn, jax
-        >>> net = nn.Sequential([nn.Conv(4, (3, 3)), nn.relu, lambda x: x.mean((1, 2)), nn.Dense(2)])
-        >>> variables = net.init(jax.random.key(0), jax.numpy.zeros((1, 8, 8, 3)))
-        >>> from_linen(net, variables, image_shape=(8, 8, 3)).layers()
-        {'layers_0': (8, 8, 4), 'layers_3': (2,), 'logits': (2,)}
-    """
-    shape = tuple(int(n) for n in image_shape)
-    name = name or type(module).__name__
-    apply = _LinenApply(module, tuple(sorted(keywords.items())))
-    taps: list[str] = []
-
-    def listen(variables: Any, image: jax.Array) -> dict[str, jax.Array]:
-        activations = apply.activations(variables, image)
-        taps.extend(activations)  # in order of depth; what eval_shape returns is sorted by name
-        return activations
-
-    try:
-        jax.eval_shape(listen, variables, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{name} cannot be applied to an image of shape {shape}: {reason}") from error
-    return from_function(apply, variables, image_shape=shape, taps=taps, labels=labels, name=name)
 
 
 def cast(params: Any, dtype: Any) -> Any:

@@ -19,7 +19,8 @@ import numpy as np
 
 from jaxopt_input.data import Dataset, atomic
 from jaxopt_input.errors import InputError, unknown
-from jaxopt_input.models.model import Model, from_linen
+from jaxopt_input.models.adapters import from_linen
+from jaxopt_input.models.model import Model
 from jaxopt_input.names import american
 from jaxopt_input.networks.formats import content_hash, file_digest, flatten, read_safetensors, read_state, unflatten
 from jaxopt_input.runs.cache import user_folder

@@ -1,5 +1,7 @@
 """Adapters and the listing of layers, with real Linen modules."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -129,3 +131,29 @@ def test_from_function_mistakes(kw, hint):
 def test_from_linen_mistake():
     with pytest.raises(joi.InputError, match="Named"):
         joi.from_linen(Named(), {"params": {}}, image_shape=(8, 8, 3))
+
+
+def test_a_model_prints_as_about_ten_lines(compilations):
+    """Of a deep network the first and last layers; nothing is compiled."""
+
+    def apply(params, image, taps):
+        return {tap: image.mean((1, 2)) @ params for tap in taps}
+
+    taps = (*(f"layer{n}" for n in range(30)), "logits")
+    model = joi.from_function(apply, jnp.ones((3, 5)), image_shape=(8, 10, 3), taps=taps, labels=tuple("abcde"))
+    with compilations() as seen:
+        lines = str(model).splitlines()
+    assert seen.count == 0
+    assert repr(model) == str(model)
+    assert lines[0] == "model: images 8 x 10 x 3, 5 classes, 15 parameters"
+    assert len(lines) == 9
+    assert [line.split()[0] for line in lines[1:5]] == ["layer0", "layer1", "layer2", "layer3"]
+    assert "24 more" in lines[5]
+    assert lines[-1].split() == ["logits", "5"]
+
+
+def test_a_model_prints_at_a_size_that_it_cannot_take():
+    module = Named()
+    model, _ = linen(module)
+    small = dataclasses.replace(model, info=dataclasses.replace(model.info, image_shape=(0, 0, 3)))
+    assert "z" in str(small)
