@@ -12,18 +12,20 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from jaxopt_input.data import Dataset, atomic
+from jaxopt_input.disk import atomic, user_folder
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.models.adapters import from_linen
 from jaxopt_input.models.model import Model
 from jaxopt_input.names import american
 from jaxopt_input.networks.formats import content_hash, file_digest, flatten, read_safetensors, read_state, unflatten
-from jaxopt_input.runs.cache import user_folder
+
+if TYPE_CHECKING:
+    from jaxopt_input.data import Dataset
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,19 +6,12 @@ import os
 import tempfile
 from pathlib import Path
 
-import platformdirs
-
+from jaxopt_input.disk import user_folder
 from jaxopt_input.errors import InputError
 
-CACHE_VARIABLE = "JAXOPT_INPUT_CACHE"
 JAX_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 MOST_BYTES = 2 << 30
 """What the compiled programs may take on disk; the oldest go first."""
-
-
-def user_folder() -> Path:
-    """What is kept from one run to the next: $JAXOPT_INPUT_CACHE, or the user's cache folder of this system."""
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("jaxopt-input"))
 
 
 def compiled_folder() -> Path:

@@ -14,9 +14,9 @@ from safetensors.numpy import save_file
 
 import jaxopt_input as joi
 from jaxopt_input import InputError, networks
+from jaxopt_input.disk import CACHE_VARIABLE
 from jaxopt_input.networks import convert, formats
 from jaxopt_input.networks.fetch import fetch_weights
-from jaxopt_input.runs.cache import CACHE_VARIABLE
 
 without_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
 

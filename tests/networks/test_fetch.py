@@ -19,8 +19,8 @@ from safetensors.numpy import save
 
 import jaxopt_input as joi
 from jaxopt_input import cli, networks
+from jaxopt_input.disk import CACHE_VARIABLE
 from jaxopt_input.networks import convert, fetch
-from jaxopt_input.runs.cache import CACHE_VARIABLE
 
 NAME = "squeezenet1_1"
 

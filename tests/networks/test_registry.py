@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import jaxopt_input as joi
 from jaxopt_input import networks
-from jaxopt_input.runs.cache import CACHE_VARIABLE
+from jaxopt_input.disk import CACHE_VARIABLE
 
 needs_data = pytest.mark.skipif("JAXOPT_INPUT_DATA" not in os.environ, reason="needs the folder of real data")
 

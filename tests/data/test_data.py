@@ -227,7 +227,7 @@ def test_other_mistakes(tmp_path, model):
     for function, hint in [
         (lambda: data.read_image(tmp_path / "none.png"), "No such file"),
         (lambda: data.read_image(tmp_path), "directory"),
-        (lambda: data.read_image(path, (4, 4, 3), fit="center"), "nearest: center"),
+        (lambda: data.read_image(path, (4, 4, 3), fit="centr"), "nearest: center"),
         (lambda: data.read_image(path, (4, 4)), "height, width"),
         (lambda: data.read_image(path, (4, 4, 4)), "1 or 3"),
         (lambda: data.files([]), "no image files"),
@@ -316,9 +316,9 @@ def test_reading_stays_three_batches_ahead(tmp_path):
 
         def read(self, indices):
             seen.extend(indices)
-            return [data._Encoded(content, 0, "a") for _ in indices]
+            return [data.sets.Encoded(content, 0, "a") for _ in indices]
 
-    batches = data._dataset(Endless(), "endless", (), None, (4, 4, 3), "center").batches(8)
+    batches = data.sets.dataset_of(Endless(), "endless", (), None, (4, 4, 3), "center").batches(8)
     next(batches)
     next(batches)
     batches.close()

@@ -1,23 +1,10 @@
-"""Images in and out of files, through Pillow, and sets of them: folders, files and tensorflow-datasets.
-
-Images read are float32 in [0, 1]. They are turned upright by their EXIF orientation; what is transparent is composited
-on white; grays of 16 bits keep their depth; CMYK is converted without color profiles; of an animation the first frame
-is read. Two things vary, and have names: the size asked for, and how an image of another shape is brought to it:
-
-    center    the largest central region of the shape asked for, scaled
-    imagenet  as center, of 224/256 of that extent, as classifiers on ImageNet are evaluated
-    stretch   the whole image, its proportions changed
-    pad       the whole image, with gray (0.5) beside it
-"""
+"""Sets of images with labels, read batch by batch: folders, lists of files, and tensorflow-datasets."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import io
 import os
-import struct
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,206 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin
 
+from jaxopt_input.data.pictures import SUFFIXES, decode, fitting_shape, one_line, read_bytes
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.models.model import Model
-
-FITS = ("center", "imagenet", "stretch", "pad")
-SUFFIXES = (".avif", ".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
-
-def to_uint8(image: Any) -> np.ndarray:
-    """Floats in [0, 1] rounded to 8 bits, any shape.
-
-    Raises:
-        ValueError: for numbers that are not finite.
-
-    Example:
-        >>> to_uint8([0.0, 0.5, 1.0]).tolist()
-        [0, 128, 255]
-    """
-    array = np.asarray(image, np.float32)
-    if not np.isfinite(array).all():
-        raise ValueError("an image with numbers that are not finite cannot be written")
-    return np.floor(np.clip(array, 0, 1) * 255 + 0.5).astype(np.uint8)
-
-
-def to_pillow(image: Any) -> Image.Image:
-    """A Pillow image of `[H, W, C]` floats in [0, 1] or 8-bit integers, C being 1 or 3."""
-    array = np.asarray(image)
-    array = array if array.dtype == np.uint8 else to_uint8(array)
-    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
-
-
-def save_png(path: str | os.PathLike[str], image: Any, metadata: Mapping[str, str] | None = None) -> None:
-    """Write an image as PNG, atomically, the same bytes for the same input.
-
-    Args:
-        path: the file; its folder exists.
-        image: `[H, W, C]` floats in [0, 1] or 8-bit integers (C is 1 or 3), or a Pillow image.
-        metadata: text to keep inside the file, by keyword.
-
-    Example:
-        >>> file = Path(tempfile.mkdtemp()) / "a.png"
-        >>> save_png(file, np.zeros((2, 2, 3)), {"target": "class:3"})
-        >>> Image.open(file).text
-        {'target': 'class:3'}
-    """
-    info = PngImagePlugin.PngInfo()
-    for keyword, text in (metadata or {}).items():
-        info.add_text(keyword, text)
-    with atomic(path) as part:
-        picture = image if isinstance(image, Image.Image) else to_pillow(image)
-        picture.save(part, format="PNG", pnginfo=info)
-
-
-class atomic:
-    """A temporary path beside `path` that takes its place on leaving, and goes without trace on an exception.
-
-    Example:
-        >>> file = Path(tempfile.mkdtemp()) / "a.txt"
-        >>> with atomic(file) as part:
-        ...     _ = part.write_text("whole")
-        >>> file.read_text()
-        'whole'
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-
-    def __enter__(self) -> Path:
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.stem}-", suffix=self.path.suffix)
-        os.close(handle)
-        self.part = Path(name)
-        return self.part
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is None:
-            umask = os.umask(0)
-            os.umask(umask)
-            self.part.chmod(0o666 & ~umask)  # mkstemp makes files private; a result is an ordinary file
-            os.replace(self.part, self.path)
-        else:
-            self.part.unlink(missing_ok=True)
-
-
-def read_image(
-    file: str | os.PathLike[str], image_shape: Sequence[int] | None = None, *, fit: str = "center"
-) -> np.ndarray:
-    """One image file as float32 `[H, W, C]` in [0, 1].
-
-    Args:
-        file: a file of any format that Pillow reads.
-        image_shape: (height, width, channels), channels being 1 or 3; its own size in RGB if None.
-        fit: one of `FITS`: how an image of another shape is brought to this one.
-
-    Raises:
-        InputError: for a file that is missing, truncated or no image, or an unknown `fit`.
-
-    Example:
-        >>> file = Path(tempfile.mkdtemp()) / "a.png"
-        >>> save_png(file, np.ones((4, 8, 3)))
-        >>> read_image(file).shape, read_image(file, (2, 2, 1)).ravel().tolist()
-        ((4, 8, 3), [1.0, 1.0, 1.0, 1.0])
-    """
-    shape = None if image_shape is None else _checked_shape(image_shape, fit)
-    return _decode(_bytes(Path(file)), str(file), shape, fit)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _checked_shape(image_shape: Sequence[int], fit: str) -> tuple[int, int, int]:
-    if fit not in FITS:
-        raise unknown("fit", fit, FITS)
-    shape = tuple(int(n) for n in image_shape)
-    if len(shape) != 3 or min(shape) < 1 or shape[2] not in (1, 3):
-        raise InputError(f"images are read with shape (height, width, 1 or 3), not {shape}")
-    return shape
-
-
-def _decode(data: bytes, name: str, shape: tuple[int, int, int] | None, fit: str) -> np.ndarray:
-    """The float32 `[H, W, C]` of an encoded image."""
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            opened.load()
-            image = _plain(_upright(opened))
-    except Image.UnidentifiedImageError as error:
-        raise InputError(f"{name} is not an image of any format that Pillow reads") from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        IndexError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise InputError(f"{name} is a damaged or unreadable image: {reason}") from error
-    channels = 3
-    if shape is not None:
-        image, channels = _fit(image, shape[1], shape[0], fit), shape[2]
-    if image.mode != "F":
-        image = image.convert("RGB" if channels == 3 else "L")
-        array = np.asarray(image, np.float32) / np.float32(255)
-    else:
-        array = np.clip(np.asarray(image, np.float32), 0, 1)
-    if array.ndim == 2:
-        array = np.repeat(array[..., None], channels, axis=2)
-    return array
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """The image turned by its EXIF orientation; damaged EXIF turns nothing."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
-        return image
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    """An image of mode RGB, L, or F in [0, 1]."""
-    if image.mode.startswith(("I", "F")):
-        values = np.asarray(image).astype(np.float32)
-        if not np.isfinite(values).all():
-            raise ValueError("it holds numbers that are not finite")
-        top = 1 if image.mode.startswith("F") else 65535
-        if values.min() < 0 or values.max() > top:
-            raise ValueError(f"its {image.mode} values reach from {values.min():g} to {values.max():g}, not 0 to {top}")
-        return Image.fromarray(values / np.float32(top))
-    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        # a premultiplied or palette mode becomes RGBA only by way of its own straight form
-        layer = image.convert("LA") if image.mode == "La" else image
-        layer = layer.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image if image.mode in ("RGB", "L") else image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _fit(image: Image.Image, width: int, height: int, fit: str) -> Image.Image:
-    """The image at this size, by one of `FITS`; bicubic, low-passed where it shrinks."""
-    own = image.size
-    if fit == "stretch":
-        return image if own == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
-    if fit == "pad":
-        scale = min(width / own[0], height / own[1])
-        inner = (max(1, round(own[0] * scale)), max(1, round(own[1] * scale)))
-        resized = image if own == inner else image.resize(inner, Image.Resampling.BICUBIC)
-        gray: Any = {"RGB": (128, 128, 128), "L": 128, "F": 0.5}[image.mode]
-        canvas = Image.new(image.mode, (width, height), gray)
-        canvas.paste(resized, ((width - inner[0]) // 2, (height - inner[1]) // 2))
-        return canvas
-    if fit == "center" and own == (width, height):
-        return image
-    scale = max(width / own[0], height / own[1]) * (256 / 224 if fit == "imagenet" else 1)
-    left, top = max(0.0, (own[0] - width / scale) / 2), max(0.0, (own[1] - height / scale) / 2)
-    box = (left, top, own[0] - left, own[1] - top)
-    return image.resize((width, height), Image.Resampling.BICUBIC, box=box)
 
 
 class Batch(NamedTuple):
@@ -241,7 +32,7 @@ class Batch(NamedTuple):
     names: tuple[str, ...]
 
 
-class _Encoded(NamedTuple):
+class Encoded(NamedTuple):
     """One image as it lies in its file."""
 
     data: bytes
@@ -252,7 +43,7 @@ class _Encoded(NamedTuple):
 class _Source(Protocol):
     def __len__(self) -> int: ...
 
-    def read(self, indices: Sequence[int]) -> list[_Encoded]:
+    def read(self, indices: Sequence[int]) -> list[Encoded]:
         """The encoded images of these indices; called from several threads."""
         ...
 
@@ -299,6 +90,8 @@ class Dataset:
             InputError: for a file that is damaged or no image.
 
         Example:
+            >>> import tempfile
+            >>> from jaxopt_input.data import save_png
             >>> folder_path = Path(tempfile.mkdtemp())
             >>> for k in range(3):
             ...     save_png(folder_path / f"{k}.png", np.full((4, 4, 3), k / 2))
@@ -328,7 +121,7 @@ class Dataset:
     def _fill(self, images: np.ndarray, indices: Sequence[int]) -> list[tuple[int, str]]:
         encoded = self._source.read(indices)
         for k, item in enumerate(encoded):
-            images[k] = _decode(item.data, item.name, self.image_shape, self.fit)
+            images[k] = decode(item.data, item.name, self.image_shape, self.fit)
         return [(item.label, item.name) for item in encoded]
 
 
@@ -350,8 +143,8 @@ class _Files:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, indices: Sequence[int]) -> list[_Encoded]:
-        return [_Encoded(_bytes(Path(self.paths[i])), self.labels[i], self.paths[i]) for i in indices]
+    def read(self, indices: Sequence[int]) -> list[Encoded]:
+        return [Encoded(read_bytes(Path(self.paths[i])), self.labels[i], self.paths[i]) for i in indices]
 
 
 def files(
@@ -378,7 +171,7 @@ def files(
     for name in names:
         if not os.path.isfile(name):
             raise InputError(f"no image file {name}")
-    return _dataset(_Files(names, [-1] * len(names)), names[0], (), model, image_shape, fit)
+    return dataset_of(_Files(names, [-1] * len(names)), names[0], (), model, image_shape, fit)
 
 
 def folder(
@@ -404,6 +197,8 @@ def folder(
         InputError: for a folder that is missing or empty, or a class folder that the model does not know.
 
     Example:
+        >>> import tempfile
+        >>> from jaxopt_input.data import save_png
         >>> path = Path(tempfile.mkdtemp())
         >>> for name in ("dog", "ant"):
         ...     (path / name).mkdir()
@@ -420,7 +215,7 @@ def folder(
     if loose and any(classes.values()):
         raise InputError(f"{root} holds images beside its class folders, such as {os.path.basename(loose[0])}")
     if loose:
-        return _dataset(_Files(loose, [-1] * len(loose)), root, (), model, image_shape, fit)
+        return dataset_of(_Files(loose, [-1] * len(loose)), root, (), model, image_shape, fit)
     if not classes:
         raise InputError(f"the folder {root} holds no images ({', '.join(SUFFIXES)})")
     for name, paths in classes.items():
@@ -429,7 +224,7 @@ def folder(
     indices = _class_indices(tuple(classes), model, f"the class folder {root}{os.sep}{{}}")
     paths = [file for group in classes.values() for file in group]
     labels = np.repeat(np.asarray(indices, np.int32), [len(group) for group in classes.values()])
-    return _dataset(_Files(paths, labels.tolist()), root, tuple(classes), model, image_shape, fit)
+    return dataset_of(_Files(paths, labels.tolist()), root, tuple(classes), model, image_shape, fit)
 
 
 def _visible(path: str) -> list[os.DirEntry[str]]:
@@ -461,7 +256,7 @@ def _class_indices(names: Sequence[str], model: Model | None, what: str) -> list
     return indices
 
 
-def _dataset(
+def dataset_of(
     source: _Source,
     name: str,
     classes: tuple[str, ...],
@@ -471,7 +266,7 @@ def _dataset(
 ) -> Dataset:
     if image_shape is None and model is None:
         raise InputError("give a model or an image_shape, to which the images are brought")
-    shape = _checked_shape(image_shape if image_shape is not None else model.info.image_shape, fit)  # type: ignore[union-attr]
+    shape = fitting_shape(image_shape if image_shape is not None else model.info.image_shape, fit)  # type: ignore[union-attr]
     return Dataset(name, classes, shape, fit, source, range(len(source)))
 
 
@@ -489,11 +284,11 @@ class _Prepared:
     def __len__(self) -> int:
         return len(self.records)
 
-    def read(self, indices: Sequence[int]) -> list[_Encoded]:
+    def read(self, indices: Sequence[int]) -> list[Encoded]:
         with self.lock:
             records = self.records.__getitems__([int(i) for i in indices])
         return [
-            _Encoded(record[self.image], self._label(record), f"{self.name}[{i}]")
+            Encoded(record[self.image], self._label(record), f"{self.name}[{i}]")
             for i, record in zip(indices, records, strict=True)
         ]
 
@@ -539,7 +334,7 @@ def named(
         known = tfds.list_builders(with_community_datasets=False)
         raise unknown("tensorflow-datasets set", name, known) from error
     except (ValueError, AssertionError, RuntimeError) as error:
-        raise InputError(f"tensorflow-datasets cannot open {name!r}: {_line(error)}") from error
+        raise InputError(f"tensorflow-datasets cannot open {name!r}: {one_line(error)}") from error
     splits = list(builder.info.splits)
     if not splits:
         raise InputError(
@@ -565,12 +360,12 @@ def named(
         ) from error
     except (ValueError, KeyError, AssertionError) as error:
         raise InputError(
-            f"cannot read split {split!r} of {name} (splits: {', '.join(splits)}): {_line(error)}"
+            f"cannot read split {split!r} of {name} (splits: {', '.join(splits)}): {one_line(error)}"
         ) from error
     classes = _names(features[label]) if label else ()
     indices = _class_indices(classes, model, f"class {{}} of {name}") if label else []
     source = _Prepared(records, image, label, indices, f"{name}:{split}", threading.Lock())
-    return _dataset(source, source.name, classes, model, image_shape, fit)
+    return dataset_of(source, source.name, classes, model, image_shape, fit)
 
 
 def _is_dict(features: Any) -> bool:
@@ -583,10 +378,6 @@ def _names(feature: Any) -> tuple[str, ...]:
         return tuple(feature.names)
     except ValueError:
         return tuple(str(k) for k in range(feature.num_classes))
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().strip("'\"").split("\n")[0] or type(error).__name__
 
 
 def load(
