@@ -18,7 +18,7 @@ from jaxopt_input.attacks.problem import Found, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
 from jaxopt_input.checks import count, number
-from jaxopt_input.optimizers.named import Bracket, bracket, narrow
+from jaxopt_input.optimizers.search import Bracket, bracket, narrow
 
 MEMORY = 10
 MAX_TRIALS = 12  # of one line search

@@ -22,7 +22,8 @@ from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization
 from jaxopt_input.losses.algebra import Loss
 from jaxopt_input.models.model import Apply, cast
-from jaxopt_input.optimizers.named import Optimizer, averaged_theta, bracket, is_line_search, narrow
+from jaxopt_input.optimizers.named import Optimizer, averaged_theta, is_line_search
+from jaxopt_input.optimizers.search import bracket, narrow
 from jaxopt_input.projections import Projection
 from jaxopt_input.transforms import Transform
 

@@ -7,15 +7,14 @@ from jaxopt_input.optimizers.named import (
     as_optimizer,
     averaged,
     averaged_theta,
-    bracket,
     is_line_search,
     lbfgs,
     mahendran,
-    narrow,
     optimizer,
     sgd,
     yosinski,
 )
+from jaxopt_input.optimizers.search import bracket, narrow
 
 __all__ = [
     "NAMES",
