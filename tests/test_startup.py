@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 import jaxopt_input as joi
 from jaxopt_input.cli import main
+from jaxopt_input.disk import CACHE_VARIABLE
 from jaxopt_input.runs import cache
 
 HEAVY = {"jax", "jaxlib", "flax", "optax", "numpy", "tensorflow", "torch", "matplotlib", "PIL", "sklearn"}
@@ -98,7 +99,7 @@ COMMAND += ["--parameterization", "pixels", "--transform", "none"]
 
 def run(out, cache_folder, group=("--verbose",)):
     arguments = [*group, *COMMAND, "--out", out]
-    variables = {cache.CACHE_VARIABLE: str(cache_folder), cache.JAX_VARIABLE: ""}
+    variables = {CACHE_VARIABLE: str(cache_folder), cache.JAX_VARIABLE: ""}
     done = python(RUN.format(arguments=arguments), **variables)
     assert done.returncode == 0, done.stderr[-2000:]
     words = done.stdout.split()
@@ -127,7 +128,7 @@ def test_programs_are_kept_for_the_next_process(toy_nets):
 
 
 def test_a_folder_that_cannot_be_written_breaks_no_run(toy_nets, monkeypatch):
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(toy_nets))
+    monkeypatch.setenv(CACHE_VARIABLE, str(toy_nets))
     monkeypatch.delenv(cache.JAX_VARIABLE, raising=False)
     (toy_nets / "compiled").write_text("a file where the folder should be")
     folder = jax.config.jax_compilation_cache_dir
@@ -149,7 +150,7 @@ def test_the_oldest_programs_make_room(tmp_path, monkeypatch):
 
 def test_folder(monkeypatch, tmp_path):
     monkeypatch.delenv(cache.JAX_VARIABLE, raising=False)
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     assert cache.compiled_folder() == tmp_path / "compiled"
     monkeypatch.setenv(cache.JAX_VARIABLE, str(tmp_path / "of-jax"))
     assert cache.compiled_folder() == tmp_path / "of-jax"
