@@ -5,7 +5,7 @@
     python benchmarks/throughput.py squeezenet --task pgd --starts 1 4 16 --dtype float32 bfloat16
 
 Every number of starts and every dtype is a case; the cases run in turns, `--repeats` times, beside a large matrix
-product and a large copy. Prints the table and appends one entry a case to `benchmarks/results/throughput.json`.
+product and a large copy. Prints the table and appends one entry per case to `benchmarks/results/throughput.json`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
-from jaxopt_input.methods.bench.recipe import TASKS, as_rows, ceilings, measure, plan, table
+from jaxopt_input.methods.bench.page import as_rows, ceilings, table
+from jaxopt_input.methods.bench.recipe import TASKS, measure, plan
 
 
 def main() -> None:

@@ -11,17 +11,8 @@ from PIL import Image
 from jaxopt_input.cli import main
 from jaxopt_input.errors import InputError
 from jaxopt_input.methods.bench import recipe as bench
-from jaxopt_input.methods.bench.recipe import (
-    Ceiling,
-    First,
-    Measurement,
-    Report,
-    Spread,
-    as_rows,
-    plan,
-    saturation,
-    table,
-)
+from jaxopt_input.methods.bench.page import as_rows, saturation, table
+from jaxopt_input.methods.bench.recipe import Ceiling, First, Measurement, Report, Spread, plan
 from jaxopt_input.models.flops import Work
 
 
@@ -35,7 +26,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(bench, "_COPIED", 1 << 16)
 
 
-def known(toy, seconds, batch=4, dtype="float32"):
+def measurement(toy, seconds, batch=4, dtype="float32"):
     """A measurement with round numbers: a loop of 8 steps."""
     (case,) = plan([toy], tasks=["class"], batches=[batch], dtypes=[dtype], steps=8)
     return Measurement(
@@ -52,7 +43,7 @@ def known(toy, seconds, batch=4, dtype="float32"):
 
 def test_rates_and_fractions_follow_from_the_seconds(toy):
     ceiling = Ceiling(Spread((8e9,)), Spread((1e9,)))
-    report = Report((known(toy, (2.0, 4.0, 8.0)),), {"float32": ceiling})
+    report = Report((measurement(toy, (2.0, 4.0, 8.0)),), {"float32": ceiling})
     (row,) = as_rows(report)
     assert row["gradients_per_second"] == {"median": 4.0, "quartiles": [3.0, 6.0]}  # 4 images: 8, 4 and 2
     assert row["image_steps_per_second"] == {"median": 8.0, "quartiles": [6.0, 12.0]}  # 32: 16, 8 and 4
@@ -68,7 +59,7 @@ def test_rates_and_fractions_follow_from_the_seconds(toy):
 
 def test_saturation_is_the_smallest_batch_near_the_best(toy):
     # image-steps/s: 8 / 1, 16 / 1.05, 32 / 2: 8, 15.24 and 16. Of these 15.24 is within 5 % of the best.
-    measured = [known(toy, (seconds,), batch) for batch, seconds in ((1, 1.0), (2, 1.05), (4, 2.0))]
+    measured = [measurement(toy, (seconds,), batch) for batch, seconds in ((1, 1.0), (2, 1.05), (4, 2.0))]
     report = Report(tuple(measured), {})
     assert saturation(report) == {("toy", "class", "float32"): 2}
     slower = dataclasses.replace(measured[1], loop=Spread((1.06,)))  # 15.09: not within
@@ -82,29 +73,29 @@ def test_cases_run_in_turns(toy, monkeypatch):
     order = []
     often = bench._often
 
-    def noted(function):
+    def recorded(function):
         timed = often(function)
         return lambda: (order.append(id(function)), timed())[1]
 
-    monkeypatch.setattr(bench, "_often", noted)
-    told, events = [], []
+    monkeypatch.setattr(bench, "_often", recorded)
+    reports, events = [], []
 
-    def heard(event, **_):
+    def listen(event, **_):
         events.append(event)
 
-    jax.monitoring.register_event_listener(heard)
+    jax.monitoring.register_event_listener(listen)
     cases = [
         *plan([toy], tasks=["style"], batches=[2], steps=2),
         *plan([toy], tasks=["pgd"], batches=[2], dtypes=["bfloat16"], steps=2),
     ]
-    report = bench.measure(cases, repeats=2, on_progress=lambda done, total: told.append((done, total)))
-    jax.monitoring.unregister_event_listener(heard)
+    report = bench.measure(cases, repeats=2, on_progress=lambda done, total: reports.append((done, total)))
+    jax.monitoring.unregister_event_listener(listen)
     kinds = [event for event in events if event.startswith("/jax/compilation_cache/cache_")]
     missed, hit = (f"/jax/compilation_cache/cache_{kind}" for kind in ("misses", "hits"))
     assert missed in kinds[: len(kinds) - kinds[::-1].index(hit)]  # compiled first, then read back
     assert order[: len(order) // 2] == order[len(order) // 2 :]  # two equal rounds
     assert len(set(order)) == len(order) // 2 == 2 * 2 + 2 * 2  # gradient and loop of each case, ceilings of each dtype
-    assert [done for done, _ in told] == list(range(1, told[-1][1] + 1))
+    assert [done for done, _ in reports] == list(range(1, reports[-1][1] + 1))
     assert [m.case for m in report.measurements] == cases
     for m in report.measurements:
         assert len(m.gradient.values) == len(m.loop.values) == 2
@@ -154,7 +145,7 @@ def test_the_users_compilation_cache_is_left_alone(tmp_path):
         ({"tasks": []}, "nothing to measure"),
         ({"tasks": ["pgd"], "transform": "lucid"}, "pgd moves pixels without a transform"),
         ({"tasks": ["class"], "transform": "lucit"}, "unknown transform 'lucit'; nearest: lucid"),
-        ({"tasks": ["class"], "target": "class:*"}, "one target is measured, not 5"),
+        ({"tasks": ["class"], "target": "class:*"}, "one target is measured, not 5: name a single one, not class:*"),
     ],
 )
 def test_bad_input(toy, options, message):
@@ -167,13 +158,13 @@ def test_models_of_one_name_are_refused(toy):
         plan([toy, dataclasses.replace(toy)], tasks=["class"])
 
 
-def test_what_does_not_fit_is_told_and_left_out(toy, monkeypatch):
+def test_what_does_not_fit_is_named_and_left_out(toy, monkeypatch):
     prepare = bench._prepare
 
-    def little(case, device, tell):
+    def little(case, device, tick):
         if case.batch == 4:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
-        return prepare(case, device, tell)
+        return prepare(case, device, tick)
 
     monkeypatch.setattr(bench, "_prepare", little)
     report = bench.measure(plan([toy], tasks=["dream"], batches=[4, 2], steps=2), repeats=1)
@@ -182,10 +173,10 @@ def test_what_does_not_fit_is_told_and_left_out(toy, monkeypatch):
     assert "toy dream float32 4: RESOURCE_EXHAUSTED" in table(report)
 
 
-def test_work_and_bytes_are_an_images_and_weights_are_read_once_a_batch(toy):
-    one, many = (bench._work(case) for case in plan([toy], tasks=["class"], batches=[1, 16]))
-    assert many.flops == 16 * one.flops
-    assert many.bytes < 16 * one.bytes
+def test_work_and_bytes_are_an_images_and_weights_are_read_once_per_batch(toy):
+    single, many = (bench._work(case) for case in plan([toy], tasks=["class"], batches=[1, 16]))
+    assert many.flops == 16 * single.flops
+    assert many.bytes < 16 * single.bytes
 
 
 def run(*args):
@@ -201,12 +192,13 @@ def test_command(toy_nets):
     assert [row["batch"] for row in info["results"]] == [2]
     assert all(row["image_steps_per_second"]["median"] > 0 for row in info["results"])
     assert info["ceilings"]["float32"]["flops_per_second"]["median"] > 0
-    assert info["files"] == ["bench.png"]
+    assert "bench.png" in info["files"]
+    assert info["models"] == [info["model"]]
     assert Image.open(toy_nets / "out" / "bench.png").size == (770, 462)
     lines = done.stdout.strip().splitlines()
     assert lines[0].split()[:4] == ["model", "task", "dtype", "batch"]
-    assert len(lines) == 3
-    assert lines[-1].startswith("float32: matrix product")
+    assert len(lines) == 4
+    assert lines[2].startswith("float32: matrix product")
 
 
 @pytest.mark.parametrize(

@@ -31,15 +31,21 @@ from jaxopt_input.methods.style.settings import default_layers, settle
 from jaxopt_input.methods.style.terms import content_loss, style_loss, variation_loss
 from jaxopt_input.models.flops import Work, gradient_work
 from jaxopt_input.models.model import Model, cast, in_dtype
-from jaxopt_input.runs.writer import compile_seconds
+from jaxopt_input.runs.progress import compile_seconds
 
-TASKS = ("class", "unit", "dream", "style", "pgd")
+TASKS = {
+    "class": ("fourier", "lucid"),
+    "unit": ("fourier", "lucid"),
+    "dream": ("pixels", "jitter"),
+    "style": ("pixels", "none"),
+    "pgd": ("pixels", "none"),
+}
+"""The parameterization and the transform of each task."""
 DTYPES = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": None}
-"""Of a case, and the precision of its products as JAX names it; a CPU knows one only."""
+"""The dtypes of a case, each with the precision of its products as JAX names it; a CPU has one precision only."""
 CHECK_EVERY = 16  # steps between two checks of the untransformed loss, as in a run of the default 256
 EPSILON = 8 / 255
-LEAST_SECONDS = 0.2  # that one measurement takes: shorter calls are repeated
-NEAR = 0.95  # of the best throughput: saturated
+LEAST_SECONDS = 0.2  # that a measurement takes: shorter calls are repeated
 _SIDES = {"cpu": 2048}  # of the matrices whose product is a ceiling; elsewhere:
 _SIDE, _COPY = 8192, {"cpu": 1 << 28}
 _COPIED = 1 << 30  # bytes
@@ -47,7 +53,7 @@ _COPIED = 1 << 30  # bytes
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is measured: see `plan`."""
+    """A task of a model at a batch and a dtype, with its loss and its setting, as `plan` makes it."""
 
     model: Model
     task: str
@@ -60,13 +66,13 @@ class Case:
 
     @property
     def activations(self) -> str:
-        """Their dtype, and that of the parameters."""
+        """The dtype of the activations and of the parameters."""
         return _stored(self.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Several measurements of one number."""
+    """Several measurements of the same number."""
 
     values: tuple[float, ...]
 
@@ -89,8 +95,8 @@ class Ceiling:
     """What the device can do at a dtype, measured in the same rounds as the cases.
 
     Attributes:
-        flops: a second, of a large matrix product.
-        bytes: a second, read and written by a large copy.
+        flops: operations per second of a large matrix product.
+        bytes: bytes per second that a large copy reads and writes.
     """
 
     flops: Spread
@@ -102,7 +108,7 @@ class First:
     """A case's first run when nothing compiled is remembered; imports, weights and the device's start left out.
 
     Attributes:
-        compile: seconds that JAX traced, lowered and compiled.
+        compile: seconds in which JAX traced, lowered and compiled.
         picture: seconds until the first images were there.
     """
 
@@ -115,14 +121,14 @@ class Measurement:
     """What was measured of a case.
 
     Attributes:
-        case: which.
+        case: the case.
         gradient: seconds of the loss and its gradient by the whole batch of images, compiled alone.
         loop: seconds of the whole run: `minimize`, or the attack.
         cold, cached: first runs without and with a filled persistent compilation cache.
-        work: of the batch's gradient, see `flops.gradient_work`.
+        work: the operations and bytes of the batch's gradient, as `flops.gradient_work` counts them.
         gradient_bytes: what the compiled gradient takes, parameters and images included.
-        peak_bytes: what the whole run takes, parameters included, see `memory.peak_of`, and at least what its gradient
-            does; None where nothing tells.
+        peak_bytes: what the whole run takes, parameters included, as `memory.peak_of` measures it, and at least what
+            its gradient takes; None where the device does not say.
     """
 
     case: Case
@@ -136,23 +142,23 @@ class Measurement:
 
     @property
     def gradients(self) -> Spread:
-        """Gradients of one image a second."""
+        """Gradients of single images per second."""
         return self.gradient.map(lambda seconds: self.case.batch / seconds)
 
     @property
     def image_steps(self) -> Spread:
-        """Images times steps a second, in the whole loop."""
+        """Images times steps per second, in the whole loop."""
         return self.loop.map(lambda seconds: self.case.batch * self.case.steps / seconds)
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `measure` found.
+    """The result of `measure`.
 
     Attributes:
-        measurements: in the order of the cases.
-        ceilings: of each dtype.
-        failures: the cases that the device had too little memory for, and what it said.
+        measurements: one per case that ran, in the order of the cases.
+        ceilings: the ceilings of each dtype.
+        failures: the cases that the device had too little memory for, each with the message of the device.
     """
 
     measurements: tuple[Measurement, ...]
@@ -163,7 +169,7 @@ class Report:
 def plan(
     models: Sequence[Model],
     *,
-    tasks: Sequence[str] = TASKS,
+    tasks: Sequence[str] = tuple(TASKS),
     batches: Sequence[int] = (1, 4, 16),
     dtypes: Sequence[str] = ("float32",),
     steps: int = 32,
@@ -182,11 +188,11 @@ def plan(
     Args:
         models: the networks, each at its own image size.
         tasks: some of `TASKS`.
-        batches: images at once, at least 1 each.
+        batches: numbers of images at once, at least 1 each.
         dtypes: some of `DTYPES`: float32, the same with products in TF32, or bfloat16 parameters and activations.
-        steps: of the whole loop, at least 1.
-        target: in place of class 0 or channel 0, as `visualize` takes it.
-        parameterization, transform: by name, in place of the task's own; an attack has neither.
+        steps: updates in the whole loop, at least 1.
+        target: a target as `visualize` takes it, in place of class 0 or channel 0.
+        parameterization, transform: names, in place of the task's own; an attack has neither.
 
     Raises:
         InputError: for an unknown task, dtype, target or name, numbers below 1, two models of one name, or a network
@@ -200,13 +206,13 @@ def plan(
     """
     if not (models and tasks and batches and dtypes):
         raise InputError("nothing to measure: give at least one model, task, batch and dtype")
-    for what, given, known in (("task", tasks, TASKS), ("dtype", dtypes, tuple(DTYPES))):
-        for name in given:
-            if name not in known:
-                raise unknown(what, name, known)
-    for what, numbers in (("steps", [steps]), ("a batch", batches)):
-        for number in numbers:
-            count(what, number)
+    for what, names, registry in (("task", tasks, TASKS), ("dtype", dtypes, DTYPES)):
+        for name in names:
+            if name not in registry:
+                raise unknown(what, name, registry)
+    count("steps", steps)
+    for batch in batches:
+        count("a batch", batch)
     for name in (names := [model.info.name for model in models]):
         if names.count(name) > 1:
             raise InputError(f"two models are named {name!r}: give each a name of its own, such as from_*(…, name=)")
@@ -216,12 +222,11 @@ def plan(
     cases = []
     for model in models:
         for task in dict.fromkeys(tasks):
-            own = {"class": ("fourier", "lucid"), "unit": ("fourier", "lucid"), "dream": ("pixels", "jitter")}
-            image, view = own.get(task, ("pixels", "none"))
+            image, view = TASKS[task]
             loss = _loss(model, task, target)
             loss.check(model.layers())
             if targets.count(loss) > 1:
-                raise InputError(f"one target is measured, not {targets.count(loss)}: name one instead of {target}")
+                raise InputError(f"one target is measured, not {targets.count(loss)}: name a single one, not {target}")
             setting = (int(steps), loss, parameterization or image, transform or view)
             cases += [
                 Case(model, task, int(batch), dtype, *setting)
@@ -232,7 +237,7 @@ def plan(
 
 
 def _loss(model: Model, task: str, target: str | None) -> Loss:
-    """What the task minimizes."""
+    """The loss that the task minimizes."""
     shape = model.info.image_shape
     if task == "pgd":
         return -losses.cross_entropy(0)
@@ -248,13 +253,13 @@ def _loss(model: Model, task: str, target: str | None) -> Loss:
     content, style = smooth_images(2, shape)
     settings = settle("default", {})
     taps = (*style_layers, content_layer)
-    seen = [
-        {tap: np.asarray(map_[0]) for tap, map_ in model.activations(image[None], taps).items()}
+    of_content, of_style = (
+        {tap: np.asarray(activation[0]) for tap, activation in model.activations(image[None], taps).items()}
         for image in (content, style)
-    ]
-    features = {layer: seen[1][layer] for layer in style_layers}
+    )
+    features = {layer: of_style[layer] for layer in style_layers}
     loss = style_loss(features, model.layers(), settings, dict.fromkeys(style_layers, 1.0), jax.random.key(0))
-    loss = loss + content_loss({content_layer: seen[0][content_layer]}, settings)
+    loss = loss + content_loss({content_layer: of_content[content_layer]}, settings)
     return loss + variation_loss(shape, settings)
 
 
@@ -283,9 +288,9 @@ def measure(
     temporary folder of the case's own, empty and then filled, whether or not the process has one.
 
     Args:
-        cases: of `plan`.
+        cases: what `plan` returns.
         repeats: rounds, at least 1.
-        device: to run on; the first if None.
+        device: the device to run on; the first if None.
         on_progress: called as (runs done, runs in all).
 
     Raises:
@@ -296,62 +301,60 @@ def measure(
         >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
         ...                           image_shape=(8, 8, 3), taps=("logits",))
         >>> report = measure(plan([model], tasks=["class"], batches=[2], steps=2), repeats=2)
-        >>> found = report.measurements[0]
-        >>> len(found.image_steps.values), found.work.flops, found.cold.picture > 0
+        >>> first = report.measurements[0]
+        >>> len(first.image_steps.values), first.work.flops, first.cold.picture > 0
         (2, 72, True)
     """
     if not cases or repeats < 1:
         raise InputError(f"nothing to measure: {len(cases)} cases, {repeats} repeats")
     device = device or jax.local_devices()[0]
     dtypes = list(dict.fromkeys(case.dtype for case in cases))
-    done, total = 0, (3 + repeats) * len(cases) + repeats * len(dtypes)
+    done, total = 0, 3 * len(cases) + 2 * repeats * (len(cases) + len(dtypes))
 
-    def tell(steps: int = 1) -> None:
+    def tick() -> None:
         nonlocal done
-        done += steps
+        done += 1
         if on_progress:
             on_progress(done, total)
 
-    ready: list[_Ready] = []
+    ready: dict[int, _Ready] = {}
     failures: list[tuple[Case, str]] = []
     with jax.default_device(device):
-        # Small ones first: a device tells only the highest peak it has seen.
-        for case in sorted(cases, key=lambda case: case.batch):
+        # Small batches first: a device only says which peak was the highest so far.
+        for place, case in sorted(enumerate(cases), key=lambda pair: pair[1].batch):
             try:
-                ready.append(_prepare(case, device, tell))
+                ready[place] = _prepare(case, device, tick)
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
                 failures.append((case, str(error).splitlines()[0]))
-        ready.sort(key=lambda one: next(n for n, case in enumerate(cases) if case is one.case))
-        ceilings = {dtype: _ceiling(dtype, device) for dtype in dtypes}
-        runs = [(_often(one.gradient), _often(one.loop)) for one in ready]
-        seconds: list[tuple[list[float], list[float]]] = [([], []) for _ in ready]
-        limits: dict[str, tuple[list[float], list[float]]] = {dtype: ([], []) for dtype in dtypes}
-        for _ in range(repeats):
-            for (bare, whole), kept in zip(runs, seconds, strict=True):
-                kept[0].append(bare())
-                kept[1].append(whole())
-                tell()
-            for dtype, (product, copy) in ceilings.items():
-                limits[dtype][0].append(product())
-                limits[dtype][1].append(copy())
-                tell()
+        in_order = [ready[place] for place in sorted(ready)]
+        timers = [_often(function) for r in in_order for function in (r.gradient, r.loop)]
+        timers += [timer for dtype in dtypes for timer in _ceiling(dtype, device)]
+        spreads = iter(_in_turns(timers, repeats, tick))
     if failures and on_progress:
         on_progress(total, total)
     measurements = tuple(
         Measurement(
-            one.case, Spread(tuple(alone)), Spread(tuple(inside)), one.cold, one.cached, _work(one.case),
-            one.gradient_bytes, one.peak_bytes,
+            r.case, next(spreads), next(spreads), r.cold, r.cached, _work(r.case), r.gradient_bytes, r.peak_bytes
         )
-        for one, (alone, inside) in zip(ready, seconds, strict=True)
-    )  # fmt: skip
-    found = {dtype: Ceiling(Spread(tuple(p)), Spread(tuple(c))) for dtype, (p, c) in limits.items()}
-    return Report(measurements, found, tuple(failures))
+        for r in in_order
+    )
+    return Report(measurements, {dtype: Ceiling(next(spreads), next(spreads)) for dtype in dtypes}, tuple(failures))
+
+
+def _in_turns(timers: Sequence[Callable[[], float]], repeats: int, tick: Callable[[], None]) -> list[Spread]:
+    """What each timer measures in rounds in which every timer has its turn."""
+    values: list[list[float]] = [[] for _ in timers]
+    for _ in range(repeats):
+        for timer, measured in zip(timers, values, strict=True):
+            measured.append(timer())
+            tick()
+    return [Spread(tuple(measured)) for measured in values]
 
 
 class _Ready(NamedTuple):
-    """A case that is compiled, and what was learned meanwhile."""
+    """A compiled case, and what compiling it has shown."""
 
     case: Case
     gradient: Callable[[int], Any]
@@ -362,7 +365,7 @@ class _Ready(NamedTuple):
     peak_bytes: int | None
 
 
-def _prepare(case: Case, device: jax.Device, tell: Callable[[], None]) -> _Ready:
+def _prepare(case: Case, device: jax.Device, tick: Callable[[], None]) -> _Ready:
     """Run a case for the first time, without and with a filled cache, and once more for its peak."""
     placed = dataclasses.replace(case, model=dataclasses.replace(case.model, params=jax.device_put(case.model.params)))
     precision = DTYPES[case.dtype] if device.platform != "cpu" else None
@@ -380,12 +383,12 @@ def _prepare(case: Case, device: jax.Device, tell: Callable[[], None]) -> _Ready
         for _ in range(2):
             jax.clear_caches()
             firsts.append(_first(loop))
-            tell()
+            tick()
     with jax.default_matmul_precision(precision):
         gradient, size = _gradient(placed)
     params = sum(leaf.nbytes for leaf in jax.tree.leaves(placed.model.params))
     rise = peak_of(lambda: loop(0), device)
-    tell()
+    tick()
     cold, cached = firsts
     peak = None if rise is None else max(rise + params, size)  # what a process has free already hides a small rise
     return _Ready(case, gradient, loop, cold, cached, size, peak)
@@ -489,12 +492,12 @@ def _work(case: Case) -> Work:
 
 
 def _stored(dtype: str) -> str:
-    """How the numbers of a case's dtype lie in memory."""
+    """The dtype in memory of what a case computes with."""
     return "bfloat16" if dtype == "bfloat16" else "float32"
 
 
 def _often(function: Callable[[int], Any]) -> Callable[[], float]:
-    """Seconds a call, over as many calls as take a while; seeds go on from measurement to measurement."""
+    """A timer of seconds per call, over as many calls as take a while; each call has another seed."""
 
     def seconds(calls: int) -> float:
         began = time.perf_counter()
@@ -510,7 +513,7 @@ def _often(function: Callable[[int], Any]) -> Callable[[], float]:
 
 
 def _ceiling(dtype: str, device: jax.Device) -> tuple[Callable[[], float], Callable[[], float]]:
-    """Two measurements: FLOP/s of a large matrix product, and bytes a second, read and written, of a large copy."""
+    """Two timers: operations per second of a large matrix product, bytes per second that a large copy moves."""
     side = _SIDES.get(device.platform, _SIDE)
     size = _COPY.get(device.platform, _COPIED)
     a = jnp.ones((side, side), _stored(dtype))
@@ -527,149 +530,3 @@ def _ceiling(dtype: str, device: jax.Device) -> tuple[Callable[[], float], Calla
 
     multiply, move = _often(lambda _: product(a, a)), _often(copy)
     return lambda: 2 * side**3 / multiply(), lambda: 2 * size / move()
-
-
-# ---- what to show ----------------------------------------------------------------------------------------------------
-
-
-Group = tuple[str, str, str]  # (model, task, dtype)
-
-
-def saturation(report: Report) -> dict[Group, int]:
-    """For each (model, task, dtype) the smallest batch whose loop reaches 95 % of the best throughput.
-
-    Those are left out whose throughput still rises at their largest batch, or that have one batch alone.
-
-    Example:
-        >>> saturation(Report((), {}))
-        {}
-    """
-    rates: dict[Group, dict[int, float]] = {}
-    for m in report.measurements:
-        rates.setdefault(_group(m.case), {})[m.case.batch] = m.image_steps.median
-    near = {
-        group: min(batch for batch, rate in found.items() if rate >= NEAR * max(found.values()))
-        for group, found in rates.items()
-    }
-    return {group: batch for group, batch in near.items() if batch < max(rates[group])}
-
-
-def _group(case: Case) -> Group:
-    return case.model.info.name, case.task, case.dtype
-
-
-def as_rows(report: Report) -> list[dict[str, Any]]:
-    """The measurements as plain numbers, for JSON: rates a second, seconds, bytes and fractions of the ceilings.
-
-    Work and bytes moved are those of one image; the weights are read once a batch. What failed comes last.
-
-    Example:
-        >>> as_rows(Report((), {}))
-        []
-    """
-    saturated, rows = saturation(report), []
-    for m in report.measurements:
-        case, ceiling = m.case, report.ceilings[m.case.dtype]
-        flops, moved = (each / m.gradient.median for each in (m.work.flops, m.work.bytes))
-        rows.append(
-            {
-                **_named(case),
-                "gradients_per_second": _spread(m.gradients),
-                "image_steps_per_second": _spread(m.image_steps),
-                "compile_seconds": {"cold": round(m.cold.compile, 3), "cached": round(m.cached.compile, 3)},
-                "first_picture_seconds": {"cold": round(m.cold.picture, 3), "cached": round(m.cached.picture, 3)},
-                "gradient_bytes": m.gradient_bytes,
-                "peak_bytes": m.peak_bytes,
-                "flops_per_gradient": m.work.flops // case.batch,
-                "bytes_per_gradient": m.work.bytes // case.batch,
-                "flops_per_second": _rounded(flops),
-                "fraction_of_product": _rounded(flops / ceiling.flops.median),
-                "fraction_of_copy": _rounded(moved / ceiling.bytes.median),
-                "saturated": case.batch >= saturated.get(_group(case), math.inf),
-            }
-        )
-    return rows + [{**_named(case), "failed": message} for case, message in report.failures]
-
-
-def _named(case: Case) -> dict[str, Any]:
-    settings = ("task", "batch", "dtype", "steps", "parameterization", "transform")
-    return {"model": case.model.info.name, **{name: getattr(case, name) for name in settings}}
-
-
-def ceilings(report: Report) -> dict[str, Any]:
-    """The ceilings as plain numbers, for JSON: of each dtype, FLOP and bytes a second.
-
-    Example:
-        >>> ceilings(Report((), {}))
-        {}
-    """
-    return {
-        dtype: {"flops_per_second": _spread(c.flops), "bytes_per_second": _spread(c.bytes)}
-        for dtype, c in report.ceilings.items()
-    }
-
-
-def table(report: Report) -> str:
-    """The measurements as lines of text, medians and quartiles; `*` marks the batch from which throughput is saturated.
-
-    Example:
-        >>> table(Report((), {})).split()[:4]
-        ['model', 'task', 'dtype', 'batch']
-    """
-    head = ("model", "task", "dtype", "batch", "gradients/s", "image-steps/s", "compile, s", "picture, s")
-    lines, points = [(*head, "gradient MiB", "peak MiB", "GFLOP/s", "product", "copy")], saturation(report)
-    for m, row in zip(report.measurements, as_rows(report), strict=False):
-        group = _group(m.case)
-        lines.append(
-            (
-                *group,
-                f"{m.case.batch}{'*' if points.get(group) == m.case.batch else ' '}",
-                _told(m.gradients),
-                _told(m.image_steps),
-                f"{m.cold.compile:.1f} {m.cached.compile:.1f}",
-                f"{m.cold.picture:.1f} {m.cached.picture:.1f}",
-                f"{m.gradient_bytes / 2**20:.0f}",
-                "-" if m.peak_bytes is None else f"{m.peak_bytes / 2**20:.0f}",
-                f"{row['flops_per_second'] / 1e9:.1f}",
-                f"{row['fraction_of_product']:.1%}",
-                f"{row['fraction_of_copy']:.1%}",
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        aligned = [cell.ljust(width) for cell, width in zip(cells[:3], widths[:3], strict=True)]
-        return "  ".join([*aligned, *(cell.rjust(width) for cell, width in zip(cells[3:], widths[3:], strict=True))])
-
-    told = [line(cells).rstrip() for cells in lines]
-    told += [f"{' '.join(_group(case))} {case.batch}: {message}" for case, message in report.failures]
-    for dtype, c in report.ceilings.items():
-        told.append(f"{dtype}: matrix product {c.flops.median / 1e9:.1f} GFLOP/s, copy {c.bytes.median / 1e9:.1f} GB/s")
-    return "\n".join(told)
-
-
-def curves(report: Report) -> dict[Group, list[tuple[int, float, float, float]]]:
-    """What to plot: for each model, task and dtype (batch, median, lower and upper quartile) of image-steps a second.
-
-    Example:
-        >>> curves(Report((), {}))
-        {}
-    """
-    found: dict[Group, list[tuple[int, float, float, float]]] = {}
-    for m in report.measurements:
-        found.setdefault(_group(m.case), []).append((m.case.batch, m.image_steps.median, *m.image_steps.quartiles))
-    return found
-
-
-def _spread(spread: Spread) -> dict[str, Any]:
-    low, high = spread.quartiles
-    return {"median": _rounded(spread.median), "quartiles": [_rounded(low), _rounded(high)]}
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")
-
-
-def _told(spread: Spread) -> str:
-    low, high = spread.quartiles
-    return f"{spread.median:.4g} ({low:.4g} to {high:.4g})"
