@@ -32,9 +32,8 @@ HOMES = {
     "ANIMATIONS": "draw.animation:FORMATS",
     "PRECISIONS": "runs.options:PRECISIONS",
     "BENCH_TASKS": "methods.bench.recipe:TASKS",
-    "POOLS": "methods.exemplars.recipe:POOLS",
 }
-ELSEWHERE = {"OPTIMIZERS", "CLASS_OBJECTIVES", "REGULARIZERS", "BUNDLED", "STYLE_STARTS", "DEVICES", "DTYPES"}
+ELSEWHERE = {"OPTIMIZERS", "CLASS_OBJECTIVES", "REGULARIZERS", "BUNDLED", "STYLE_STARTS", "DEVICES", "DTYPES", "POOLS"}
 
 
 def registry(home):

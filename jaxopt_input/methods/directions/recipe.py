@@ -44,7 +44,7 @@ class Comparison:
         names: the canonical name of each of D directions, units first.
         units: how many of them are units.
         vectors: `[D, channels]` float32, all of length 1.
-        ranking: their images, see `exemplars.rank`.
+        ranking: their images, as `exemplars.recipe.rank` returns them.
         sets: for each of `GROUPS`, the image sets measured, `[S, k]` places in the data set: the k largest of each
             unit and of each direction, and random ones. A silent direction has no set.
         silent: the names of the directions whose k-th largest score is also their smallest: what fewer than k images
@@ -90,20 +90,20 @@ def compare_directions(
     Args:
         model: the network.
         dataset: images; with labels for the class entropy.
-        layer: the tap whose space is asked about.
-        directions: how many random ones, drawn evenly from the unit sphere.
+        layer: the tap in whose space the directions lie.
+        directions: the number of random directions, drawn evenly from the unit sphere.
         units: channels to compare; all if None.
-        k: images a set, from 2.
-        pool: see `exemplars.rank`; Szegedy et al. have no positions, so both choices are ours.
+        k: images per set, from 2.
+        pool: "max" or "mean", as `rank` pools over positions; Szegedy et al. have none, so both choices are ours.
         embedding: the layer that the similarity is measured in; the last before the logits if None.
-        key: a JAX key, of the directions, the random sets and the bootstrap.
-        batch, memory, device, on_progress: see `exemplars.rank`.
+        key: a JAX key for the directions, the random sets and the bootstrap.
+        batch, memory, device, on_progress: as for `rank`.
 
     Returns:
         A `Comparison`.
 
     Raises:
-        InputError: as `exemplars.rank`, and for an unknown embedding or fewer than two images a set.
+        InputError: as `rank`, and for an unknown embedding or fewer than two images per set.
 
     Source:
         Szegedy et al., Intriguing properties of neural networks (2014), section 3; the measures are ours.
@@ -115,21 +115,21 @@ def compare_directions(
         >>> folder = tempfile.mkdtemp()
         >>> for n in range(5):
         ...     joi.data.save_png(f"{folder}/{n}.png", np.full((4, 4, 3), n / 5))
-        >>> found = compare_directions(model, joi.data.load(folder, model), "mean", directions=2, k=2,
-        ...                            key=jax.random.key(0))
-        >>> found.names[:3], found.sets["units"].tolist()
+        >>> comparison = compare_directions(model, joi.data.load(folder, model), "mean", directions=2, k=2,
+        ...                                 key=jax.random.key(0))
+        >>> comparison.names[:3], comparison.sets["units"].tolist()
         (('mean:0', 'mean:1', 'mean:2'), [[4, 3], [4, 3], [4, 3]])
     """
     shapes = model.layers(dataset.image_shape)
     shape = check_layer(layer, shapes)
     if not shape:
-        raise InputError(f"layer {layer} has no channels: it is one number an image")
+        raise InputError(f"layer {layer} has no channels: it is one number per image")
     if k < 2:
         raise InputError(f"k must be at least 2, for the images of a set to be compared, not {k}")
     if embedding is None:
         embedding = next((tap for tap in reversed(shapes) if tap != "logits" and shapes[tap]), layer)
     if not check_layer(embedding, shapes):
-        raise InputError(f"layer {embedding} has no channels to measure similarity in: it is one number an image")
+        raise InputError(f"layer {embedding} has no channels to measure similarity in: it is one number per image")
     of_directions, of_sets, of_bootstrap = jax.random.split(key, 3)
     channels = shape[-1]
     chosen = np.arange(channels) if units is None else np.asarray(units, int).reshape(-1)
@@ -157,16 +157,17 @@ def compare_directions(
         vectors=vectors,
         ranking=ranking,
         sets=sets,
-        silent=tuple(name for name, heard in zip(names, loud, strict=True) if not heard),
+        silent=tuple(name for name, is_loud in zip(names, loud, strict=True) if not is_loud),
         coherence=summarize(of_bootstrap, measured),
     )
 
 
 def shown_rows(comparison: Comparison, show: int) -> tuple[list[int], list[int]]:
     """The first few units and the first few random directions that are not silent, by their places among the names."""
-    heard = [n for n, name in enumerate(comparison.names) if name not in set(comparison.silent)]
-    units = [n for n in heard if n < comparison.units]
-    return units[:show], [n for n in heard if n >= comparison.units][:show]
+    silent = set(comparison.silent)
+    loud = [n for n, name in enumerate(comparison.names) if name not in silent]
+    units = [n for n in loud if n < comparison.units]
+    return units[:show], [n for n in loud if n >= comparison.units][:show]
 
 
 def synthesize(
@@ -176,9 +177,9 @@ def synthesize(
 
     Args:
         model: the network.
-        comparison: see `compare_directions`.
+        comparison: what `compare_directions` returns.
         show: how many units and how many directions.
-        starts: random starts of each.
+        starts: random starts of each image.
         key: a JAX key.
         options: further arguments of `minimize`.
 
@@ -192,13 +193,13 @@ def synthesize(
 
 
 def random_sets(key: jax.Array, count: int, k: int, images: int) -> np.ndarray:
-    """`[count, k]` places in a data set of so many images, different within each set.
+    """`[count, k]` places in a data set of a number of images, different within each set.
 
     Example:
         >>> sorted(random_sets(jax.random.key(0), 1, 3, 3)[0].tolist())
         [0, 1, 2]
     """
-    generator = _generator(key)  # memory k a set, not the data's length
+    generator = _generator(key)  # memory for k places per set, not for the whole data set
     return np.stack([generator.choice(images, k, replace=False) for _ in range(count)])
 
 
@@ -212,7 +213,7 @@ def measure(
         dataset: the images.
         sets: `[S, k]` places in the data set for each group.
         embedding: the layer of the similarity.
-        device: what to run on; JAX's default if None.
+        device: the device to run on; JAX's default if None.
 
     Returns:
         For each group and each of `MEASURES`, `[S]` numbers; None for entropies where an image has no label.
@@ -281,8 +282,8 @@ def summarize(
     """The mean of each measure of each group, and of units less directions, with bootstrap intervals.
 
     Args:
-        key: a JAX key, of the resampling.
-        measured: see `measure`.
+        key: a JAX key for the resampling.
+        measured: what `measure` returns.
 
     Returns:
         For each group, and "units - directions", each measure's interval; None where there is nothing to average.
@@ -303,7 +304,7 @@ def summarize(
         for name, a, b in ((name, means["units"][name], means["directions"][name]) for name in MEASURES)
     }
     return {
-        group: {name: None if found is None else _interval(*found) for name, found in by_measure.items()}
+        group: {name: None if mean is None else _interval(*mean) for name, mean in by_measure.items()}
         for group, by_measure in means.items()
     }
 

@@ -18,7 +18,7 @@ from jaxopt_input.models.receptive import ReceptiveField, receptive_field
 
 @dataclasses.dataclass(frozen=True)
 class Exemplar:
-    """One ranked image.
+    """A ranked image.
 
     Attributes:
         picture: 8-bit `[h, w, C]`, the image, or what the unit sees of it.
@@ -26,7 +26,7 @@ class Exemplar:
         name: its file name, or its name within the set.
         label: the model's class index; -1 where there is no label.
         value: its score.
-        position: where in the layer's map the score was found; () where there are no positions.
+        position: where in the layer's map the score lies; () where there are no positions.
     """
 
     picture: np.ndarray
@@ -37,16 +37,18 @@ class Exemplar:
     position: tuple[int, ...]
 
 
-def show(
-    dataset: Dataset, ranking: Ranking, rows: Sequence[int], field: ReceptiveField | None = None
-) -> list[tuple[list[Exemplar], list[Exemplar]]]:
+Ends = tuple[list[Exemplar], list[Exemplar]]
+"""The images with the largest and those with the smallest scores, the most extreme first."""
+
+
+def show(dataset: Dataset, ranking: Ranking, rows: Sequence[int], field: ReceptiveField | None = None) -> list[Ends]:
     """The ranked images themselves, each read once.
 
     Args:
         dataset: what was ranked.
-        ranking: see `rank`.
-        rows: the directions wanted, by their places in the ranking.
-        field: the receptive field of the layer's units, to crop to where a position is known; None shows whole images.
+        ranking: what `rank` returns for a layer.
+        rows: the places of directions in the ranking.
+        field: the receptive field of the layer's units, to crop to where there is a position; None shows whole images.
 
     Returns:
         For each row, the k largest and the k smallest.
@@ -79,18 +81,18 @@ def show(
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """A data set's images for targets: see `beside_targets`.
+    """A data set's images for targets, as `beside_targets` finds them.
 
     Attributes:
-        dataset: what they are of.
+        dataset: the data set.
         k: images at each end.
-        ends: for each (layer, channel) asked for, the k largest and the k smallest.
+        ends: the images at both ends for each (layer, channel).
         fields: the receptive field of each layer whose images are cropped to it.
     """
 
     dataset: Dataset
     k: int
-    ends: dict[tuple[str, int], tuple[list[Exemplar], list[Exemplar]]]
+    ends: dict[tuple[str, int], Ends]
     fields: dict[str, ReceptiveField]
 
 
@@ -105,16 +107,16 @@ def beside_targets(
 
     Args:
         model: the network.
-        dataset: the images, or what `data.load` calls them.
-        targets: channels, units and classes, of `engine.target.expand`.
-        k: see `rank`.
+        dataset: the images, or their name for `data.load`.
+        targets: channels, units and classes, as `engine.target.expand` returns them.
+        k: images at each end.
         options: further arguments of `rank`.
 
     Returns:
         A `Beside`.
 
     Raises:
-        InputError: as `data.load` and `rank`, and for a target that is not one number an image.
+        InputError: as `data.load` and `rank`, and for a target that is not one number per image.
 
     Source:
         Yosinski et al., Understanding Neural Networks Through Deep Visualization (2015).

@@ -19,8 +19,8 @@ from jaxopt_input.engine.memory import image_bytes, images_within
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.losses.algebra import check_index, check_layer
 from jaxopt_input.models.model import Apply, Model
+from jaxopt_input.names import POOLS
 
-POOLS = ("max", "mean")
 _BUDGET = 2**28  # bytes of the largest array of one step
 
 
@@ -30,8 +30,8 @@ class Ranked(NamedTuple):
     Attributes:
         value: `[D, k]` float32, their scores.
         index: `[D, k]` int, their places in the data set.
-        position: `[D, k, …]` int, where in the layer's map the score was found: its largest place, the first of
-            several. Nothing (`[D, k, 0]`) for layers without positions and for the mean over them.
+        position: `[D, k, …]` int, where in the layer's map the score lies: its largest place, the first of several.
+            Nothing (`[D, k, 0]`) for layers without positions and for the mean over them.
     """
 
     value: Any
@@ -40,7 +40,7 @@ class Ranked(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """Both ends of a ranking of images: see `rank`."""
+    """Both ends of a ranking of images, as `rank` makes it."""
 
     largest: Ranked
     smallest: Ranked
@@ -71,9 +71,9 @@ def rank(
         k: images kept at each end, at most as many as the set has.
         pool: "max" is the largest product over positions (what Yosinski's patches are chosen by), "mean" the product
             of the mean over positions. Layers without positions have nothing to pool.
-        batch: images a step; at most 64 if None.
+        batch: images per step; at most 64 if None.
         memory: bytes that the work may take; with `batch` None, no more images than fit run at once.
-        device: what to run on; JAX's default if None.
+        device: the device to run on; JAX's default if None.
         on_progress: called as (images done, images in all).
 
     Returns:
@@ -94,14 +94,14 @@ def rank(
         >>> folder = tempfile.mkdtemp()
         >>> for n in range(5):
         ...     joi.data.save_png(f"{folder}/{n}.png", np.full((4, 4, 3), n / 5))
-        >>> found = rank(model, joi.data.load(folder, model), {"logits": basis(3)}, k=2)["logits"]
-        >>> found.largest.index[0].tolist(), found.smallest.index[0].tolist()
+        >>> ranking = rank(model, joi.data.load(folder, model), {"logits": basis(3)}, k=2)["logits"]
+        >>> ranking.largest.index[0].tolist(), ranking.smallest.index[0].tolist()
         ([4, 3], [0, 1])
     """
     shapes = model.layers(dataset.image_shape)
     vectors = {layer: _checked(layer, probe, shapes) for layer, probe in probes.items()}
     if not vectors:
-        raise InputError("no layer to rank images by: give at least one")
+        raise InputError("no layer to rank images by: name at least one")
     if pool not in POOLS:
         raise unknown("pooling", pool, POOLS)
     if not len(dataset):
@@ -129,12 +129,12 @@ def rank(
         done += len(images)
         if on_progress:
             on_progress(done, len(dataset))
-    found = {}
+    rankings = {}
     for layer, ends in jax.device_get(state).items():
         if not all(np.isfinite(end.value).all() for end in ends):
             raise InputError(f"layer {layer} is finite for fewer than {k} images of {dataset.name}: nothing to rank")
-        found[layer] = Ranking(*(_unravelled(end, shapes[layer][:-1], pool) for end in ends))
-    return found
+        rankings[layer] = Ranking(*(_unravelled(end, shapes[layer][:-1], pool) for end in ends))
+    return rankings
 
 
 def basis(channels: int, chosen: Any = None) -> np.ndarray:
@@ -142,7 +142,7 @@ def basis(channels: int, chosen: Any = None) -> np.ndarray:
 
     Args:
         channels: the channels of the layer.
-        chosen: those wanted; all if None.
+        chosen: the channels of interest; all if None.
 
     Returns:
         `[len(chosen), channels]` float32.
@@ -188,7 +188,7 @@ def _checked(layer: str, probe: Any, shapes: Mapping[str, tuple[int, ...]]) -> n
     """A layer's directions as `[D, channels]` float32."""
     shape = check_layer(layer, shapes)
     if not shape:
-        raise InputError(f"layer {layer} has no channels: it is one number an image")
+        raise InputError(f"layer {layer} has no channels: it is one number per image")
     vectors = np.asarray(probe, np.float32)
     if vectors.ndim != 2 or not len(vectors) or vectors.shape[1] != shape[-1]:
         raise InputError(
@@ -226,17 +226,17 @@ def _step(
     out = {}
     for layer, vectors in directions.items():
         score, position = _scores(activations[layer], vectors, pool)
-        known = real & jnp.isfinite(score)
+        counts = real & jnp.isfinite(score)
         here = jnp.broadcast_to(index, score.shape)
         largest, smallest = state[layer]
-        high = _merged(largest, Ranked(jnp.where(known, score, -jnp.inf), here, position))
-        low = _merged(_negated(smallest), Ranked(jnp.where(known, -score, -jnp.inf), here, position))
+        high = _merged(largest, Ranked(jnp.where(counts, score, -jnp.inf), here, position))
+        low = _merged(_negated(smallest), Ranked(jnp.where(counts, -score, -jnp.inf), here, position))
         out[layer] = Ranking(high, _negated(low))
     return out
 
 
 def _scores(activation: jax.Array, vectors: jax.Array, pool: str) -> tuple[jax.Array, jax.Array]:
-    """`[D, N]` scores of N activations `[N, …, C]`, and the flat positions where they were found."""
+    """`[D, N]` scores of N activations `[N, …, C]`, and the flat positions where they lie."""
     flat = activation.astype(jnp.float32).reshape(len(activation), -1, activation.shape[-1])
     flat = flat.mean(1, keepdims=True) if pool == "mean" else flat
     products = jnp.einsum("npc,dc->dnp", flat, vectors, precision="highest")

@@ -14,7 +14,7 @@ def models() -> None:
 
 @models.command("list")
 def models_list() -> None:
-    """The networks known by name."""
+    """List the networks that have a name."""
     from jaxopt_input import networks
 
     for entry in networks.entries().values():
@@ -29,37 +29,41 @@ def models_list() -> None:
 @click.option("--size", type=click.IntRange(min=1), help="Show layer shapes for an image of this side.")
 @click.pass_context
 def models_info(context: click.Context, name: str, size: int | None) -> None:
-    """A network's source, license, classes and layers with their shapes."""
+    """Show a network's source, license, classes and layers with their shapes."""
     import jax
     import numpy as np
 
     from jaxopt_input import networks
     from jaxopt_input.runs.cache import compiled_folder
 
-    model = networks.load(name)
-    entry = networks.entries().get(name)
-    if entry:
-        for field in ("architecture", "source", "license", "classes", "preprocessing"):
-            click.echo(f"{field:<14} {getattr(entry, field)}")
-        click.echo(f"{'weights':<14} {entry.path()}")
-    click.echo(f"{'sha256':<14} {model.info.sha256}")
-    kept = context.find_root().params.get("cache") and jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
-    click.echo(f"{'compiled':<14} {f'kept in {compiled_folder()}' if kept else 'not kept'}")
-    parameters = sum(int(np.prod(np.shape(leaf))) for leaf in jax.tree.leaves(model.params))
-    click.echo(f"{'parameters':<14} {parameters:,}")
+    model, entry = networks.load(name), networks.entries().get(name)
+    cached = context.find_root().params.get("cache") and jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     shape = model.info.image_shape if size is None else (size, size, model.info.image_shape[2])
-    click.echo(f"{'image':<14} {' x '.join(map(str, shape))}, values in [0, 1]")
+    facts: dict[str, object] = {}
+    if entry:
+        fields = ("architecture", "source", "license", "classes", "preprocessing")
+        facts = {**{field: getattr(entry, field) for field in fields}, "weights": entry.path()}
+    facts["sha256"] = model.info.sha256
+    facts["compiled"] = f"kept in {compiled_folder()}" if cached else "not kept"
+    facts["parameters"] = f"{sum(int(np.size(leaf)) for leaf in jax.tree.leaves(model.params)):,}"
+    facts["image"] = f"{_product(shape)}, values in [0, 1]"
+    for fact, value in facts.items():
+        click.echo(f"{fact:<14} {value}")
     click.echo("layers")
     for layer, dimensions in model.layers(shape).items():
-        click.echo(f"  {layer:<20} {' x '.join(map(str, dimensions))}")
+        click.echo(f"  {layer:<20} {_product(dimensions)}")
+
+
+def _product(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 @models.command("fetch")
 @click.argument("name")
 def models_fetch(name: str) -> None:
-    """Download a network's weights from their official home into the user's cache, checked.
+    """Download a network's weights from their official home into the user's cache, and check them.
 
-    What was cut off is taken up again where it stopped.
+    A download that was cut off goes on where it stopped.
     """
     from jaxopt_input.networks.fetch import fetch_weights
 
@@ -83,7 +87,7 @@ def models_import(name: str, file: Path) -> None:
 @models.command("normalize")
 @click.argument("name")
 @click.argument("data", metavar="DATA")
-@click.option("--count", type=click.IntRange(min=1), default=500, help="How many of its images to use, evenly spread.")
+@click.option("--count", type=click.IntRange(min=1), default=500, help="Images of DATA to use, evenly spread.")
 def models_normalize(name: str, data: str, count: int) -> None:
     """Compute Gatys' normalized variant of vgg16 or vgg19, with average pooling, on the photographs of DATA.
 
