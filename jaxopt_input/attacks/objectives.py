@@ -1,16 +1,20 @@
-"""What an attack maximizes, by name: a loss builder of `jaxopt_input.losses`, turned the right way round."""
+"""What an attack maximizes: a loss by name, one of `jaxopt_input.losses` turned the right way round, or a function."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from jaxopt_input import losses
+from jaxopt_input.checks import hashable_function
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.losses import Loss
 
-Builder = Callable[..., Loss]
+Builder = Callable[..., Any]  # (class) → loss, or (logits, label, target) → a number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Objective:
         sign: 1 where it rises with success.
     """
 
-    builder: Builder
+    builder: Callable[..., Loss]
     of: str
     sign: float
 
@@ -33,8 +37,8 @@ class Objective:
         return self.builder in (_left, _reached)
 
     def __call__(self, label: Any, target: Any) -> Loss:
-        given = {"label": (label,), "target": (target,), "both": (label, target)}[self.of]
-        return self.sign * self.builder(*given)
+        classes = {"label": (label,), "target": (target,), "both": (label, target)}[self.of]
+        return self.sign * self.builder(*classes)
 
 
 def _left(label: Any) -> Loss:
@@ -58,21 +62,40 @@ def objective(loss: str | Builder, targeted: bool) -> Objective:
     """What to maximize.
 
     Args:
-        loss: a name of `OBJECTIVES`, or a loss builder that takes a class and whose loss falls as that class becomes
-            likelier, such as `losses.cross_entropy`; of the same builder, one object compiles once.
+        loss: a name of `OBJECTIVES`; a builder that takes a class and whose loss falls as that class becomes likelier,
+            such as `losses.cross_entropy`; or a function of one image's (logits, label, target) whose value rises with
+            success, the target being the label where there is none. One function object compiles once.
         targeted: whether there is a target class.
 
     Raises:
-        InputError: for an unknown name.
+        InputError: for an unknown name, or a function of other arguments.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> objective("margin", targeted=True).of
         'target'
+        >>> own = objective(lambda logits, label, target: logits.max() - logits[label], targeted=False)
+        >>> float(own(0, 0)({"logits": jnp.array([1.0, 3.0])}, None))
+        2.0
     """
-    if callable(loss):
+    if isinstance(loss, str):
+        if loss not in OBJECTIVES:
+            raise unknown("loss", loss, OBJECTIVES)
+        return OBJECTIVES[loss][targeted]
+    if hashable_function(loss, 1):
         return Objective(loss, "target" if targeted else "label", -1.0 if targeted else 1.0)
-    if not isinstance(loss, str):
-        raise InputError(f"the loss of an attack is a name ({', '.join(OBJECTIVES)}) or a loss builder, not {loss!r}")
-    if loss not in OBJECTIVES:
-        raise unknown("loss", loss, OBJECTIVES)
-    return OBJECTIVES[loss][targeted]
+    if hashable_function(loss, 3):
+        return Objective(_of_logits(loss), "both", 1.0)
+    raise InputError(
+        f"the loss of an attack is a name ({', '.join(OBJECTIVES)}), a loss builder that takes a class, or a function "
+        f"of (logits, label, target), not {loss!r}"
+    )
+
+
+@functools.lru_cache(maxsize=64)  # one builder per function, so that one function is one program
+def _of_logits(function: Callable[..., Any]) -> losses.Builder:
+    def own(logits: jax.Array, label: jax.Array, target: jax.Array) -> jax.Array:
+        return function(logits, label, target)
+
+    own.__name__ = getattr(function, "__name__", "function")
+    return losses.of_logits("class:{label}>class:{target}", label=losses.index, target=losses.index)(own)

@@ -14,7 +14,18 @@ from jaxopt_input.losses.activation import (
 )
 from jaxopt_input.losses.adversarial import carlini_wagner, cross_entropy, dlr, margin, targeted_dlr
 from jaxopt_input.losses.algebra import Loss, as_loss, names, resolve
-from jaxopt_input.losses.define import Kind, array, index, number, of_image, of_layer, of_layers, of_logits, vector
+from jaxopt_input.losses.define import (
+    Builder,
+    Kind,
+    array,
+    index,
+    number,
+    of_image,
+    of_layer,
+    of_layers,
+    of_logits,
+    vector,
+)
 from jaxopt_input.losses.dreaming import channel_square, guided, layer_mean
 from jaxopt_input.losses.inversion import content, feature_distance
 from jaxopt_input.losses.regularizers import alpha_norm, l2_decay, pixel_norm, total_variation, total_variation_l1
@@ -31,6 +42,7 @@ from jaxopt_input.losses.style import (
 )
 
 __all__ = [
+    "Builder",
     "Kind",
     "Loss",
     "alignment",

@@ -58,10 +58,9 @@ class Loss:
         """Raise an `InputError` if a layer or an index does not exist in a model with these layer shapes."""
 
     def resolve(self, shapes: Shapes, image_shape: Sequence[int]) -> Loss:
-        """This loss checked against a model, its layers read off where it is a plain function; as `resolve`."""
+        """This loss checked against a model, its layers read off where it is a plain function; as of `resolve`."""
         self.check(shapes)
-        one = select(self, 0)
-        _check_number(_on_shapes(one, {tap: shapes[tap] for tap in self.taps}, image_shape, self.couples), str(self))
+        check_value(self, shapes, image_shape)
         return self
 
     def name(self) -> str:
@@ -306,21 +305,25 @@ def resolve(loss: Loss | Function, shapes: Shapes, image_shape: Sequence[int]) -
     return as_loss(loss).resolve(shapes, image_shape)
 
 
-def _on_shapes(function: Function, shapes: Shapes, image_shape: Sequence[int], couples: bool) -> Any:
-    """What a function of (activations, image) returns, traced on shapes alone; losses among starts see two."""
+def _on_shapes(loss: Function, shapes: Shapes, image_shape: Sequence[int], couples: bool) -> Any:
+    """What a loss or function returns, traced on shapes alone; those among starts see two."""
     lead = (2,) if couples else ()
     activations = {layer: jax.ShapeDtypeStruct(lead + tuple(shape), jnp.float32) for layer, shape in shapes.items()}
     image = jax.ShapeDtypeStruct(lead + tuple(image_shape), jnp.float32)
     returned = []
 
-    def value(activations: Activations, image: jax.Array) -> jax.Array:
-        result = function(activations, image)
+    def value(loss: Function, activations: Activations, image: jax.Array) -> jax.Array:
+        result = loss(activations, image)
         number = isinstance(result, jax.Array | np.ndarray | np.generic | complex | float | int)
         returned.append(jax.typeof(jnp.asarray(result)) if number else result)
         return jnp.zeros(())
 
+    # A loss is an argument, so that its arrays are shapes as well; a bare function is no pytree and is closed over.
+    traced, *rest = (value, loss) if isinstance(loss, Loss) else (functools.partial(value, loss),)
+    if couples:
+        traced = jax.vmap(traced, in_axes=(*[None] * len(rest), 0, 0), axis_name=STARTS)
     try:
-        jax.eval_shape(jax.vmap(value, axis_name=STARTS) if couples else value, activations, image)
+        jax.eval_shape(traced, *rest, activations, image)
     except NameError as error:
         if STARTS not in str(error) or couples:
             raise
@@ -328,6 +331,12 @@ def _on_shapes(function: Function, shapes: Shapes, image_shape: Sequence[int], c
             'a loss along the axis "starts" compares starts: say so with losses.as_loss(function, couples=True)'
         ) from error
     return returned[0]
+
+
+def check_value(loss: Loss, shapes: Shapes, image_shape: Sequence[int]) -> None:
+    """Raise an `InputError` unless a loss, whose arguments are checked, is one real number for each target."""
+    own = {tap: shapes[tap] for tap in loss.taps}
+    _check_number(_on_shapes(select(loss, 0), own, image_shape, loss.couples), str(loss))
 
 
 def _check_number(value: Any, what: str) -> None:

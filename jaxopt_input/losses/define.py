@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.losses.algebra import Activations, Loss, Shapes, check_finite, check_index, check_layer
+from jaxopt_input.losses.algebra import Activations, Loss, Shapes, check_finite, check_index, check_layer, check_value
 from jaxopt_input.targets import canonical, leaf, traced
 
 Check = Callable[[str, Any, tuple[int, ...], str], None]
@@ -150,17 +150,22 @@ class Formula(Loss):
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
         read = tuple(jnp.asarray(activations[layer]) for layer in self.layers)
         first = {"layer": read[:1], "layers": (read,), "image": (image,)}[self.definition.reads]
-        return self.definition.formula(*first, **self.arguments, **dict(self.options))
+        arrays = jax.tree.map(jnp.asarray, self.arguments)
+        return self.definition.formula(*first, **arrays, **dict(self.options))
 
     def check(self, shapes: Shapes) -> None:
         for layer in self.layers:
             shape = check_layer(layer, shapes)
             self._check_arguments(shape, self.definition.where or f"layer {layer}")
+        if self.layers:
+            check_value(self, shapes, ())
 
     def resolve(self, shapes: Shapes, image_shape: Sequence[int]) -> Loss:
-        if self.definition.reads == "image":
+        self.check(shapes)
+        if not self.layers:
             self._check_arguments(tuple(image_shape), "the image")
-        return super().resolve(shapes, image_shape)
+            check_value(self, shapes, image_shape)
+        return self
 
     def _check_arguments(self, shape: tuple[int, ...], where: str) -> None:
         if shape[-1] < (least := self.definition.least):

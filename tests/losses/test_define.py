@@ -46,6 +46,36 @@ def test_the_formula_is_the_bare_function():
     assert float(peak.formula(ACTS["map"], 3)) == float(peak("map", 3)(ACTS, IMAGE)) == ACTS["map"][..., 3].max()
 
 
+PICTURE = RNG.normal(size=(3, 7, 6)).astype(np.float32)
+SAME = RNG.normal(size=(5, 4, 6)).astype(np.float32)
+LIBRARY = [
+    *(build("map", 2) for build in (losses.channel, losses.channel_square, losses.unit, losses.shortfall)),
+    *(losses.unit("map", 2, (4, 1)), losses.shortfall("map", 2, (4, 1)), losses.layer("map"), losses.layer_mean("map")),
+    *(losses.direction("map", SAME[0, 0], 2.0), losses.guided("map", PICTURE[0])),
+    *(build(3) for build in (losses.class_logit, losses.class_log_probability, losses.class_probability)),
+    *(build(3) for build in (losses.cross_entropy, losses.margin, losses.dlr, losses.carlini_wagner)),
+    *(losses.targeted_dlr(3, 1), losses.carlini_wagner(3, 0.5, targeted=True)),
+    *(build("map", SAME) for build in (losses.content, losses.feature_distance, losses.caricature)),
+    *(build("map", PICTURE) for build in (losses.gram, losses.mean, losses.covariance, losses.batch_norm_statistics)),
+    *(build("map", PICTURE) for build in (losses.wasserstein_gaussian, losses.histogram)),
+    *(losses.mmd("map", PICTURE, kernel) for kernel in ("linear", "polynomial", "gaussian")),
+    losses.sliced_wasserstein("map", PICTURE, jax.random.key(0), positions=[1, 2, 3]),
+    *(losses.l2_decay(), losses.alpha_norm(), losses.pixel_norm(), losses.total_variation(1)),
+    losses.total_variation_l1(),
+]
+
+
+@pytest.mark.parametrize("loss", LIBRARY, ids=lambda loss: loss.definition.formula.__name__)
+def test_each_loss_of_the_library_is_its_formula(loss):
+    """Of the activation or image that it reads and of its arguments, and nothing else."""
+    build = getattr(losses, loss.definition.formula.__name__)
+    read = jnp.asarray(ACTS[loss.taps[0]] if loss.taps else IMAGE)
+    value = build.formula(read, *loss.arguments.values(), **dict(loss.options))
+    assert float(value) == float(losses.resolve(loss, SHAPES, IMAGE.shape)(ACTS, IMAGE))
+    assert ("layer" in inspect.signature(build).parameters) == (loss.taps == ("map",))
+    assert "Example:" in build.__doc__
+
+
 def test_a_builder_has_the_signature_and_the_docstring_of_its_formula():
     assert list(inspect.signature(top_share).parameters) == ["layer", "share"]
     assert inspect.getdoc(top_share) == "The mean of the largest activations."
