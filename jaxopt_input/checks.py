@@ -151,7 +151,7 @@ def budgets(epsilon: Any, n: int) -> np.ndarray:
     array = array.astype(np.float32)
     if array.ndim > 2 or not array.size or (array.ndim == 2 and array.shape[1] != n):
         raise InputError(
-            f"epsilon is a number, one a budget [E], or one a budget and image [E, {n}], not of shape {array.shape}"
+            f"epsilon is a number, one per budget [E], or one per budget and image [E, {n}], not of shape {array.shape}"
         )
     if not (np.isfinite(array) & (array > 0)).all():
         raise InputError(

@@ -15,7 +15,7 @@ def unknown(kind: str, name: object, options: Iterable[str], hint: str = "") -> 
 
     Args:
         kind: what the name should name, such as "layer".
-        name: the name as given.
+        name: as the caller wrote it.
         options: the names that exist.
         hint: a sentence to append, such as where to list all names.
 
@@ -27,6 +27,6 @@ def unknown(kind: str, name: object, options: Iterable[str], hint: str = "") -> 
     options = list(dict.fromkeys(options))
     folded = {option.casefold(): option for option in reversed(options)}
     near = [folded[n] for n in difflib.get_close_matches(str(name).casefold(), folded, n=3, cutoff=0.6)]
-    known = ", ".join(options[:12]) + (", …" if len(options) > 12 else "")
-    offer = f"nearest: {', '.join(near)}" if near else f"known: {known}"
+    listing = ", ".join(options[:12]) + (", …" if len(options) > 12 else "")
+    offer = f"nearest: {', '.join(near)}" if near else f"known: {listing}"
     return InputError(f"unknown {kind} {str(name)!r}; {offer}{'; ' + hint if hint else ''}")

@@ -2,7 +2,7 @@
 
 A loss, a projection or an optimizer is a frozen dataclass. Fields made with `leaf` are traced arrays of a declared
 rank; every other field is static unless it is made with `child`, which holds further such dataclasses. A leaf with one
-axis more than its rank holds one value a target, so that `channel("fire4", jnp.arange(256))` is 256 targets in one
+axis more than its rank holds one value per target, so that `channel("fire4", jnp.arange(256))` is 256 targets in one
 program.
 """
 
@@ -150,7 +150,7 @@ def _ranks(node: Any) -> list[int]:
 
 
 def has_target_axis(tree: Any) -> list[bool]:
-    """For each leaf, whether it holds one value a target."""
+    """For each leaf, whether it holds one value per target."""
     return [np.ndim(value) > rank for value, rank in zip(jax.tree.leaves(tree), _ranks(tree), strict=True)]
 
 
@@ -168,7 +168,7 @@ def count(tree: Any) -> int:
     pairs = zip(jax.tree.leaves(tree), has_target_axis(tree), strict=True)
     lengths = {np.shape(value)[0] for value, many in pairs if many}
     if len(lengths) > 1:
-        raise InputError(f"target axes of lengths {sorted(lengths)}: every array must hold one value a target")
+        raise InputError(f"target axes of lengths {sorted(lengths)}: every array must hold one value per target")
     return lengths.pop() if lengths else 1
 
 
@@ -182,7 +182,7 @@ def select(tree: T, index: Any) -> T:
 def vmap_lanes(function: Callable[..., Any], tree: Any, lanes: Any) -> Callable[..., Any]:
     """`function(tree, *rest)` mapped over lanes, lane n with the leaves of target `lanes[n]`.
 
-    Leaves without a target axis are shared, not copied a lane.
+    Leaves without a target axis are shared, not copied for each lane.
 
     Args:
         function: takes one target's tree and one lane's slice of each further argument.

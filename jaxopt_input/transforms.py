@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,11 @@ from jaxopt_input.checks import hashable_function
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.kernels.warp import warp
 
-View = Callable[[jax.Array, jax.Array], jax.Array]
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+Key = jax.Array
+View = Callable[[Key, jax.Array], jax.Array]
 REACH_DRAWS = 1024  # draws of an affine map of unknown spread, and by how much it is taken to exceed the largest:
 REACH_MARGIN = 1.1
 
@@ -52,7 +57,7 @@ class Transform:
     def __hash__(self) -> int:
         return hash((type(self), *sorted(vars(self).items())))
 
-    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: Key, image: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
         raise TypeError(f"{type(self).__name__} does not define a transform: derive from Transform, define __call__")
 
     def reach(self, distance: float) -> float:
@@ -92,7 +97,7 @@ class Function(Transform):
 
     function: View
 
-    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: Key, image: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
         return self.function(key, image)
 
 
@@ -100,11 +105,11 @@ class Function(Transform):
 class Affine(Transform):
     """A transform that moves pixels by an affine map: a class of your own defines `matrix`."""
 
-    def matrix(self, key: jax.Array) -> jax.Array:
+    def matrix(self, key: Key) -> Float[Array, "2 3"]:
         """`[2, 3]`: the point (x, y, 1) of the view, from its center in pixels, to the point (x, y) of the image."""
         raise TypeError(f"{type(self).__name__} does not define a matrix")
 
-    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: Key, image: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
         return compose(self)(key, image)
 
     def reach(self, distance: float) -> float:
@@ -132,7 +137,7 @@ class Drawn(Affine):
         """The matrix that the numbers `[2]` choose; a map that takes one number takes the first."""
         raise NotImplementedError
 
-    def matrix(self, key: jax.Array) -> jax.Array:
+    def matrix(self, key: Key) -> Float[Array, "2 3"]:
         return self.choice(_draws([(self, key)])[0])
 
 
@@ -143,7 +148,7 @@ class Frame(Affine):
     width: int
     value: float | None
 
-    def matrix(self, key: jax.Array) -> jax.Array:
+    def matrix(self, key: Key) -> Float[Array, "2 3"]:
         return jnp.eye(2, 3)
 
     def reach(self, distance: float) -> float:
@@ -331,7 +336,7 @@ class Noise(Transform):
 
     sd: float
 
-    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: Key, image: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
         normal, uniform = jax.random.split(key)
         spread = jax.random.normal(normal, image.shape) + jax.random.uniform(
             uniform, image.shape, minval=-0.5, maxval=0.5
@@ -371,7 +376,7 @@ class Compose(Transform):
 
     parts: tuple[Transform, ...]
 
-    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: Key, image: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
         affine: list[tuple[Affine, jax.Array]] = []
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(len(self.parts), dtype=np.uint32))
         for part, own in zip(self.parts, keys, strict=True):
@@ -517,7 +522,7 @@ def _draws(parts: Sequence[tuple[Drawn, jax.Array]]) -> jax.Array:
     return jax.vmap(lambda key, most: jax.random.randint(key, (2,), 0, most))(keys, most)
 
 
-def _warp_all(parts: Sequence[tuple[Affine, jax.Array]], image: jax.Array) -> jax.Array:
+def _warp_all(parts: Sequence[tuple[Affine, Key]], image: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
     """The affine parts as one warp; as a shift, which needs no interpolation, where they are jitters alone."""
     frames = [part for part, _ in parts if isinstance(part, Frame)]
     fill = next((frame.value for frame in frames if frame.value is not None), None)
@@ -525,7 +530,7 @@ def _warp_all(parts: Sequence[tuple[Affine, jax.Array]], image: jax.Array) -> ja
     height, width, channels = image.shape
     shape = (height + 2 * margin, width + 2 * margin, channels)
     if min(shape) < 1:
-        raise InputError(f"a crop of {-margin} pixels a side leaves nothing of an image of shape {image.shape}")
+        raise InputError(f"a crop of {-margin} pixels on each side leaves nothing of an image of shape {image.shape}")
     moving = [(part, key) for part, key in parts if not isinstance(part, Frame)]
     drawn = [(part, key) for part, key in moving if isinstance(part, Drawn)]
     draws = iter(_draws(drawn) if drawn else ())
@@ -542,7 +547,9 @@ def _warp_all(parts: Sequence[tuple[Affine, jax.Array]], image: jax.Array) -> ja
     return warp(image, total[:2], shape[:2], fill)
 
 
-def _shift(image: jax.Array, offset: jax.Array, reach: int, margin: int, fill: float | None) -> jax.Array:
+def _shift(
+    image: Float[Array, "H W C"], offset: Int[Array, " xy"], reach: int, margin: int, fill: float | None
+) -> Float[Array, "h w C"]:
     """The window displaced by `offset` (x, y), at most `reach` pixels, and larger by `margin` on every side."""
     border = max(reach + margin, 0)
     widths = ((border, border), (border, border), (0, 0))

@@ -83,8 +83,8 @@ class Dataset:
         """Its images in order, `size` at a time (fewer in the last), decoded ahead on threads.
 
         Args:
-            size: images a batch; at most three batches are held at once.
-            workers: threads; one a CPU core if None. The result does not depend on it.
+            size: images in a batch; at most three batches are held at once.
+            workers: threads; one per CPU core if None. The result does not depend on it.
 
         Raises:
             InputError: for a file that is damaged or no image.
@@ -105,11 +105,11 @@ class Dataset:
         waiting: collections.deque[tuple[np.ndarray, list[Future[list[tuple[int, str]]]]]] = collections.deque()
         try:
             for start in range(0, len(self), size):
-                chosen = self._indices[start : start + size]
-                images = np.empty((len(chosen), *self.image_shape), np.float32)
-                parts = range(0, len(chosen), _PART)
+                indices = self._indices[start : start + size]
+                images = np.empty((len(indices), *self.image_shape), np.float32)
+                parts = range(0, len(indices), _PART)
                 waiting.append(
-                    (images, [pool.submit(self._fill, images[a : a + _PART], chosen[a : a + _PART]) for a in parts])
+                    (images, [pool.submit(self._fill, images[a : a + _PART], indices[a : a + _PART]) for a in parts])
                 )
                 if len(waiting) > 2:
                     yield _gather(*waiting.popleft())
@@ -129,8 +129,8 @@ _PART = 16  # images that a thread decodes at once: short enough to share the wo
 
 
 def _gather(images: np.ndarray, parts: list[Future[list[tuple[int, str]]]]) -> Batch:
-    told = [item for part in parts for item in part.result()]
-    return Batch(images, np.asarray([label for label, _ in told], np.int32), tuple(name for _, name in told))
+    items = [item for part in parts for item in part.result()]
+    return Batch(images, np.asarray([label for label, _ in items], np.int32), tuple(name for _, name in items))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,13 +234,13 @@ def _visible(path: str) -> list[os.DirEntry[str]]:
 
 def _images(path: str, *, deep: bool = True) -> list[str]:
     """The image files of a folder, in order of their names."""
-    found: list[str] = []
+    paths: list[str] = []
     for entry in _visible(path):
         if entry.is_dir():
-            found += _images(entry.path) if deep else []
+            paths += _images(entry.path) if deep else []
         elif entry.name.casefold().endswith(SUFFIXES):
-            found.append(entry.path)
-    return found
+            paths.append(entry.path)
+    return paths
 
 
 def _class_indices(names: Sequence[str], model: Model | None, what: str) -> list[int]:
@@ -331,8 +331,8 @@ def named(
     try:
         builder = tfds.builder(name, data_dir=where)
     except DatasetNotFoundError as error:
-        known = tfds.list_builders(with_community_datasets=False)
-        raise unknown("tensorflow-datasets set", name, known) from error
+        builders = tfds.list_builders(with_community_datasets=False)
+        raise unknown("tensorflow-datasets set", name, builders) from error
     except (ValueError, AssertionError, RuntimeError) as error:
         raise InputError(f"tensorflow-datasets cannot open {name!r}: {one_line(error)}") from error
     splits = list(builder.info.splits)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 # Square root of the color covariance of ImageNet (Lucid, misc/io and optvis/param/color.py, 2018), divided by its
 # largest column norm, so that a step of θ keeps the scale of a step of the image.
@@ -13,7 +18,7 @@ TO_RGB = (_SQRT_COVARIANCE / np.linalg.norm(_SQRT_COVARIANCE, axis=0).max()).T.a
 FROM_RGB = np.linalg.inv(TO_RGB.astype(np.float64)).astype(np.float32)
 
 
-def to_rgb(color: jax.Array) -> jax.Array:
+def to_rgb(color: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
     """Red, green, blue of decorrelated colors: `[..., 3]` to `[..., 3]`, linear, no offset.
 
     Source:
@@ -27,12 +32,12 @@ def to_rgb(color: jax.Array) -> jax.Array:
     return _mix(color, TO_RGB)
 
 
-def from_rgb(rgb: jax.Array) -> jax.Array:
+def from_rgb(rgb: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
     """Decorrelated colors of red, green, blue: the inverse of `to_rgb`."""
     return _mix(rgb, FROM_RGB)
 
 
-def _mix(color: jax.Array, matrix: np.ndarray) -> jax.Array:
+def _mix(color: Float[Array, "*batch 3"], matrix: np.ndarray) -> Float[Array, "*batch 3"]:
     """The product with a 3x3 matrix, which as a sum becomes part of the loops around it; a matrix product would not."""
     return sum(color[..., k : k + 1] * matrix[k] for k in range(3))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,9 @@ import numpy as np
 
 from jaxopt_input.errors import InputError
 from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 Theta = tuple[tuple[jax.Array, jax.Array], ...]  # (weights [..., in, out], biases [..., 1, out]) of each layer
 
@@ -34,7 +37,7 @@ class CPPN(Parameterization):
             theta.append((weights, 0.1 * jax.random.normal(for_biases, (batch, 1, out))))
         return tuple(theta)
 
-    def decode(self, theta: Theta) -> jax.Array:
+    def decode(self, theta: Theta) -> Float[Array, "*batch H W C"]:
         height, width, channels = self.bound()
         reach = 3**0.5 / max(height, width)  # the longer side spans −√3 to √3: a standard deviation of 1
         y, x = np.mgrid[:height, :width].reshape(2, -1)
@@ -46,7 +49,7 @@ class CPPN(Parameterization):
         color = jax.nn.sigmoid(hidden @ weights + biases)
         return color.reshape(*color.shape[:-2], height, width, channels)
 
-    def encode(self, image: jax.Array) -> Any:
+    def encode(self, image: Float[Array, "*batch H W C"]) -> NoReturn:
         raise InputError("no CPPN is known for a given image: start from random weights, or use images.fourier()")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,9 @@ import numpy as np
 from jaxopt_input.images.color import applies, from_rgb, logit, to_rgb
 from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images
 from jaxopt_input.kernels.dft import inverse_real
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 
 def spectrum_scale(height: int, width: int, decay: float = 1.0) -> np.ndarray:
@@ -21,7 +25,7 @@ def spectrum_scale(height: int, width: int, decay: float = 1.0) -> np.ndarray:
         decay: 1 gives every octave the same energy, as in natural images; 0 is white.
 
     Returns:
-        `[height, width // 2 + 1]` float32, f in cycles a pixel as of `rfft2`.
+        `[height, width // 2 + 1]` float32, f in cycles per pixel as of `rfft2`.
 
     Source:
         Lucid (2018), `optvis.param.spatial.fft_image`.
@@ -43,18 +47,18 @@ class Fourier(Parameterization):
     sd: float = 0.1
     decay: float = 1.0
 
-    def init(self, key: jax.Array, batch: int) -> jax.Array:
+    def init(self, key: jax.Array, batch: int) -> Float[Array, "*batch H F C 2"]:
         height, width, channels = self.bound()
         return self.sd * jax.random.normal(key, (batch, height, width // 2 + 1, channels, 2), jnp.float32)
 
-    def decode(self, theta: jax.Array) -> jax.Array:
+    def decode(self, theta: Float[Array, "*batch H F C 2"]) -> Float[Array, "*batch H W C"]:
         height, bins = theta.shape[-4:-2]
         width = self.shape[1] if self.shape else 2 * (bins - 1)
         scale = spectrum_scale(height, width, self.decay)[..., None] / 4
         image = inverse_real(theta[..., 0] * scale, theta[..., 1] * scale, width)
         return jax.nn.sigmoid(to_rgb(image) if applies(self.decorrelate, theta.shape[-2]) else image)
 
-    def encode(self, image: jax.Array) -> jax.Array:
+    def encode(self, image: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H F C 2"]:
         image = logit(jnp.asarray(check_images(image)))
         height, width, channels = image.shape[-3:]
         image = from_rgb(image) if applies(self.decorrelate, channels) else image
@@ -72,7 +76,7 @@ def fourier(shape: Shape | None = None, *, decorrelate: bool = True, sd: float =
         decorrelate: θ in decorrelated colors (where the image has three channels): C is `color.to_rgb`.
         sd: standard deviation of the initial coefficients. Lucid starts at 0.01, nearly gray; at 0.1 fewer classes of
             a network that ends in a ReLU, such as SqueezeNet, have a gradient of zero at the start.
-        decay: see `spectrum_scale`.
+        decay: the exponent of `spectrum_scale`; 1 as in natural images, 0 is white.
 
     Returns:
         A parameterization; θ is `[..., H, W // 2 + 1, C, 2]` float32, the last axis real and imaginary part.

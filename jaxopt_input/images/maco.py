@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,9 @@ from jaxopt_input.images.color import FROM_RGB, applies, logit, to_rgb
 from jaxopt_input.images.fourier import spectrum_scale
 from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images
 from jaxopt_input.kernels.dft import inverse_real
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 UNIFORM_SD = np.pi / np.sqrt(3)  # of a phase that is as likely anywhere from −π to π
 
@@ -44,15 +47,17 @@ class MACO(Parameterization):
     def template(self) -> np.ndarray:
         """`[H, W // 2 + 1, C]`: the magnitudes, such that each channel has mean 0 and standard deviation `contrast`."""
         height, width, channels = self.bound()
-        wanted = (height, width // 2 + 1, channels)
+        expected = (height, width // 2 + 1, channels)
         table = self.magnitude
         if table is None:
             table = np.repeat(spectrum_scale(height, width)[..., None], channels, -1)
-        if table.shape != wanted:
-            raise InputError(f"the magnitude has shape {table.shape}, the image needs {wanted}: measure it at its size")
+        if table.shape != expected:
+            raise InputError(
+                f"the magnitude has shape {table.shape}, the image needs {expected}: measure it at its size"
+            )
         table = table.astype(np.float64)
         table[0, 0] = 0
-        twice = np.full(wanted[1], 2.0)  # the columns that irfft2 counts twice: all but the first and Nyquist's
+        twice = np.full(expected[1], 2.0)  # the columns that irfft2 counts twice: all but the first and Nyquist's
         twice[0] = 1
         if width % 2 == 0:
             twice[-1] = 1
@@ -60,12 +65,12 @@ class MACO(Parameterization):
         scale = self.contrast * height * width / np.sqrt(np.where(energy > 0, energy, 1.0))
         return (table * scale).astype(np.float32)
 
-    def init(self, key: jax.Array, batch: int) -> jax.Array:
+    def init(self, key: jax.Array, batch: int) -> Float[Array, "*batch H F C"]:
         height, width, channels = self.bound()
         shape = (batch, height, width // 2 + 1, channels)
         return jax.random.uniform(key, shape, jnp.float32, -np.pi, np.pi)
 
-    def decode(self, theta: jax.Array) -> jax.Array:
+    def decode(self, theta: Float[Array, "*batch H F C"]) -> Float[Array, "*batch H W C"]:
         _, width, channels = self.bound()
         axes = (-3, -2, -1)
         centered = theta - theta.mean(axes, keepdims=True)
@@ -75,7 +80,7 @@ class MACO(Parameterization):
         image = inverse_real(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase), width)
         return jax.nn.sigmoid(to_rgb(image) if applies(True, channels) else image)
 
-    def encode(self, image: jax.Array) -> Any:
+    def encode(self, image: Float[Array, "*batch H W C"]) -> NoReturn:
         raise InputError("MACO fixes the spectrum's magnitude, which a given image does not have: start from noise")
 
 

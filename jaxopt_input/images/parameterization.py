@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 
 from jaxopt_input.checks import Shape, as_shape, check_images
 from jaxopt_input.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 __all__ = ["Parameterization", "Shape", "as_shape", "check_images"]
 
@@ -22,7 +25,7 @@ class Parameterization:
     static as a whole.
 
     Attributes:
-        shape: (height, width, channels) of the image; None takes the model's (see `bind`).
+        shape: (height, width, channels) of the image; None takes the model's, which `bind` does.
 
     Example:
         >>> import jax.numpy as jnp
@@ -61,17 +64,17 @@ class Parameterization:
         """Random θ of `batch` images: a pytree of float32 arrays with a leading axis of that length."""
         raise TypeError(f"{type(self).__name__} does not define init")
 
-    def decode(self, theta: Any) -> jax.Array:
+    def decode(self, theta: Any) -> Float[Array, "*batch H W C"]:
         """The image `[..., H, W, C]` in [0, 1] of θ, for any leading axes."""
         raise TypeError(f"{type(self).__name__} does not define decode")
 
-    def encode(self, image: jax.Array) -> Any:
-        """θ of a given image `[..., H, W, C]` in [0, 1], so that `decode` returns it to 1e-3."""
+    def encode(self, image: Float[Array, "*batch H W C"]) -> Any:
+        """θ of an image `[..., H, W, C]` in [0, 1], so that `decode` returns it to 1e-3."""
         raise TypeError(f"{type(self).__name__} does not define encode")
 
     @property
     def couples(self) -> bool:
-        """Whether the starts of a target share a part of θ: see `couple`."""
+        """Whether the starts of a target share a part of θ, which `couple` then replaces by its mean."""
         return False
 
     def couple(self, theta: Any, mean: Callable[[jax.Array], jax.Array]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,9 @@ import jax.numpy as jnp
 from jaxopt_input.errors import InputError
 from jaxopt_input.images.color import applies, from_rgb, logit, to_rgb
 from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,22 +24,22 @@ class Pixels(Parameterization):
     decorrelate: bool = False
     sd: float = 0.01
 
-    def init(self, key: jax.Array, batch: int) -> jax.Array:
+    def init(self, key: jax.Array, batch: int) -> Float[Array, "*batch H W C"]:
         noise = self.sd * jax.random.normal(key, (batch, *self.bound()), jnp.float32)
         return noise if self.bound_by == "sigmoid" else self.project(self._from_rgb(0.5 + noise))
 
-    def decode(self, theta: jax.Array) -> jax.Array:
+    def decode(self, theta: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
         image = self._to_rgb(theta)
         if self.bound_by == "sigmoid":
             return jax.nn.sigmoid(image)
         # `project` keeps θ in range up to rounding: clip the value, and let the gradient pass at the bounds.
         return image + jax.lax.stop_gradient(jnp.clip(image, 0, 1) - image)
 
-    def encode(self, image: jax.Array) -> jax.Array:
+    def encode(self, image: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
         image = jnp.asarray(check_images(image))
         return self._from_rgb(logit(image) if self.bound_by == "sigmoid" else image)
 
-    def project(self, theta: jax.Array) -> jax.Array:
+    def project(self, theta: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
         if self.bound_by == "sigmoid":
             return theta
         return self._from_rgb(jnp.clip(self._to_rgb(theta), 0, 1))

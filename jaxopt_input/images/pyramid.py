@@ -1,9 +1,10 @@
-"""The image as a Laplacian pyramid: a sum of layers of halving resolution, the coarse ones shared if asked for."""
+"""The image as a Laplacian pyramid: a sum of layers of halving resolution, the coarse ones shared if need be."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,9 @@ import jax.numpy as jnp
 from jaxopt_input.errors import InputError
 from jaxopt_input.images.color import applies, from_rgb, logit, to_rgb
 from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 Theta = tuple[jax.Array, ...]
 
@@ -39,11 +43,11 @@ class Pyramid(Parameterization):
             for level in range(self.levels)
         )
 
-    def decode(self, theta: Theta) -> jax.Array:
+    def decode(self, theta: Theta) -> Float[Array, "*batch H W C"]:
         image = sum((_resize(layer, self._size(0)) for layer in theta[1:]), theta[0])
         return jax.nn.sigmoid(to_rgb(image) if applies(self.decorrelate, image.shape[-1]) else image)
 
-    def encode(self, image: jax.Array) -> Theta:
+    def encode(self, image: Float[Array, "*batch H W C"]) -> Theta:
         rest = logit(jnp.asarray(check_images(image)))
         rest = from_rgb(rest) if applies(self.decorrelate, rest.shape[-1]) else rest
         layers: list[jax.Array] = []

@@ -12,17 +12,20 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
 # Max pooling
 
 
-def max_pool(x: jax.Array, window: int, stride: int, ceil: bool = False) -> jax.Array:
+def max_pool(x: Float[Array, "N H W C"], window: int, stride: int, ceil: bool = False) -> Float[Array, "N h w C"]:
     """Maximum over `window` x `window` patches, `[N, H, W, C]` to `[N, h, w, C]`, without padding.
 
     With `ceil` the last window may hang over the border, as in Caffe and PyTorch (`ceil_mode`). Where several elements
@@ -43,7 +46,7 @@ def _pooled(size: int, window: int, stride: int, ceil: bool) -> int:
     return out - 1 if (out - 1) * stride >= size else out  # the last window starts inside
 
 
-def plain_max_pool(x: jax.Array, window: int, stride: int, ceil: bool = False) -> jax.Array:
+def plain_max_pool(x: Float[Array, "N H W C"], window: int, stride: int, ceil: bool = False) -> Float[Array, "N h w C"]:
     """`max_pool` in plain `jax.lax`."""
     hang = [max(0, (_pooled(size, window, stride, ceil) - 1) * stride + window - size) for size in x.shape[1:3]]
     padding = ((0, 0), (0, hang[0]), (0, hang[1]), (0, 0))
@@ -135,7 +138,9 @@ WINOGRAD_BYTES = 1 << 29  # the room that its tiles and products may take
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
-def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: str | Pads = "VALID") -> jax.Array:
+def conv(
+    x: Float[Array, "N H W C"], kernel: Float[Array, "h w C D"], stride: int = 1, padding: str | Pads = "VALID"
+) -> Float[Array, "N I J D"]:
     """Convolution `[N, H, W, C]` with a kernel `[h, w, C, D]` to `[N, H', W', D]`.
 
     `padding` is "SAME", "VALID" or a pair of numbers for the rows and one for the columns. On a CPU a 1x1 kernel is a
@@ -207,13 +212,15 @@ def linen_conv(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **ot
     return lax.conv_general_dilated(x, kernel, strides, padding, **others)
 
 
-def plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: str | Pads) -> jax.Array:
+def plain_conv(
+    x: Float[Array, "N H W C"], kernel: Float[Array, "h w C D"], stride: int, padding: str | Pads
+) -> Float[Array, "N I J D"]:
     """`conv` in plain `jax.lax`."""
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def dense_conv(x: jax.Array, kernel: jax.Array, padding: Pads) -> jax.Array:
+def dense_conv(x: Float[Array, "N H W C"], kernel: Float[Array, "h w C D"], padding: Pads) -> Float[Array, "N I J D"]:
     """Convolution of stride 1, `[N, H, W, C]` with `[h, w, C, D]`.
 
     Its input gradient is a convolution with the flipped kernel, input and output channels exchanged. XLA folds that
@@ -265,7 +272,7 @@ def _suits_winograd(x: jax.Array, kernel: jax.Array) -> bool:
     return saves and worth and 16 * positions * sum(channels) <= WINOGRAD_BYTES
 
 
-def winograd(x: jax.Array, kernel: jax.Array, padding: Pads) -> jax.Array:
+def winograd(x: Float[Array, "N H W C"], kernel: Float[Array, "3 3 C D"], padding: Pads) -> Float[Array, "N I J D"]:
     """3x3 convolution of stride 1 by Winograd's minimal filtering F(2x2, 3x3): 16 products for four outputs, not 36.
 
     Every tile of 4x4 inputs is transformed by additions alone, each of its 16 elements is multiplied by a matrix over
@@ -309,7 +316,7 @@ def _of_products(a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> list
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def stem(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def stem(x: Float[Array, "N H W C"], kernel: Float[Array, "h w C D"], stride: int) -> Float[Array, "N I J D"]:
     """Convolution of stride s without padding, for few input channels, `[N, H, W, C]` with `[h, w, C, D]`.
 
     Its input gradient is not the dilated convolution that XLA emits (1 - 1 / s^2 of it zeros). With row u = s a + p and

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 ROUGH = 64  # XLA's FFT on a CPU is slow where a side has a prime factor above this,
 MATRIX_SIDE = 384  # and matrix products are faster up to this side
 
 
-def inverse_real(real: jax.Array, imaginary: jax.Array, width: int) -> jax.Array:
+def inverse_real(
+    real: Float[Array, "*batch H F C"], imaginary: Float[Array, "*batch H F C"], width: int
+) -> Float[Array, "*batch H W C"]:
     """Images of their spectra, as `jnp.fft.irfft2` over the axes −3 and −2.
 
     On a CPU an image whose side has a large prime factor, as the 227 of SqueezeNet, is the product of its spectrum with
@@ -42,7 +49,9 @@ def inverse_real(real: jax.Array, imaginary: jax.Array, width: int) -> jax.Array
     )
 
 
-def by_fft(real: jax.Array, imaginary: jax.Array, width: int) -> jax.Array:
+def by_fft(
+    real: Float[Array, "*batch H F C"], imaginary: Float[Array, "*batch H F C"], width: int
+) -> Float[Array, "*batch H W C"]:
     """`inverse_real` as the fast Fourier transform."""
     return jnp.fft.irfft2(jax.lax.complex(real, imaginary), s=(real.shape[-3], width), axes=(-3, -2))
 
@@ -58,7 +67,9 @@ def _largest_prime(number: int) -> int:
     return number
 
 
-def by_matrices(real: jax.Array, imaginary: jax.Array, width: int) -> jax.Array:
+def by_matrices(
+    real: Float[Array, "*batch H F C"], imaginary: Float[Array, "*batch H F C"], width: int
+) -> Float[Array, "*batch H W C"]:
     """`inverse_real` as products with matrices of cosines and sines."""
     height, bins = real.shape[-3:-1]
     real, imaginary = (jnp.moveaxis(part, -1, -3) for part in (real, imaginary))  # whole lines to the products

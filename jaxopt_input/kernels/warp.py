@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int, Shaped
+
 
 def warp(
-    image: jax.Array, matrix: jax.Array, size: tuple[int, int] | None = None, fill: float | None = None
-) -> jax.Array:
+    image: Float[Array, "H W C"],
+    matrix: Float[Array, "2 3"],
+    size: tuple[int, int] | None = None,
+    fill: float | None = None,
+) -> Float[Array, "h w C"]:
     """The image under an affine map, by bilinear interpolation; differentiable in the image.
 
     Args:
@@ -53,21 +59,35 @@ def warp(
     return (upper * (1 - bottom_part) + lower * bottom_part).reshape(new_height, new_width, channels)
 
 
-def _corners(pixels: jax.Array, corner: jax.Array, across: int, down: int) -> Sequence[jax.Array]:
-    """The pixels `[P, C]` at each index `corner`, and at those one column on, one row on, and both."""
-
-    def taken(numbers: jax.Array, index: jax.Array) -> jax.Array:
-        return numbers.at[index].get(mode="promise_in_bounds")
-
-    def singly(pixels: jax.Array, corner: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(taken(pixels, corner + k) for k in (0, across, down, down + across))
-
-    def in_pairs(pixels: jax.Array, corner: jax.Array) -> tuple[jax.Array, ...]:
-        # Two neighbors as one complex number: half as many to gather, and to scatter back.
-        pairs = jax.lax.complex(pixels[:-1], pixels[1:])
-        upper, lower = taken(pairs, corner), taken(pairs, corner + down)
-        return upper.real, upper.imag, lower.real, lower.imag
-
+def _corners(
+    pixels: Float[Array, "pixels C"], corner: Int[Array, " views"], across: int, down: int
+) -> tuple[Float[Array, "views C"], ...]:
+    """The pixels at each index `corner`, and at those one column on, one row on, and both."""
     if pixels.dtype != jnp.float32 or not across:
-        return singly(pixels, corner)
-    return jax.lax.platform_dependent(pixels, corner, cpu=in_pairs, default=singly)
+        return singly(pixels, corner, across, down)
+    return jax.lax.platform_dependent(
+        pixels,
+        corner,
+        cpu=lambda pixels, corner: in_pairs(pixels, corner, down),
+        default=lambda pixels, corner: singly(pixels, corner, across, down),
+    )
+
+
+def singly(
+    pixels: Float[Array, "pixels C"], corner: Int[Array, " views"], across: int, down: int
+) -> tuple[Float[Array, "views C"], ...]:
+    """Four gathers, one for each neighbor."""
+    return tuple(_taken(pixels, corner + k) for k in (0, across, down, down + across))
+
+
+def in_pairs(
+    pixels: Float[Array, "pixels C"], corner: Int[Array, " views"], down: int
+) -> tuple[Float[Array, "views C"], ...]:
+    """Two neighbors as one complex number: half as many to gather, and to scatter back."""
+    pairs = jax.lax.complex(pixels[:-1], pixels[1:])
+    upper, lower = _taken(pairs, corner), _taken(pairs, corner + down)
+    return upper.real, upper.imag, lower.real, lower.imag
+
+
+def _taken(numbers: Shaped[Array, "pixels C"], index: Int[Array, " views"]) -> Shaped[Array, "views C"]:
+    return numbers.at[index].get(mode="promise_in_bounds")

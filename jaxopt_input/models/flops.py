@@ -25,7 +25,7 @@ class Work:
     """What a computation takes at least.
 
     Attributes:
-        flops: floating-point operations, two a multiply-add.
+        flops: floating-point operations, two for each multiply-add.
         bytes: what is moved if each product reads its operands and writes its result once.
     """
 
@@ -63,48 +63,48 @@ def gradient_work(function: Callable[[Any, Any], Any], params: Any, image: Any) 
     return _walk(closed.jaxpr, depends, [True] * len(closed.jaxpr.outvars))[0]
 
 
-def _walk(jaxpr: Jaxpr, depends: Sequence[bool], wanted: Sequence[bool]) -> tuple[Work, list[bool]]:
-    """The work of what the wanted outputs need, and which inputs those are; `depends` says which hold the image."""
+def _walk(jaxpr: Jaxpr, depends: Sequence[bool], requests: Sequence[bool]) -> tuple[Work, list[bool]]:
+    """The work of what the requested outputs need, and which inputs those are; `depends` says which hold the image."""
     image = {var for var, yes in zip(jaxpr.invars, depends, strict=True) if yes}
     for equation in jaxpr.eqns:
         if any(var in image for var in variables(equation.invars)):
             image.update(equation.outvars)
-    needed = {var for var, yes in zip(jaxpr.outvars, wanted, strict=True) if yes and not isinstance(var, Literal)}
+    needed = {var for var, yes in zip(jaxpr.outvars, requests, strict=True) if yes and not isinstance(var, Literal)}
     total = Work(0, 0)
     for equation in reversed(jaxpr.eqns):
-        asked = [var in needed for var in equation.outvars]
-        if any(asked):
-            held = [not isinstance(atom, Literal) and atom in image for atom in equation.invars]
-            work, reads = _equation(equation, held, asked)
+        requests = [var in needed for var in equation.outvars]
+        if any(requests):
+            dependence = [not isinstance(atom, Literal) and atom in image for atom in equation.invars]
+            work, reads = _equation(equation, dependence, requests)
             total += work
             needed.update(variables(atom for atom, yes in zip(equation.invars, reads, strict=True) if yes))
     return total, [var in needed for var in jaxpr.invars]
 
 
-def _equation(equation: Any, held: list[bool], asked: list[bool]) -> tuple[Work, list[bool]]:
+def _equation(equation: Any, dependence: list[bool], requests: list[bool]) -> tuple[Work, list[bool]]:
     """The work of one equation with its gradient, and which of its operands it reads."""
-    name, everything = equation.primitive.name, [True] * len(held)
+    name, everything = equation.primitive.name, [True] * len(dependence)
     if name in ("dot_general", "conv_general_dilated"):
         count = _dot(equation) if name == "dot_general" else _conv(equation)
         arrays = (*equation.invars, *equation.outvars)
         moved = sum(math.prod(atom.aval.shape) * atom.aval.dtype.itemsize for atom in arrays)
-        return Work(2 * count, moved).times(1 + sum(held)), everything
+        return Work(2 * count, moved).times(1 + sum(dependence)), everything
     if call := called(equation):
-        work, reads = _walk(call.jaxpr, held[call.skipped :], asked)
+        work, reads = _walk(call.jaxpr, dependence[call.skipped :], requests)
         return work, [False] * call.skipped + reads
     inside = bodies(equation)
     if name in ("scan", "while"):
         skipped, consts, carried = _loop(equation, inside[-1])
-        state = [any(held)] * carried  # what one step makes dependent, the next one reads
-        depends = held[skipped : skipped + consts] + state + held[skipped + consts + carried :]
+        state = [any(dependence)] * carried  # what one step makes dependent, the next one reads
+        depends = dependence[skipped : skipped + consts] + state + dependence[skipped + consts + carried :]
         work, _ = _walk(inside[-1], depends, [True] * len(inside[-1].outvars))
         return work.times(equation.params.get("length", 1)), everything
     if name == "cond":
-        works = [_walk(body, held[1:], asked)[0] for body in inside]
+        works = [_walk(body, dependence[1:], requests)[0] for body in inside]
         return max(works, key=lambda work: work.flops), everything
-    if len(inside) == 1 and len(inside[0].invars) == len(held) and len(inside[0].outvars) == len(asked):
-        return _walk(inside[0], held, asked)  # a call of a kind unknown here
-    works = [_walk(body, [any(held)] * len(body.invars), [True] * len(body.outvars))[0] for body in inside]
+    if len(inside) == 1 and len(inside[0].invars) == len(dependence) and len(inside[0].outvars) == len(requests):
+        return _walk(inside[0], dependence, requests)  # a call of a kind unknown here
+    works = [_walk(body, [any(dependence)] * len(body.invars), [True] * len(body.outvars))[0] for body in inside]
     return sum(works, Work(0, 0)), everything
 
 

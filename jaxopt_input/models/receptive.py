@@ -97,7 +97,7 @@ def receptive_field(model: Model, layer: str, image_shape: tuple[int, int, int] 
 
 
 @dataclasses.dataclass(frozen=True)
-class _Seen:
+class _Field:
     """Along one axis of the image: element i of an array sees the pixels from `low + steps · i` to `high + steps · i`.
 
     A step of None says that elements along that axis of the array see different pixels within the bounds, unevenly.
@@ -107,57 +107,57 @@ class _Seen:
     low: float
     high: float
 
-    def without(self, axes: Iterable[int], shape: Sequence[int]) -> _Seen:
+    def without(self, axes: Iterable[int], shape: Sequence[int]) -> _Field:
         """What the elements along these axes see together; their steps become 0."""
         reach = {axis: (self.steps[axis] or 0) * (shape[axis] - 1) for axis in axes}
         steps = tuple(0 if axis in reach else step for axis, step in enumerate(self.steps))
         low = self.low + sum(min(0, n) for n in reach.values())
-        return _Seen(steps, low, self.high + sum(max(0, n) for n in reach.values()))
+        return _Field(steps, low, self.high + sum(max(0, n) for n in reach.values()))
 
-    def window(self, axis: int, stride: int, first: int, last: int) -> _Seen:
+    def window(self, axis: int, stride: int, first: int, last: int) -> _Field:
         """Element i along an axis now covers the elements from `stride · i + first` to `stride · i + last`."""
         step = self.steps[axis]
         if step is None:
             return self
         ends = step * first, step * last
         steps = (*self.steps[:axis], step * stride, *self.steps[axis + 1 :])
-        return _Seen(steps, self.low + min(ends), self.high + max(ends))
+        return _Field(steps, self.low + min(ends), self.high + max(ends))
 
-    def moved(self, steps: Iterable[int | None]) -> _Seen:
+    def moved(self, steps: Iterable[int | None]) -> _Field:
         """The same bounds with other steps."""
-        return _Seen(tuple(steps), self.low, self.high)
+        return _Field(tuple(steps), self.low, self.high)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Refused:
+class _Refusal:
     """What depends on the image in a way that no rule covers: an error only where the layer needs it."""
 
     what: str
 
 
-_Value = _Seen | _Refused | None  # None does not depend on the image
+_Value = _Field | _Refusal | None  # None does not depend on the image
 _Rule = Callable[[Any, list[Any]], Sequence[_Value]]  # of an equation and what its operands see, none of them refused
 
 
 def _along(closed: ClosedJaxpr, axis: int, side: int, layer: str) -> tuple[int, int, int]:
     """(size, stride, offset) along one axis of the image, of a function of (parameters, image)."""
-    image = _Seen(tuple(int(n == axis) for n in range(4)), 0, 1)
+    image = _Field(tuple(int(n == axis) for n in range(4)), 0, 1)
     arguments: list[_Value] = [*[None] * (len(closed.jaxpr.invars) - 1), image]
-    seen: _Value
-    (seen,) = evaluate(closed.jaxpr, [None] * len(closed.consts), arguments, _outputs, _nothing)
+    field: _Value
+    (field,) = evaluate(closed.jaxpr, [None] * len(closed.consts), arguments, _outputs, _nothing)
     shape, stride = closed.out_avals[0].shape, 0
-    if isinstance(seen, _Seen):
-        seen = seen.without([n for n in range(len(shape)) if n != axis or len(shape) != 4], shape)
-        step = seen.steps[axis] if len(shape) == 4 else 0
+    if isinstance(field, _Field):
+        field = field.without([n for n in range(len(shape)) if n != axis or len(shape) != 4], shape)
+        step = field.steps[axis] if len(shape) == 4 else 0
         if step is None or step < 0:
-            seen = _Refused("units that do not follow the pixels evenly (upsampled or mirrored)")
+            field = _Refusal("units that do not follow the pixels evenly (upsampled or mirrored)")
         else:
             stride = step
-    if seen is None:
+    if field is None:
         raise InputError(f"layer {layer} does not depend on the image: it has no receptive field")
-    if isinstance(seen, _Refused):
-        raise InputError(f"the receptive field of layer {layer} is not known: there is no rule for {seen.what}")
-    low, high = (seen.low, seen.high) if stride else (max(seen.low, 0), min(seen.high, side))
+    if isinstance(field, _Refusal):
+        raise InputError(f"the receptive field of layer {layer} is not known: there is no rule for {field.what}")
+    low, high = (field.low, field.high) if stride else (max(field.low, 0), min(field.high, side))
     return int(high - low), stride, int(low)
 
 
@@ -172,33 +172,33 @@ def _outputs(equation: Any, operands: list[_Value]) -> Sequence[_Value]:
         return [None] * count
     if call := called(equation):
         return evaluate(call.jaxpr, [None] * len(call.consts), operands[call.skipped :], _outputs, _nothing)
-    refused = next((operand for operand in operands if isinstance(operand, _Refused)), None)
+    refused = next((operand for operand in operands if isinstance(operand, _Refusal)), None)
     if refused or name not in _RULES:
-        return [refused or _Refused(f"the primitive {name}")] * count
+        return [refused or _Refusal(f"the primitive {name}")] * count
     return _RULES[name](equation, operands)
 
 
-def _union(seen: Iterable[_Seen | None], shape: Sequence[int], name: str) -> _Value:
+def _union(parts: Iterable[_Field | None], shape: Sequence[int], name: str) -> _Value:
     """What an element sees that is made of one element of each array."""
-    fields = [field for field in seen if field is not None]
+    fields = [field for field in parts if field is not None]
     steps: list[int | None] = []
     for axis, length in enumerate(shape):
         distinct = {field.steps[axis] for field in fields}
         if length == 1 or None in distinct:
             distinct -= {0}
         if 0 in distinct and len(distinct) > 1:  # a number that all units share joins a map
-            return _Seen((0,) * len(shape), -math.inf, math.inf)
+            return _Field((0,) * len(shape), -math.inf, math.inf)
         if len(distinct) > 1:
-            return _Refused(f"{name} of maps that lie differently over the image")
+            return _Refusal(f"{name} of maps that lie differently over the image")
         steps.append(distinct.pop() if distinct else 0)
-    return _Seen(tuple(steps), min(field.low for field in fields), max(field.high for field in fields))
+    return _Field(tuple(steps), min(field.low for field in fields), max(field.high for field in fields))
 
 
 def _shape(equation: Any, operand: int = 0) -> tuple[int, ...]:
     return equation.invars[operand].aval.shape
 
 
-# ---- one rule a primitive --------------------------------------------------------------------------------------------
+# ---- one rule for each primitive -------------------------------------------------------------------------------------
 
 
 def _elementwise(equation: Any, operands: list[Any]) -> list[_Value]:
@@ -219,8 +219,8 @@ def _reduce(equation: Any, operands: list[Any]) -> list[_Value]:
 
 def _broadcast(equation: Any, operands: list[Any]) -> list[_Value]:
     shape, steps = equation.params["shape"], [0] * len(equation.params["shape"])
-    kept = zip(operands[0].steps, _shape(equation), equation.params["broadcast_dimensions"], strict=True)
-    for step, length, axis in kept:
+    axes = zip(operands[0].steps, _shape(equation), equation.params["broadcast_dimensions"], strict=True)
+    for step, length, axis in axes:
         steps[axis] = step if length == shape[axis] else 0
     return [operands[0].moved(steps)]
 
@@ -263,7 +263,7 @@ def _taken(equation: Any, operands: list[Any]) -> list[_Value]:
     axes = range(len(sizes))
     whole = [axis for axis in axes if sizes[axis] == _shape(equation)[axis]]
     if any(operands[1:]) or any(field.steps[axis] != 0 for axis in axes if axis not in whole):
-        return [_Refused(f"{equation.primitive.name} of a part of a map")]
+        return [_Refusal(f"{equation.primitive.name} of a part of a map")]
     if equation.primitive.name == "dynamic_slice":
         return [field]
     numbers, steps = equation.params["dimension_numbers"], [0] * len(equation.outvars[0].aval.shape)
@@ -276,10 +276,10 @@ def _taken(equation: Any, operands: list[Any]) -> list[_Value]:
 def _pad(equation: Any, operands: list[Any]) -> list[_Value]:
     field = operands[0]
     if field is None or operands[1] is not None:
-        return [_Refused("pad with a number that depends on the image")]
+        return [_Refusal("pad with a number that depends on the image")]
     for axis, (before, _, between) in enumerate(equation.params["padding_config"]):
         if between and field.steps[axis] != 0:
-            return [_Refused("pad between the elements of a map")]
+            return [_Refusal("pad between the elements of a map")]
         field = field.window(axis, 1, -before, -before)
     return [field]
 
@@ -291,7 +291,7 @@ def _concatenate(equation: Any, operands: list[Any]) -> list[_Value]:
         begin += _shape(equation, n)[axis]
     distinct = {field for field in parts if field}
     if len(distinct) > 1 and any(field.steps[axis] != 0 for field in distinct):
-        return [_Refused("concatenate of different parts along a map")]
+        return [_Refusal("concatenate of different parts along a map")]
     return [_union(parts, equation.outvars[0].aval.shape, "concatenate")]
 
 
@@ -299,7 +299,7 @@ def _reshape(equation: Any, operands: list[Any]) -> list[_Value]:
     """Each run of axes becomes another run of as many elements, known where what they see goes by their number."""
     field, old, new = operands[0], _shape(equation), equation.params["new_sizes"]
     if equation.params["dimensions"] is not None:
-        return [_Refused("a reshape in another order")]
+        return [_Refusal("a reshape in another order")]
     steps: list[int | None] = [0] * len(new)
     for before, after in _runs(old, new):
         pace = field.steps[before[-1]]
@@ -330,9 +330,9 @@ def _pitches(shape: Sequence[int], axes: Sequence[int]) -> list[tuple[int, int]]
 def _convolution(equation: Any, operands: list[Any]) -> list[_Value]:
     params, numbers = equation.params, equation.params["dimension_numbers"]
     if operands[1] is not None:
-        return [_Refused("a convolution whose kernel depends on the image")]
+        return [_Refusal("a convolution whose kernel depends on the image")]
     if any(n != 1 for n in params["lhs_dilation"]):
-        return [_Refused("a transposed convolution")]
+        return [_Refusal("a transposed convolution")]
     batch, feature, *spatial = numbers.lhs_spec
     field = operands[0].without([feature], _shape(equation))
     kernel = [_shape(equation, 1)[n] for n in numbers.rhs_spec[2:]]
@@ -353,7 +353,7 @@ def _reduce_window(equation: Any, operands: list[Any]) -> list[_Value]:
             zip(*(equation.params[name] for name in names), strict=True)
         ):
             if base != 1 and field.steps[axis] != 0:
-                return [_Refused("reduce_window with a base dilation")] * len(equation.outvars)
+                return [_Refusal("reduce_window with a base dilation")] * len(equation.outvars)
             field = field.window(axis, stride, -before, (size - 1) * dilation - before)
         fields.append(field)
     return fields

@@ -43,16 +43,16 @@ class Architecture:
 
 
 def _architectures() -> dict[str, Architecture]:
-    found = {"alexnet": Architecture(alexnet.AlexNet(), alexnet.TORCH_NAMES)}
+    table = {"alexnet": Architecture(alexnet.AlexNet(), alexnet.TORCH_NAMES)}
     for depth in vgg.CONVOLUTIONS:
-        found[f"vgg{depth}"] = Architecture(vgg.VGG(depth), vgg.torch_names(vgg.VGG(depth)))
-    found["googlenet"] = Architecture(googlenet.GoogLeNet(), googlenet.TORCH_NAMES, 1e-3, ("aux1.", "aux2."))
+        table[f"vgg{depth}"] = Architecture(vgg.VGG(depth), vgg.torch_names(vgg.VGG(depth)))
+    table["googlenet"] = Architecture(googlenet.GoogLeNet(), googlenet.TORCH_NAMES, 1e-3, ("aux1.", "aux2."))
     for version in squeezenet.STEMS:
         module = squeezenet.SqueezeNet(version, caffe=False)
-        found[f"squeezenet{version.replace('.', '_')}"] = Architecture(module, squeezenet.torch_names(module))
+        table[f"squeezenet{version.replace('.', '_')}"] = Architecture(module, squeezenet.torch_names(module))
     for depth in resnet.BLOCKS:
-        found[f"resnet{depth}"] = Architecture(resnet.ResNet(depth), resnet.torch_names(resnet.ResNet(depth)))
-    return found
+        table[f"resnet{depth}"] = Architecture(resnet.ResNet(depth), resnet.torch_names(resnet.ResNet(depth)))
+    return table
 
 
 ARCHITECTURES: Mapping[str, Architecture] = _architectures()
@@ -94,8 +94,8 @@ def convert(name: str, state: Mapping[str, np.ndarray], classes: int = 1000, dty
         Traceback (most recent call last):
         jaxopt_input.errors.InputError: not a state dict of resnet18: 101 keys are missing: conv1.weight, bn1.weight, …
     """
-    known = architecture(name)
-    state = {key: np.asarray(value) for key, value in canonical(state).items() if not key.startswith(known.ignored)}
+    network = architecture(name)
+    state = {key: np.asarray(value) for key, value in canonical(state).items() if not key.startswith(network.ignored)}
     expected = expected_shapes(name, classes)
     _check(name, state, expected)
     flat: dict[str, np.ndarray] = {}
@@ -103,13 +103,13 @@ def convert(name: str, state: Mapping[str, np.ndarray], classes: int = 1000, dty
         layer, _, kind = path.rpartition("/")
         if kind != "kernel":
             continue
-        weights, norm = known.names[layer]
+        weights, norm = network.names[layer]
         kernel = state[f"{weights}.weight"].astype(np.float64)
         if norm is None:
             bias = state[f"{weights}.bias"]
         else:
             statistics = (state[f"{norm}.{part}"] for part in ("weight", "bias", "running_mean", "running_var"))
-            kernel, bias = fold_batch_norm(kernel, *statistics, epsilon=known.epsilon)
+            kernel, bias = fold_batch_norm(kernel, *statistics, epsilon=network.epsilon)
         if len(shape) == 4:
             kernel = kernel.reshape(shape[3], shape[2], *shape[:2]).transpose(2, 3, 1, 0)
         else:
@@ -157,15 +157,15 @@ def canonical(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         >>> list(canonical({"module.bn1.num_batches_tracked": 1, "module.pre_logits.fc1.bias": 2}))
         ['classifier.0.bias']
     """
-    found = {}
+    renamed = {}
     for key, value in state.items():
         key = key.removeprefix("module.")
         for theirs, ours in _TIMM:
             if key.startswith(theirs):
                 key = ours + key.removeprefix(theirs)
         if not key.endswith("num_batches_tracked"):
-            found[key] = value
-    return found
+            renamed[key] = value
+    return renamed
 
 
 @functools.lru_cache(maxsize=32)
@@ -191,16 +191,16 @@ def expected_shapes(name: str, classes: int = 1000) -> dict[str, tuple[int, ...]
         (4096, 25088)
     """
     shapes = parameter_shapes(name, classes)
-    found: dict[str, tuple[int, ...]] = {}
+    keys: dict[str, tuple[int, ...]] = {}
     for layer, (weights, norm) in architecture(name).names.items():
         *size, channels, features = shapes[f"{layer}/kernel"]
         dense = layer.startswith(("fc", "logits"))
-        found[f"{weights}.weight"] = (features, channels * math.prod(size)) if dense else (features, channels, *size)
+        keys[f"{weights}.weight"] = (features, channels * math.prod(size)) if dense else (features, channels, *size)
         parts = [f"{weights}.bias"]
         if norm is not None:
             parts = [f"{norm}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
-        found |= dict.fromkeys(parts, (features,))
-    return found
+        keys |= dict.fromkeys(parts, (features,))
+    return keys
 
 
 def looks_like(state: Mapping[str, np.ndarray]) -> str | None:
@@ -210,10 +210,10 @@ def looks_like(state: Mapping[str, np.ndarray]) -> str | None:
         >>> looks_like({key: np.empty(shape, bool) for key, shape in expected_shapes("resnet18").items()})
         'resnet18'
     """
-    found = {key: np.shape(value) for key, value in canonical(state).items()}
+    own = {key: np.shape(value) for key, value in canonical(state).items()}
     scores = {}
     for name in ARCHITECTURES:
-        mine = {k: v for k, v in found.items() if not k.startswith(ARCHITECTURES[name].ignored)}
+        mine = {k: v for k, v in own.items() if not k.startswith(ARCHITECTURES[name].ignored)}
         expected = expected_shapes(name)
         shared = sum(_fits(mine.get(key), shape) for key, shape in expected.items())
         scores[name] = shared / len(mine.keys() | expected.keys())

@@ -54,29 +54,29 @@ def fetch_weights(name: str, progress: bool = False) -> Path:
         Traceback (most recent call last):
         jaxopt_input.errors.InputError: tin100 is bundled: there is nothing to fetch
     """
-    known = entry(name)
-    if known.bundled:
+    record = entry(name)
+    if record.bundled:
         raise InputError(f"{name} is bundled: there is nothing to fetch")
-    refuse_computed(known)
-    if not known.address:
+    refuse_computed(record)
+    if not record.address:
         raise InputError(f"{name} has no address: import a file with `jaxopt-input models import {name} FILE`")
-    target = known.path()
+    target = record.path()
     if target.is_file():
         return target
-    if needs_torch(known.address):
+    if needs_torch(record.address):
         raise InputError(
             f"the weights of {name} are published in PyTorch's format: install torch to read them, or import a "
             f"safetensors copy with `jaxopt-input models import {name} FILE`"
         )
-    _check_address(known.address)
-    path = cache_folder() / f".{Path(known.file).stem}-part{Path(urllib.parse.urlsplit(known.address).path).suffix}"
+    _check_address(record.address)
+    path = cache_folder() / f".{Path(record.file).stem}-part{Path(urllib.parse.urlsplit(record.address).path).suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _claimed(path) as part:
             if not target.is_file():  # else another process was here first
-                _download(known.address, part, progress)
+                _download(record.address, part, progress)
                 try:
-                    _check(known, part)
+                    _check(record, part)
                     import_weights(name, part)
                 finally:
                     part.unlink()
@@ -99,10 +99,10 @@ def _claimed(path: Path) -> Iterator[Path]:
         with path.open("ab") as file:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX)
-            held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+            same = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
             if fcntl is None:
                 file.close()
-            if held:
+            if same:
                 try:
                     yield path
                 finally:
@@ -111,12 +111,12 @@ def _claimed(path: Path) -> Iterator[Path]:
                 return
 
 
-def _check(known: Entry, part: Path) -> None:
-    found = file_digest(part)
-    if not found.startswith(known.sha256):
+def _check(record: Entry, part: Path) -> None:
+    digest = file_digest(part)
+    if not digest.startswith(record.sha256):
         raise InputError(
-            f"what {known.address} sent is not {known.name}: its SHA-256 is {found[:16]}…, expected "
-            f"{known.sha256[:16]}…; nothing was kept"
+            f"what {record.address} sent is not {record.name}: its SHA-256 is {digest[:16]}…, expected "
+            f"{record.sha256[:16]}…; nothing was kept"
         )
 
 

@@ -1,4 +1,4 @@
-"""The networks known by name, where their weights lie, and `load`."""
+"""The networks by name, where their weights lie, and `load`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Entry:
 
 @functools.cache
 def entries() -> Mapping[str, Entry]:
-    """The networks known by name.
+    """The networks by name.
 
     Example:
         >>> entries()["tin100"].image_shape
@@ -105,14 +105,14 @@ def load(name: str) -> Model:
     """
     if american(name) in entries():
         name = american(name)
-        known = entries()[name]
-        if not known.path().is_file():
-            refuse_computed(known)
+        record = entries()[name]
+        if not record.path().is_file():
+            refuse_computed(record)
             raise InputError(
                 f"the weights of {name} are not in the cache: run `jaxopt-input models fetch {name}`, or "
-                f"`jaxopt-input models import {name} FILE` with a copy of {known.address or known.source}"
+                f"`jaxopt-input models import {name} FILE` with a copy of {record.address or record.source}"
             )
-        return _read(known.path(), name, known)
+        return _read(record.path(), name, record)
     if Path(name).is_file():
         return _read(Path(name), Path(name).stem)
     if ":" in name:
@@ -144,23 +144,23 @@ def import_weights(name: str, file: str | os.PathLike[str]) -> Path:
     """
     from jaxopt_input.networks import convert
 
-    known = entry(name)
-    if known.bundled:
+    record = entry(name)
+    if record.bundled:
         raise InputError(f"{name} is bundled: there is nothing to import")
-    refuse_computed(known)
-    if known.architecture in convert.ARCHITECTURES:
-        params = convert.convert(known.architecture, read_state(file))
+    refuse_computed(record)
+    if record.architecture in convert.ARCHITECTURES:
+        params = convert.convert(record.architecture, read_state(file))
         digest = file_digest(file)
 
         def write(part: Path) -> None:
-            convert.save(part, known.architecture, params, digest)
+            convert.save(part, record.architecture, params, digest)
     else:
-        data = _checked(Path(file), known.sha256)
+        data = _checked(Path(file), record.sha256)
 
         def write(part: Path) -> None:
             part.write_bytes(data)
 
-    return _keep(known, write)
+    return _keep(record, write)
 
 
 def normalize(name: str, dataset: Dataset) -> Path:
@@ -187,7 +187,7 @@ def normalize(name: str, dataset: Dataset) -> Path:
     from jaxopt_input.networks import convert
     from jaxopt_input.networks.vgg import normalized
 
-    variants = {known.derived: known for known in entries().values() if known.derived}
+    variants = {record.derived: record for record in entries().values() if record.derived}
     if name not in variants:
         raise InputError(f"{name} has no normalized variant: {' and '.join(variants)} have one")
     variant, model = variants[name], load(name)
@@ -197,19 +197,19 @@ def normalize(name: str, dataset: Dataset) -> Path:
     return _keep(variant, lambda part: convert.save(part, variant.architecture, params, digest))
 
 
-def refuse_computed(known: Entry) -> None:
+def refuse_computed(record: Entry) -> None:
     """Raise an `InputError` for a network whose weights are neither fetched nor imported, but computed from another's.
 
     Example:
         >>> refuse_computed(entry("vgg19"))
     """
-    if known.derived:
-        raise InputError(f"{known.name} is computed: run `jaxopt-input models normalize {known.derived} DATA`")
+    if record.derived:
+        raise InputError(f"{record.name} is computed: run `jaxopt-input models normalize {record.derived} DATA`")
 
 
-def _keep(known: Entry, write: Callable[[Path], None]) -> Path:
+def _keep(record: Entry, write: Callable[[Path], None]) -> Path:
     """Write a network's weights into the cache, atomically."""
-    target = known.path()
+    target = record.path()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic(target) as part:
@@ -225,23 +225,23 @@ def _checked(file: Path, sha256: str | None) -> bytes:
         data = file.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
-    found = hashlib.sha256(data).hexdigest()
-    if sha256 and found != sha256:
+    digest = hashlib.sha256(data).hexdigest()
+    if sha256 and digest != sha256:
         raise InputError(
-            f"{file} is corrupt, truncated or another file: its SHA-256 is {found[:16]}…, expected {sha256[:16]}… "
+            f"{file} is corrupt, truncated or another file: its SHA-256 is {digest[:16]}…, expected {sha256[:16]}… "
             f"({len(data)} bytes read)"
         )
     return data
 
 
-def _read(file: Path, name: str, known: Entry | None = None) -> Model:
+def _read(file: Path, name: str, record: Entry | None = None) -> Model:
     """The model of a weight file: its content tells the architecture."""
     from jaxopt_input.networks import convert
 
-    if (known and known.architecture in convert.ARCHITECTURES) or convert.is_converted(file):
-        model, digest = _classic(file, known.options if known else {})
+    if (record and record.architecture in convert.ARCHITECTURES) or convert.is_converted(file):
+        model, digest = _classic(file, record.options if record else {})
     else:
-        data = _checked(file, known.sha256 if known else None)
+        data = _checked(file, record.sha256 if record else None)
         digest = hashlib.sha256(data).hexdigest()
         published = entries()["squeezenet"].sha256
         if digest == published or file.suffix == ".net":

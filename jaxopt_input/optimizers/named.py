@@ -382,8 +382,8 @@ def mahendran(learning_rate: Any, decay: Any = 0.9) -> Optimizer:
     """Mahendran and Vedaldi's momentum on gradients that are divided by their recent size.
 
     In their units, x = 255 · image and g the gradient by x: G ← decay · G + g², v ← decay · v − g/(1/rate + √G),
-    x ← x + v. Where the rate is large, a pixel moves by about a level a step however small its gradient; where it is
-    small, this is plain momentum.
+    x ← x + v. Where the rate is large, a pixel moves by about one level at each step, however small its gradient;
+    where it is small, this is plain momentum.
 
     Args:
         learning_rate: of pixels from 0 to 255, or a schedule.

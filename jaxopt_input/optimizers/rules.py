@@ -25,7 +25,7 @@ class AveragingState(NamedTuple):
 
 
 def averaging(rule: optax.GradientTransformationExtraArgs, decay: Any) -> optax.GradientTransformationExtraArgs:
-    """A rule that keeps the moving average of θ in its state; see `optimizers.averaged`.
+    """A rule that keeps the moving average of θ in its state: the rule of `optimizers.averaged`.
 
     Example:
         >>> import jax.numpy as jnp

@@ -79,8 +79,8 @@ def canvas(model: Model, layer: str, transform: Transform | View | str | None = 
 
     Example:
         >>> import jaxopt_input as joi
-        >>> found = canvas(joi.load("tin100"), "block3", joi.transforms.jitter(4))
-        >>> found.field.size, found.view, found.image
+        >>> place = canvas(joi.load("tin100"), "block3", joi.transforms.jitter(4))
+        >>> place.field.size, place.view, place.image
         ((28, 28), (28, 28, 3), (36, 36, 3))
     """
     full, transform = model.info.image_shape, as_transform(transform)
@@ -209,13 +209,13 @@ def visualize_units(
         ((4, 5, 5, 3), 'conv:3@field')
     """
     layer, channels = _channels(model, [target] if isinstance(target, str) else target)
-    found = canvas(model, layer, transform)
+    place = canvas(model, layer, transform)
     model = _redirected(model) if redirected else model
-    image = dataclasses.replace(image or fourier(), shape=found.image)
+    image = dataclasses.replace(image or fourier(), shape=place.image)
     devices = list(devices or jax.local_devices())
     share = -(-len(channels) * starts // len(devices))
     if chunk is None:
-        each = image_bytes(model, (layer,), found.view, found.image)
+        each = image_bytes(model, (layer,), place.view, place.image)
         most = images_within(free_bytes(devices) // 2 if memory is None else memory, each, model)
         chunk = -(-share // -(-share // min(most, DEFAULT_CHUNK)))
     at_once = min(max(chunk * len(devices) // starts, 1), len(channels))
@@ -227,7 +227,7 @@ def visualize_units(
             loss if regularizer is None else loss + regularizer,
             model,
             image=image,
-            transform=found.transform,
+            transform=place.transform,
             steps=steps,
             starts=starts,
             key=jax.random.key(0) if key is None else key,
@@ -236,17 +236,17 @@ def visualize_units(
             on_progress=on_progress and _scaled(on_progress, begin / len(channels), at_once / len(channels)),
             **options,
         )
-        parts.append(_cropped(solution, found.cut))
+        parts.append(_cropped(solution, place.cut))
     names = tuple(f"{layer}:{channel}@field" for channel in channels for _ in range(starts))
     return dataclasses.replace(reordered(parts, np.arange(len(names))), names=names)
 
 
 def _channels(model: Model, texts: Sequence[str]) -> tuple[str, list[int]]:
     """The layer and the channels that targets name."""
-    wanted = list(dict.fromkeys(target for text in texts for target in parse(text, model)))
-    if other := [target for target in wanted if target.kind != "channel"]:
+    units = list(dict.fromkeys(target for text in texts for target in parse(text, model)))
+    if other := [target for target in units if target.kind != "channel"]:
         raise InputError(f"on its field a unit is written LAYER:CHANNEL, or LAYER:* for all of a layer, not {other[0]}")
-    return _one_layer(wanted), [target.index for target in wanted]
+    return _one_layer(units), [target.index for target in units]
 
 
 def _redirected(model: Model) -> Model:
