@@ -149,12 +149,12 @@ def _ranks(node: Any) -> list[int]:
     return out
 
 
-def has_target_axis(tree: Any) -> list[bool]:
+def has_target_axis(tree: object) -> list[bool]:
     """For each leaf, whether it holds one value per target."""
     return [np.ndim(value) > rank for value, rank in zip(jax.tree.leaves(tree), _ranks(tree), strict=True)]
 
 
-def count(tree: Any) -> int:
+def count(tree: object) -> int:
     """The number of targets: the length of the target axes, 1 where no leaf has one.
 
     Raises:
@@ -172,14 +172,14 @@ def count(tree: Any) -> int:
     return lengths.pop() if lengths else 1
 
 
-def select(tree: T, index: Any) -> T:
+def select(tree: T, index: int | np.ndarray | jax.Array) -> T:
     """The part of a tree that belongs to one target (an integer) or to several (an array of indices)."""
     leaves, treedef = jax.tree.flatten(tree)
     many = has_target_axis(tree)
     return jax.tree.unflatten(treedef, [value[index] if m else value for value, m in zip(leaves, many, strict=True)])
 
 
-def vmap_lanes(function: Callable[..., Any], tree: Any, lanes: Any) -> Callable[..., Any]:
+def vmap_lanes(function: Callable[..., Any], tree: object, lanes: np.ndarray | jax.Array) -> Callable[..., Any]:
     """`function(tree, *rest)` mapped over lanes, lane n with the leaves of target `lanes[n]`.
 
     Leaves without a target axis are shared, not copied for each lane.
@@ -196,9 +196,9 @@ def vmap_lanes(function: Callable[..., Any], tree: Any, lanes: Any) -> Callable[
     axes = [0 if many else None for many in has_target_axis(tree)]
 
     def mapped(*rest: Any) -> Any:
-        def one(leaves: list[Any], *rest: Any) -> Any:
+        def of_lane(leaves: list[Any], *rest: Any) -> Any:
             return function(jax.tree.unflatten(treedef, leaves), *rest)
 
-        return jax.vmap(one, in_axes=(axes, *[0] * len(rest)))(leaves, *rest)
+        return jax.vmap(of_lane, in_axes=(axes, *[0] * len(rest)))(leaves, *rest)
 
     return mapped

@@ -176,15 +176,15 @@ class Formula(Loss):
                 kind.check(kind.noun or name, value, shape, where)
 
     def name(self) -> str:
-        kinds = self.definition.kinds
-        texts = {
-            name: kinds[name].missing if value is None else kinds[name].text(value)
-            for name, value in self.arguments.items()
-            if f"{{{name}}}" in self.definition.template
-        }
-        return self.definition.template.format(
-            layer=self.layers[0] if self.layers else "", layers=",".join(self.layers), **texts, **dict(self.options)
-        )
+        texts = {"layer": ",".join(self.layers), "layers": ",".join(self.layers)} | dict(self.options)
+        for name, value in self.arguments.items():
+            if f"{{{name}}}" not in self.definition.template:
+                continue
+            if isinstance(value, jax.core.Tracer):
+                raise InputError(f"{name} of {self} names the target, and its random numbers: it cannot be traced")
+            kind = self.definition.kinds[name]
+            texts[name] = kind.missing if value is None else kind.text(value)
+        return self.definition.template.format(**texts)
 
     def __str__(self) -> str:
         return f"the loss {self.definition.formula.__name__}"
@@ -376,6 +376,10 @@ def _check_definition(
         if name not in kinds and parameter.kind is not parameter.KEYWORD_ONLY:
             raise InputError(f"{what}: say what {name!r} is, such as {name}=losses.number, or make it keyword-only")
     fields = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
+    if not all(f"{{{field}}}" in template for field in fields):
+        raise InputError(
+            f"{what}: its name {template!r} takes bare names in braces; a kind's `text` says how they look"
+        )
     if strange := fields - {"layer", "layers", *parameters}:
         raise InputError(f"{what}: its name {template!r} mentions {', '.join(sorted(strange))}, which is no argument")
     return parameters

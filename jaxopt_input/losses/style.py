@@ -1,7 +1,7 @@
 """Losses that compare how a layer's feature vectors are distributed over positions: texture and style.
 
 The feature vectors at the M positions of a map of N channels are M samples in N dimensions, F `[M, N]`. Every loss here
-compares their distribution with that of another image's, given as its activation, and does not change when positions
+compares their distribution with that of another image's, taken from its activation, and does not change when positions
 are permuted. Statistics are means over positions, so that the two images may differ in size; losses that pair sorted
 values interpolate the other's quantiles. All are exact zero between an image and itself.
 
@@ -114,7 +114,7 @@ def gram(
         layer: the tap.
         style: that layer's activation for the style image, `[H, W, C]` of any height and width, or one per
             target.
-            What of it a mask leaves is given as `[1, M, C]`.
+            What a mask leaves of it has the shape `[1, M, C]`.
         positions: the indices of the positions that count, in the row-major order of the map; all of them if None.
 
     Raises:

@@ -55,12 +55,12 @@ def test_value_and_gradient(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_one_label_a_target(name):
+def test_one_label_per_target(name):
     build, expected = LOSSES[name]
     many = build(np.arange(6))
     assert targets.count(many) == 6
-    found = targets.vmap_lanes(lambda loss, z: loss({"logits": z}, IMAGE), many, jnp.arange(6))(LOGITS)
-    np.testing.assert_allclose(found, [expected(z, y) for y, z in enumerate(LOGITS)], rtol=1e-5, atol=1e-6)
+    values = targets.vmap_lanes(lambda loss, z: loss({"logits": z}, IMAGE), many, jnp.arange(6))(LOGITS)
+    np.testing.assert_allclose(values, [expected(z, y) for y, z in enumerate(LOGITS)], rtol=1e-5, atol=1e-6)
     assert len(set(losses.names(many))) == 6
 
 

@@ -135,6 +135,15 @@ def test_static_options_optional_arguments_and_preparation():
         distance("map", picture, kind=["mean"])
 
 
+def test_a_traced_weight_is_taken_and_a_traced_target_is_refused():
+    def name(loss):
+        return losses.names(losses.resolve(loss, SHAPES, IMAGE.shape))
+
+    assert jax.eval_shape(lambda w: [jnp.zeros(len(name(w * peak("map", 1))[0]))], jnp.float32(2))[0].shape == (5,)
+    with pytest.raises(joi.InputError, match="cannot be traced"):
+        jax.eval_shape(lambda channel: name(peak("map", channel)), jnp.int32(1))
+
+
 def test_two_formulas_of_equal_fields_have_other_structures():
     def make(sign):
         @losses.of_layer("{layer}:{channel}", channel=losses.index)
@@ -155,6 +164,7 @@ def test_two_formulas_of_equal_fields_have_other_structures():
         (lambda: losses.of_layer("{layer}", share=losses.number)(lambda activation: 1.0), "no argument 'share'"),
         (lambda: losses.of_layer("{layer}", share=float)(lambda activation, share: share), "share has a kind"),
         (lambda: losses.of_layer("{nothing}")(lambda activation: 1.0), "mentions nothing"),
+        (lambda: losses.of_layer("{layer:8}")(lambda activation: 1.0), "bare names"),
         (lambda: losses.of_layer("{layer}")(lambda: 1.0), "first argument"),
         (lambda: losses.of_layer("{layer}")("mean"), "a function of arrays"),
     ],

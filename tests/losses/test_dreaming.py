@@ -27,7 +27,7 @@ def test_guided_in_blocks_of_positions(monkeypatch):
     np.testing.assert_allclose(value, (own.reshape(-1, 4) @ guide.T).max(1).mean(), rtol=1e-5)
 
 
-def test_one_guide_a_target():
+def test_one_guide_per_target():
     own, guides = RNG.normal(size=(2, 3, 3, 4)).astype(np.float32), RNG.normal(size=(2, 6, 4))
     loss = losses.guided("a", guides)
     both = targets.vmap_lanes(lambda one, a: one({"a": a}, None), loss, np.arange(2))(jnp.asarray(own))

@@ -54,12 +54,12 @@ def test_interpolation_leads_from_one_to_the_other():
 
 
 def test_caricature_and_shortfall():
-    """dot · max(0.1, cos)^p over the whole map, as Lucid's `dot_compare` but divided by the given norm."""
+    """dot · max(0.1, cos)^p over the whole map, as Lucid's `dot_compare` but divided by the picture's norm."""
     there, own = MAPS[0], MAPS[0] + MAPS[1]
     dot = (there * own).sum()
     cosine = dot / np.linalg.norm(there) / np.linalg.norm(own)
-    found = joi.losses.caricature("map", there, 2.0)({"map": own}, None)
-    np.testing.assert_allclose(found, dot / np.linalg.norm(there) * cosine**2, rtol=1e-5)
+    value = joi.losses.caricature("map", there, 2.0)({"map": own}, None)
+    np.testing.assert_allclose(value, dot / np.linalg.norm(there) * cosine**2, rtol=1e-5)
     short = joi.losses.shortfall("map", 1, (2, 3))({"map": own}, None)
     np.testing.assert_allclose(short, own.max() - own[2, 3, 1], rtol=1e-6)
     no_gradient = jax.grad(lambda a: joi.losses.caricature("map", there)({"map": a}, None))(np.zeros_like(there))

@@ -168,12 +168,12 @@ def torch_losses(net, layer, dtype, directions):
         other, style = (torch_forward(net, torch.from_numpy(i).to(dtype))[layer] for i in (OTHER, STYLE))
     x, y = (a[0].permute(1, 2, 0).reshape(-1, a.shape[1]).double() for a in (activation, style))
     directions = torch.from_numpy(np.array(directions, np.float64))
-    found = {name: torch_style(name, x, y, directions) for name in STYLES}
-    found["content"] = functional.mse_loss(activation, other)
-    found["feature distance"] = (activation - other).square().sum() / other.square().sum()
+    values = {name: torch_style(name, x, y, directions) for name in STYLES}
+    values["content"] = functional.mse_loss(activation, other)
+    values["feature distance"] = (activation - other).square().sum() / other.square().sum()
     return {
         name: (loss.item(), torch.autograd.grad(loss, image, retain_graph=True)[0][0].numpy())
-        for name, loss in found.items()
+        for name, loss in values.items()
     }
 
 
