@@ -66,6 +66,12 @@ class _Commands(click.Group):
                 raise
             self._fail(ctx, ": ".join(str(part) for part in (error.filename, error.strerror or error) if part), 1)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the sub-commands with the whole first sentence of their help."""
+        rows = [(name, (command.help or "").partition("\n")[0]) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def _fail(self, ctx: click.Context, message: str, status: int) -> None:
         click.echo(f"jaxopt-input: {' '.join(message.split())}", err=True)
         ctx.exit(status)
@@ -86,8 +92,8 @@ def main(cache: bool, verbose: bool) -> None:
 
 def _add(group: click.Group, command: click.Command) -> None:
     command.context_class = _Context
-    for one in command.commands.values() if isinstance(command, click.Group) else ():
-        one.context_class = _Context
+    for sub_command in command.commands.values() if isinstance(command, click.Group) else ():
+        sub_command.context_class = _Context
     group.add_command(command)
 
 

@@ -18,9 +18,9 @@ def figure(width: float, height: float, dpi: int = 110) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
-    FigureCanvasAgg(made)
-    return made
+    chart = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(chart)
+    return chart
 
 
 def plain(text: str, most: int = 60) -> str:
@@ -49,19 +49,19 @@ def loss_curves(losses: np.ndarray, names: Sequence[str], logarithmic: bool = Fa
         >>> len(loss_curves(np.ones((3, 5)), ["a", "a", "b"]).axes[0].lines)
         3
     """
-    made = figure(7, 4.2)
-    axes = made.add_subplot()
+    chart = figure(7, 4.2)
+    axes = chart.add_subplot()
     colors = {name: f"C{n % 10}" for n, name in enumerate(dict.fromkeys(names))}
-    labeled = set()
+    legend = set()
     for name, curve in zip(names, losses, strict=True):
-        label = plain(name) if name not in labeled and len(colors) <= 10 else None
-        labeled.add(name)
+        label = plain(name) if name not in legend and len(colors) <= 10 else None
+        legend.add(name)
         axes.plot(np.where(np.isfinite(curve), curve, np.nan), color=colors[name], lw=1, alpha=0.8, label=label)
     axes.set(xlabel="step", ylabel="loss", yscale="log" if logarithmic else "linear")
     if len(colors) <= 10:
         axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    return made
+    return chart
 
 
 def throughput(curves: Mapping[tuple[str, str, str], Sequence[tuple[int, float, float, float]]]) -> Any:

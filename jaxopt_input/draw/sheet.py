@@ -240,8 +240,8 @@ def target_pages(pictures: Pictures, rows: Sequence[Sequence[int]], captions: Se
     """
     if len(rows) > WIDEST and max(map(len, rows)) == 1:
         title, texts = titled(captions)
-        one = Row([[pictures[row[0]] for row in rows]], below=[texts])
-        return sheet([one], title=title, columns=square(len(rows)), side=64)
+        together = Row([[pictures[row[0]] for row in rows]], below=[texts])
+        return sheet([together], title=title, columns=square(len(rows)), side=64)
     return sheet([Row([[pictures[n] for n in row]], text) for row, text in zip(rows, captions, strict=True)])
 
 

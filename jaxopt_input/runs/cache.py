@@ -42,31 +42,31 @@ def compilation_cache(folder: str | os.PathLike[str] | None = None) -> Path:
         Traceback (most recent call last):
         jaxopt_input.errors.InputError: cannot keep compiled programs in ...: File exists; choose another folder
     """
-    chosen = (compiled_folder() if folder is None else Path(folder)).absolute()
+    target = (compiled_folder() if folder is None else Path(folder)).absolute()
     try:
-        chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=chosen).close()
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=target).close()
         if folder is None and JAX_VARIABLE not in os.environ:
-            _make_room(chosen)
+            _make_room(target)
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"cannot keep compiled programs in {chosen}: {reason}; choose another folder") from error
+        raise InputError(f"cannot keep compiled programs in {target}: {reason}; choose another folder") from error
     import jax
     from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
-    if jax.config.jax_compilation_cache_dir != str(chosen):  # type: ignore[attr-defined]
+    if jax.config.jax_compilation_cache_dir != str(target):  # type: ignore[attr-defined]
         jax_cache.reset_cache()  # JAX opens a folder once
-        jax.config.update("jax_compilation_cache_dir", str(chosen))
+        jax.config.update("jax_compilation_cache_dir", str(target))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # 50 ms each, of which there are many
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    return chosen
+    return target
 
 
 def _make_room(folder: Path) -> None:
     """Remove the oldest programs beyond `MOST_BYTES`."""
     files = [(file.stat(), file) for file in folder.iterdir() if file.is_file()]
     room = MOST_BYTES
-    for found, file in sorted(files, key=lambda pair: pair[0].st_mtime, reverse=True):
-        room -= found.st_size
+    for status, file in sorted(files, key=lambda pair: pair[0].st_mtime, reverse=True):
+        room -= status.st_size
         if room < 0:
             file.unlink(missing_ok=True)

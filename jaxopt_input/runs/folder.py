@@ -26,8 +26,8 @@ class Folder:
 
     def __init__(self, path: Path, overwrite: bool) -> None:
         self.path, self.overwrite = path, overwrite
-        self.files: list[str] = []
-        self.writing: list[str] = []
+        self.files: dict[str, None] = {}  # sets in order
+        self.writing: dict[str, None] = {}
         self.begun = False
         self._made: list[Path] = []
 
@@ -74,16 +74,17 @@ class Folder:
         """Take the place of an earlier run: its record goes first, then its files."""
         if not self.begun:
             self.begun = True
-            self.writing = earlier_files(self.path)
+            self.writing = dict.fromkeys(earlier_files(self.path))
             self.record(record)
             self._remove(self.writing)
-            self.writing = []
+            self.writing = {}
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Write the record: what the run says, and the files that are there."""
-        info = {**record, "files": self.files, **({"writing": self.writing} if self.writing else {})}
         from jaxopt_input.data import atomic
 
+        writing = {"writing": list(self.writing)} if self.writing else {}
+        info = {**record, "files": list(self.files), **writing}
         with atomic(self.path / RECORD) as part:
             part.write_text(json.dumps(info, indent=1, allow_nan=False) + "\n")
 
@@ -113,9 +114,8 @@ class Folder:
 
     def add(self, name: str) -> None:
         """Count a file that is there among the run's."""
-        if name not in self.files:
-            self.files.append(name)
-        self.writing = [other for other in self.writing if other != name]
+        self.files[name] = None
+        self.writing.pop(name, None)
 
     def sweep(self) -> None:
         """Remove what was half written."""
@@ -153,12 +153,12 @@ def _inside(name: str) -> bool:
 
 def _half_written(folder: Path, names: set[str]) -> list[Path]:
     """What `data.atomic` left of files that it could not finish."""
-    found = []
+    left = []
+    plain = {Path(name).name for name in names}
     for parent in {(folder / name).parent for name in names}:
-        wanted = {Path(name).name for name in names}
         with contextlib.suppress(OSError):
             for entry in parent.iterdir():
                 match = re.fullmatch(r"\.(.+)-[a-z0-9_]{8}(\.\w+)", entry.name)
-                if match and match[1] + match[2] in wanted:
-                    found.append(entry)
-    return found
+                if match and match[1] + match[2] in plain:
+                    left.append(entry)
+    return left

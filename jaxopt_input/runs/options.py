@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from jaxopt_input.runs.spec import Spec
 
 PLACE = {"out", "overwrite", "config", "log"}
 """Parameters that say where a run goes, and not what it is."""
-GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP, ParameterSource.ENVIRONMENT)
+SOURCES = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP, ParameterSource.ENVIRONMENT)
 MODEL = "NAME|FILE|MODULE:FUNCTION"
 
 
@@ -86,7 +86,7 @@ def animate_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def refuse(context: click.Context, what: str, names: Collection[str]) -> None:
     """Raise a usage error if one of these parameters was given: they do not go with what was asked for."""
     for parameter in context.command.params:
-        if parameter.name in names and context.get_parameter_source(parameter.name) in GIVEN:
+        if parameter.name in names and context.get_parameter_source(parameter.name) in SOURCES:
             raise click.UsageError(f"{parameter.opts[0]} does not go with {what}", context)
 
 
@@ -107,7 +107,7 @@ def _by_user(command: click.Command) -> dict[str, str]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
-        return [_plain(one) for one in value]
+        return [_plain(part) for part in value]
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
@@ -124,10 +124,10 @@ def command_name(context: click.Context) -> str:
 def spec_of(context: click.Context) -> Spec:
     """What a command was asked to do."""
     names = _by_user(context.command)
-    given = {name: context.params[name] for name in names if context.get_parameter_source(name) in GIVEN}
+    values = {name: context.params[name] for name in names if context.get_parameter_source(name) in SOURCES}
     model, seed = context.params.get("model_name"), context.params.get("seed", 0)
     own = ("model_name", "seed")
-    options = {names[name]: _plain(value) for name, value in given.items() if name not in own and value is not None}
+    options = {names[name]: _plain(value) for name, value in values.items() if name not in own and value is not None}
     return Spec(command_name(context), options, model, seed)
 
 
@@ -148,8 +148,3 @@ def default_map(context: click.Context, spec: Spec, source: str = "the spec") ->
     if "model" in names and spec.model is not None and names["model"] == "model_name":
         values["model_name"] = spec.model
     return {**values, **({"seed": spec.seed} if "seed" in names else {})}
-
-
-def given(context: click.Context) -> Mapping[str, Any]:
-    """What a command was told but for the options of `run_options`."""
-    return {name: value for name, value in context.params.items() if name not in OPTIONS}

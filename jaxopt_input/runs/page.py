@@ -186,10 +186,12 @@ def overview(
         animate: the format of a film of the snapshots; None for none.
         logarithmic: whether the axis of the loss is.
     """
-    distinct = list(dict.fromkeys(solution.names))
-    rows = [[n for n, name in enumerate(solution.names) if name == target] for target in distinct]
-    captions = [f"{target} {labels[row[0]] or ''}".strip() for target, row in zip(distinct, rows, strict=True)]
-    caption = dict(zip(distinct, captions, strict=True))
+    by_target: dict[str, list[int]] = {}
+    for n, name in enumerate(solution.names):
+        by_target.setdefault(name, []).append(n)
+    rows = list(by_target.values())
+    captions = [f"{target} {labels[row[0]] or ''}".strip() for target, row in by_target.items()]
+    caption = dict(zip(by_target, captions, strict=True))
     losses = np.asarray(solution.loss)
     draw = draw or (lambda pictures: target_pages(pictures, rows, captions))
     page = Page()

@@ -89,7 +89,7 @@ class Run:
         self._notes: list[str] = []
         self._failures: list[str] = []
         self._alone, self._remedies = True, None  # type: tuple[bool, tuple[str, str] | None]
-        self._failed, self._written, self._recorded = False, False, 0.0
+        self._failed, self._written, self._next = False, False, 0.0
         self._compiling: list[float] = [] if whole is None else whole._compiling
         self.progress: Progress = Progress(self._report) if whole is None else whole.progress
         self._compiled = sum(self._compiling)  # before the run began
@@ -209,12 +209,12 @@ class Run:
         self._written = True
         with self._lock:
             self._start()
-            self._folder.writing = list(page.items)
+            self._folder.writing = dict.fromkeys(page.items)
             self._record()
         for name, item in page.items.items():
             with self._lock:
                 self._folder.save(name, item)
-            if time.perf_counter() - self._recorded > OFTEN:
+            if time.perf_counter() > self._next:
                 self._record(page.rows)
         images = {row.get("image") for row in page.rows} - {None}
         self._rows = [*(row for row in self._rows if row.get("image") not in images), *page.rows]
@@ -305,6 +305,8 @@ class Run:
             click.echo(line)
         for line in (*self._entries.get("warnings", ()), *self._failures):
             click.echo(f"jaxopt-input: {line}", err=True)
+        seconds = self.info["seconds"]
+        click.echo(f"{seconds['compile']:.1f} s compiling, {seconds['run']:.1f} s running")
         click.echo(f"open {self.out / 'index.html'}")
         if self._failed:
             self.context.exit(1)
@@ -316,7 +318,7 @@ class Run:
             self._info["state"] = state
             if reason:
                 self._info["reason"] = reason
-            self._folder.save("index.html", html({**self.info, "files": self._folder.files}))
+            self._folder.save("index.html", html({**self.info, "files": list(self._folder.files)}))
             self._record()
 
     def _start(self) -> None:
@@ -328,18 +330,19 @@ class Run:
 
     def _record(self, rows: Sequence[dict[str, Any]] = ()) -> None:
         """Write `run.json`, with those of some further rows whose pictures are there."""
-        there = set(self._folder.files)
-        rows = [*self._rows, *(row for row in rows if row.get("image") in there)]
+        begin, files = time.perf_counter(), self._folder.files
         with self._lock:
-            self._folder.record({**self.info, "results": rows})
-        self._recorded = time.perf_counter()
+            there = [row for row in rows if row.get("image") in files]
+            self._folder.record({**self.info, "results": [*self._rows, *there]})
+        end = time.perf_counter()
+        self._next = end + max(OFTEN, 20 * (end - begin))  # a long record is not written at every picture
 
     def _report(self, metric: Metric) -> None:
         if self._folder.begun and not self._metrics.open:
             self._start()
         self._metrics(metric)
         self._log(metric)
-        if self._folder.begun and time.perf_counter() - self._recorded > 10 * OFTEN:
+        if self._folder.begun and time.perf_counter() > self._next + 9 * OFTEN:
             self._record()
 
     def abandon(self, reason: str) -> None:

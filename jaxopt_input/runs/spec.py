@@ -83,7 +83,7 @@ class Spec:
             raise InputError(f"{source} names no command, such as command = 'visualize'")
         for key, value in mapping.get("options", {}).items():
             values = value if isinstance(value, list) else [value]
-            if not all(isinstance(one, str | int | float) for one in values):
+            if not all(isinstance(part, str | int | float) for part in values):
                 raise InputError(f"option {key} of {source} is no text, number, truth value or list of these")
         return cls(**{**mapping, "options": dict(mapping.get("options", {}))})
 

@@ -136,7 +136,7 @@ def test_overwrite_removes_what_the_earlier_run_made_and_left(tmp_path):
     folder = Folder(out, False)
     folder.claim({"state": "running"})
     folder.save("a.png", picture())
-    folder.writing = ["b.png", "c.npz"]
+    folder.writing = {"b.png": None, "c.npz": None}
     folder.record({"state": "running"})
     for name in ("b.png", ".c-abcdefgh.npz", "mine.png", ".mine-abcdefgh.png"):
         (out / name).write_bytes(b"x")

@@ -49,16 +49,16 @@ def attack(context: click.Context, method: str, epsilon: str | None, **options: 
         epsilons = None if epsilon is None else parse_epsilons(epsilon)
         budget = None if epsilons is None else epsilons[0] if len(epsilons) == 1 else epsilons
         own = {name: options[name] for name in ("norm", "steps", "loss")}
-        known, given = arguments(method, epsilon=budget, **own)
-        given |= {name: options[name] for name in ("restarts", "samples") if options[name] is not None}
-        given |= {"rounded": options["rounded"], "transform": transforms.by_name(options["transform"] or "none")}
+        entry, keywords = arguments(method, epsilon=budget, **own)
+        keywords |= {name: options[name] for name in ("restarts", "samples") if options[name] is not None}
+        keywords |= {"rounded": options["rounded"], "transform": transforms.by_name(options["transform"] or "none")}
         model, target = run.model, options["target"]
         if target is not None:
-            given["target"] = target if target in ("random", "least-likely") else class_of(target, model)
-        shown = originals(model, data.load(options["images"], model), options["limit"], options["label"])
+            keywords["target"] = target if target in ("random", "least-likely") else class_of(target, model)
+        photos = originals(model, data.load(options["images"], model), options["limit"], options["label"])
         on = run.stage("image")
         where = {"chunk": on.chunk, "memory": on.memory, "devices": on.devices, "on_progress": on.progress}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GradientMaskingWarning)  # the page says so
-            result = known.function(run.key, model, shown.images, shown.labels, **given, **where)
-        run.write(attack_page(result, shown, epsilons, method, model, run.spec.seed))
+            result = entry.function(run.key, model, photos.images, photos.labels, **keywords, **where)
+        run.write(attack_page(result, photos, epsilons, method, model, run.spec.seed))

@@ -20,13 +20,13 @@ POINTS = 33  # of a curve of robust accuracy
 
 
 def attack_page(
-    result: AttackResult, shown: Originals, epsilons: Sequence[float] | None, method: str, model: Model, seed: int
+    result: AttackResult, photos: Originals, epsilons: Sequence[float] | None, method: str, model: Model, seed: int
 ) -> Page:
     """What an attack found.
 
     Args:
         result: of N images, with or without an axis of budgets.
-        shown: the originals.
+        photos: the originals.
         epsilons: the budgets; for an attack that minimizes a norm those to report robust accuracy at, or None.
         method: the name of the attack.
         model: what was attacked.
@@ -37,17 +37,17 @@ def attack_page(
     """
     page = Page()
     budgets = [None] if result.epsilon is None else np.atleast_1d(result.epsilon).tolist()
-    by_budget = _by_budget(result, len(budgets), len(shown.images))
+    by_budget = _by_budget(result, len(budgets), len(photos.images))
     for e, budget in enumerate(budgets):
-        for i in range(len(shown.images)):
-            row = _row(result, by_budget, e, i, model, shown.sources[i], budget)
+        for i in range(len(photos.images)):
+            row = _row(result, by_budget, e, i, model, photos.sources[i], budget)
             row["image"] = f"image{i}.png" if len(budgets) == 1 else f"image{i}-epsilon{e}.png"
             text = {key: row[key] for key in ("source", "label", "target", "epsilon", "success")}
             page.items[row["image"]] = Picture(by_budget["image"][e, i], metadata(model.info.name, seed, **text))
             page.rows.append(row)
-    page.items["adversarial.npz"] = _arrays(result, shown.images)
+    page.items["adversarial.npz"] = _arrays(result, photos.images)
     most = 0 if result.epsilon is None else int(np.argmax(np.reshape(result.epsilon, (len(budgets), -1)).max(1)))
-    sheets(page, _sheet(shown.images, {name: values[most] for name, values in by_budget.items()}, result, model))
+    sheets(page, _sheet(photos.images, {name: values[most] for name, values in by_budget.items()}, result, model))
     curve = _curve(result, epsilons)
     page.items["robust.png"] = Figure(lambda: _figure(curve, result.norm))
     at = epsilons if result.minimizes else [budget for budget in budgets if budget is not None]
@@ -61,7 +61,7 @@ def attack_page(
         "starts": {"count": len(result.success_by_starts()), "success": result.success_by_starts().tolist()},
         "arrays": "adversarial.npz",
         "norm": result.norm,
-        "labels": "predicted" if shown.predicted else "given",
+        "labels": "predicted" if photos.predicted else "given",
     }
     page.evaluations = int(np.sum(result.gradients) + np.sum(result.forwards))
     if lost := int((~result.finite).sum()):
@@ -86,7 +86,7 @@ def _by_budget(result: AttackResult, budgets: int, count: int) -> dict[str, np.n
 
 
 def _row(
-    result: AttackResult, found: dict[str, np.ndarray], e: int, i: int, model: Model, source: str, budget: Any
+    result: AttackResult, values: dict[str, np.ndarray], e: int, i: int, model: Model, source: str, budget: Any
 ) -> dict[str, Any]:
     """What `run.json` says of image i at budget e."""
     label = int(result.label[i])
@@ -96,12 +96,12 @@ def _row(
         "name": model.info.label(label),
         "target": None if result.target is None else int(result.target[i]),
         "epsilon": budget,
-        "prediction": {"clean": int(result.clean[i]), "adversarial": int(found["prediction"][e, i])},
-        "probability": number(found["probability"][e, i]),
-        "success": bool(found["success"][e, i]),
-        "finite": bool(found["finite"][e, i]),
-        "distance": {norm: number(found[f"distance_{norm}"][e, i]) for norm in result.distance},
-        **{name: int(found[name][e, i]) for name in ("steps", "gradients", "forwards")},
+        "prediction": {"clean": int(result.clean[i]), "adversarial": int(values["prediction"][e, i])},
+        "probability": number(values["probability"][e, i]),
+        "success": bool(values["success"][e, i]),
+        "finite": bool(values["finite"][e, i]),
+        "distance": {norm: number(values[f"distance_{norm}"][e, i]) for norm in result.distance},
+        **{name: int(values[name][e, i]) for name in ("steps", "gradients", "forwards")},
     }
 
 
@@ -133,24 +133,24 @@ def _curve(result: AttackResult, epsilons: Sequence[float] | None) -> dict[str, 
 
 
 def _figure(curve: dict[str, list[float]], norm: str) -> Any:
-    made = figure(5, 3.5, 120)
-    axes = made.subplots()
+    chart = figure(5, 3.5, 120)
+    axes = chart.subplots()
     axes.plot(curve["epsilon"], curve["robust"], marker=".")
     axes.set(xlabel=f"ε ({norm})", ylabel="robust accuracy", ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    return made
+    return chart
 
 
-def _sheet(images: np.ndarray, found: dict[str, np.ndarray], result: AttackResult, model: Model) -> list[Any]:
+def _sheet(images: np.ndarray, values: dict[str, np.ndarray], result: AttackResult, model: Model) -> list[Any]:
     """Original, adversarial image and their difference about gray, amplified to the full range."""
     rows = []
     for i in range(min(len(images), SHOWN)):
-        change = found["image"][i] - images[i]
+        change = values["image"][i] - images[i]
         largest = np.abs(change).max()
         difference = 0.5 + 0.5 * change / (largest if largest > 0 else 1)
-        classes = int(result.label[i]), int(found["prediction"][i])
+        classes = int(result.label[i]), int(values["prediction"][i])
         names = [model.info.label(index) or f"class {index}" for index in classes]
-        distance = found[f"distance_{result.norm}"][i]
-        fate = f"taken for {names[1]}, {result.norm} {epsilon_text(distance)}" if found["success"][i] else "resists"
-        rows.append(Row([to_uint8(np.stack([images[i], found["image"][i], difference]))], f"{names[0]}: {fate}"))
+        distance = values[f"distance_{result.norm}"][i]
+        fate = f"taken for {names[1]}, {result.norm} {epsilon_text(distance)}" if values["success"][i] else "resists"
+        rows.append(Row([to_uint8(np.stack([images[i], values["image"][i], difference]))], f"{names[0]}: {fate}"))
     return sheet(rows)

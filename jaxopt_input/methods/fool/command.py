@@ -41,17 +41,17 @@ def fool(context: click.Context, method: str, classes: str, **options: Any) -> N
         from jaxopt_input.methods.fool.page import fooling_page
 
         model = run.model
-        wanted = None if classes == "all" else [class_of(name, model) for name in classes.split(",")]
+        indices = None if classes == "all" else [class_of(name, model) for name in classes.split(",")]
         judge = run.load(options["judge"]) if options["judge"] else None
         if judge is not None:
             check_judge(judge, model)
         unit = "generation" if evolves else "step"
         on = run.stage(unit)
         if evolves:
-            given = {name: options[name] for name in OF_EVOLUTION}
-            found = attacks.map_elites(run.key, model, wanted, **given, on_progress=on.progress)
+            keywords = {name: options[name] for name in OF_EVOLUTION}
+            fooling = attacks.map_elites(run.key, model, indices, **keywords, on_progress=on.progress)
         else:
-            given = {"init": options["init"], "steps": options["steps"], "chunk": on.chunk, "devices": on.devices}
-            found = attacks.fool(run.key, model, wanted, **given, on_progress=on.progress)
-        judged = None if judge is None else logits_of(judge, found.image)
-        run.write(fooling_page(found, model, judge, judged, method, unit, run.spec.seed))
+            keywords = {"init": options["init"], "steps": options["steps"], "chunk": on.chunk, "devices": on.devices}
+            fooling = attacks.fool(run.key, model, indices, **keywords, on_progress=on.progress)
+        verdict = None if judge is None else logits_of(judge, fooling.image)
+        run.write(fooling_page(fooling, model, judge, verdict, method, unit, run.spec.seed))

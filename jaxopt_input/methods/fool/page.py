@@ -22,15 +22,15 @@ REMEDIES = {
 
 
 def fooling_page(
-    found: Fooling, model: Model, judge: Model | None, judged: np.ndarray | None, method: str, unit: str, seed: int
+    fooling: Fooling, model: Model, judge: Model | None, verdict: np.ndarray | None, method: str, unit: str, seed: int
 ) -> Page:
     """Fooling images, with what another network says of them.
 
     Args:
-        found: images of N classes.
+        fooling: images of N classes.
         model: the network that they fool.
         judge: another network of the same classes, or None.
-        judged: `[N, classes]`, its logits.
+        verdict: `[N, classes]`, its logits.
         method: a key of `REMEDIES`.
         unit: what a step of the history is called.
         seed: of the run.
@@ -38,32 +38,32 @@ def fooling_page(
     Returns:
         A page with one row per class; its entry "median" is that of the probabilities which are finite.
     """
-    page = Page(evaluations=int(found.evaluations), remedies=(REMEDIES[method], REMEDIES[method]))
-    opinion = None if judged is None else np.asarray(jax.nn.softmax(judged))
-    pictures = to_uint8(np.where(np.isfinite(found.image), found.image, 0.5))
-    for n, (label, probability) in enumerate(zip(found.label.tolist(), found.probability.tolist(), strict=True)):
+    page = Page(evaluations=int(fooling.evaluations), remedies=(REMEDIES[method], REMEDIES[method]))
+    opinion = None if verdict is None else np.asarray(jax.nn.softmax(verdict))
+    pictures = to_uint8(np.where(np.isfinite(fooling.image), fooling.image, 0.5))
+    for n, (label, probability) in enumerate(zip(fooling.label.tolist(), fooling.probability.tolist(), strict=True)):
         row: dict[str, Any] = {
             "target": f"class:{label}",
             "class": label,
             "name": model.info.label(label),
             "image": f"class{label}.png",
             "probability": number(probability),
-            "finite": bool(found.finite[n]),
-            "dead": bool(found.dead[n]),
+            "finite": bool(fooling.finite[n]),
+            "dead": bool(fooling.dead[n]),
         }
         if opinion is not None:
             row["judge"] = _judgment(opinion[n], label, model)
         text = metadata(model.info.name, seed, **{"class": label, "probability": f"{probability:.6f}"})
         page.items[row["image"]] = Picture(pictures[n], text)
         page.rows.append(row)
-    captions = [f"{p:.3f} {row['name'] or row['class']}" for p, row in zip(found.probability, page.rows, strict=True)]
+    captions = [f"{p:.3f} {row['name'] or row['class']}" for p, row in zip(fooling.probability, page.rows, strict=True)]
     sheets(page, sheet([Row([pictures], below=[captions])], columns=square(len(pictures))))
-    history = found.history[:, found.finite]
+    history = fooling.history[:, fooling.finite]
     page.items["probability.png"] = Figure(lambda: _figure(history, unit))
-    page.items["probability.npz"] = {"probability": found.history, "label": found.label}
+    page.items["probability.npz"] = {"probability": fooling.history, "label": fooling.label}
     page.entries["curves"] = {"figure": "probability.png", "data": "probability.npz"}
-    finite = found.probability[np.isfinite(found.probability)]
-    sure = found.probability > CONFIDENT
+    finite = fooling.probability[np.isfinite(fooling.probability)]
+    sure = fooling.probability > CONFIDENT
     median = float(np.median(finite)) if finite.size else None
     page.entries |= {"median": median, "confident": int(sure.sum())}
     shown = "not finite" if median is None else f"{median:.4f}"
@@ -94,8 +94,8 @@ def _add_judge(page: Page, judge: Model, sure: np.ndarray) -> None:
 
 def _figure(history: np.ndarray, unit: str) -> Any:
     """The median over the classes that met only finite numbers, and where the middle half of them is."""
-    made = figure(5, 3.5, 120)
-    axes = made.subplots()
+    chart = figure(5, 3.5, 120)
+    axes = chart.subplots()
     if history.shape[1]:
         low, median, high = np.quantile(history, (0.25, 0.5, 0.75), axis=1)
         axes.fill_between(range(len(history)), low, high, alpha=0.25, lw=0, label="middle half")
@@ -103,4 +103,4 @@ def _figure(history: np.ndarray, unit: str) -> Any:
         axes.legend(frameon=False, loc="lower right")
     axes.set(xlabel=unit, ylabel="probability of the class", ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    return made
+    return chart

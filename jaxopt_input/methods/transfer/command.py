@@ -41,23 +41,23 @@ def transfer(context: click.Context, names: str, method: str, epsilon: str | Non
         if epsilons is not None and len(epsilons) > 1:
             raise InputError(f"transfer takes one budget, not {epsilon}: run it once for each")
         own = {name: options[name] for name in ("norm", "steps", "loss")}
-        known, given = arguments(method, epsilon=epsilons and epsilons[0], **own)
-        if epsilons and not known.budget:
+        entry, keywords = arguments(method, epsilon=epsilons and epsilons[0], **own)
+        if epsilons and not entry.budget:
             raise InputError(f"{method} minimizes its norm: leave --epsilon out, or give --rms")
         wanted = [name.strip() for name in names.split(",")]
         if len(set(wanted)) < len(wanted):
             raise InputError(f"each network is named once, not as in {names}")
         models = {name: run.load(name) for name in wanted}
         first = run.known(models[wanted[0]])
-        shown = originals(first, data.load(options["images"], first), options["limit"], options["label"])
+        photos = originals(first, data.load(options["images"], first), options["limit"], options["label"])
         number, stage = itertools.count(), run.stage("image")
 
         def attack(key: Any, model: Any, images: Any, labels: Any) -> attacks.AttackResult:
             on = stage.part(next(number), len(models))
             where = {"chunk": on.chunk, "memory": on.memory, "devices": on.devices, "on_progress": on.progress}
-            return known.function(key, model, images, labels, **given, **where)
+            return entry.function(key, model, images, labels, **keywords, **where)
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", attacks.GradientMaskingWarning)  # the page says so
-            found = attacks.transfer(run.key, models, shown.images, shown.labels, attack, rms=options["rms"])
-        run.write(transfer_page(found, models, shown))
+            result = attacks.transfer(run.key, models, photos.images, photos.labels, attack, rms=options["rms"])
+        run.write(transfer_page(result, models, photos))

@@ -14,46 +14,46 @@ from jaxopt_input.models.model import Model
 from jaxopt_input.runs.page import Figure, Page, number
 
 
-def transfer_page(found: Transfer, models: Mapping[str, Model], shown: Originals) -> Page:
+def transfer_page(result: Transfer, models: Mapping[str, Model], photos: Originals) -> Page:
     """Error rates as a figure and as numbers.
 
     Args:
-        found: of K networks.
+        result: of K networks.
         models: these networks, by name.
-        shown: the originals.
+        photos: the originals.
 
     Returns:
         A page with one row per network: the `error` that what was made for it, and the `noise` of the same size, causes
         in each, and the `warnings` of its attack.
     """
-    page = Page(evaluations=int(found.evaluations))
-    for k, name in enumerate(found.names):
+    page = Page(evaluations=int(result.evaluations))
+    for k, name in enumerate(result.names):
         page.rows.append(
             {
                 "made_for": name,
                 "sha256": models[name].info.sha256,
-                "error": dict(zip(found.names, map(number, found.error[k]), strict=True)),
-                "noise": dict(zip(found.names, map(number, found.noise[k]), strict=True)),
-                "rms": number(found.rms[k]),
-                "success": number(found.success[k]),
-                "accuracy": number(1 - found.clean[k]),
-                "warnings": list(found.warnings[k]),
+                "error": dict(zip(result.names, map(number, result.error[k]), strict=True)),
+                "noise": dict(zip(result.names, map(number, result.noise[k]), strict=True)),
+                "rms": number(result.rms[k]),
+                "success": number(result.success[k]),
+                "accuracy": number(1 - result.clean[k]),
+                "warnings": list(result.warnings[k]),
             }
         )
-        page.warnings += [f"{name}: {line}" for line in found.warnings[k]]
-    page.items["transfer.png"] = Figure(lambda: _figure(found))
-    labels = "predicted" if shown.predicted else "given"
-    page.entries |= {"counted": found.counted, "figure": "transfer.png", "labels": labels}
-    count = f"{found.counted} of {len(shown.images)} images"
-    page.notes += [*table(found).split("\n"), f"error rates on {count}, those that all classify rightly"]
+        page.warnings += [f"{name}: {line}" for line in result.warnings[k]]
+    page.items["transfer.png"] = Figure(lambda: _figure(result))
+    labels = "predicted" if photos.predicted else "given"
+    page.entries |= {"counted": result.counted, "figure": "transfer.png", "labels": labels}
+    count = f"{result.counted} of {len(photos.images)} images"
+    page.notes += [*table(result).split("\n"), f"error rates on {count}, those that all classify rightly"]
     return page
 
 
-def table(found: Transfer) -> str:
+def table(result: Transfer) -> str:
     """The error rates as text: one row for what was made for each network, and one for noise of its size.
 
     Args:
-        found: of K networks.
+        result: of K networks.
 
     Example:
         >>> one, rms = np.array([[1.0, 0.25], [0.5, 1.0]]), np.array([0.01, 0.02])
@@ -64,13 +64,15 @@ def table(found: Transfer) -> str:
         b                  50.0 % 100.0 %  0.0200
         noise of this RMS   5.0 %  10.0 %  0.0200
     """
-    first = ["made for \\ fed to", "noise of this RMS", *found.names]
+    first = ["made for \\ fed to", "noise of this RMS", *result.names]
     width = max(map(len, first))
-    columns = [max(len(name), 7) for name in found.names]
-    lines = [_line(first[0], width, found.names, columns, "RMS")]
-    for k, name in enumerate(found.names):
-        for label, rates in ((name, found.error[k]), (first[1], found.noise[k])):
-            lines.append(_line(label, width, [f"{100 * rate:.1f} %" for rate in rates], columns, f"{found.rms[k]:.4f}"))
+    columns = [max(len(name), 7) for name in result.names]
+    lines = [_line(first[0], width, result.names, columns, "RMS")]
+    for k, name in enumerate(result.names):
+        for label, rates in ((name, result.error[k]), (first[1], result.noise[k])):
+            lines.append(
+                _line(label, width, [f"{100 * rate:.1f} %" for rate in rates], columns, f"{result.rms[k]:.4f}")
+            )
     return "\n".join(lines)
 
 
@@ -79,13 +81,13 @@ def _line(label: str, width: int, cells: Any, columns: list[int], last: str) -> 
     return f"{label:<{width}} {body} {last:>7}"
 
 
-def _figure(found: Transfer) -> Any:
+def _figure(result: Transfer) -> Any:
     """Two heat maps: what was made for each network, and noise of the same size."""
-    count = len(found.names)
-    names = [plain(name, 30) for name in found.names]
-    made = figure(2 * (1.6 + 0.9 * count), 1.6 + 0.8 * count)
-    left, right = made.subplots(1, 2, sharey=True)
-    for axes, rates, title in ((left, found.error, "made for it"), (right, found.noise, "noise of the same RMS")):
+    count = len(result.names)
+    names = [plain(name, 30) for name in result.names]
+    chart = figure(2 * (1.6 + 0.9 * count), 1.6 + 0.8 * count)
+    left, right = chart.subplots(1, 2, sharey=True)
+    for axes, rates, title in ((left, result.error, "made for it"), (right, result.noise, "noise of the same RMS")):
         axes.imshow(rates, vmin=0, vmax=1, cmap="viridis")
         for (k, j), rate in np.ndenumerate(rates):
             axes.text(j, k, f"{100 * rate:.0f} %", ha="center", va="center", color="white" if rate < 0.6 else "black")
@@ -93,4 +95,4 @@ def _figure(found: Transfer) -> Any:
         axes.set_yticks(range(count), names)
         axes.set(xlabel="fed to", title=title)
     left.set_ylabel("made for")
-    return made
+    return chart

@@ -151,8 +151,8 @@ def _compare(run: Run, options: dict[str, Any]) -> None:
     check_comparable(models, options["targets"], options["size"])
     parts = []
     for name, part, model in zip(names, part_names(names), models, strict=True):
-        with run.part(part, model_name=name, others=()) as one:
-            one.known(model)
-            solution = _visualize(one, model, options)
-        parts.append((part, solution, one.info))
+        with run.part(part, model_name=name, others=()) as own:
+            own.known(model)
+            solution = _visualize(own, model, options)
+        parts.append((part, solution, own.info))
     run.write(comparison_page(parts))

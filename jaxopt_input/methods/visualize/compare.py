@@ -35,10 +35,10 @@ def check_comparable(models: Sequence[Model], texts: Sequence[str], size: int | 
             first, name, other_name = meant[0], models[0].info.name, model.info.name
             if len(first) != len(other):
                 raise InputError(f"{text} is {len(first)} targets in {name} and {len(other)} in {other_name}")
-            for one, two in zip(first, other, strict=True):
-                if one.casefold() != two.casefold():
+            for ours, theirs in zip(first, other, strict=True):
+                if ours.casefold() != theirs.casefold():
                     raise InputError(
-                        f"{text} is {one} in {name} and {two} in {other_name}: give what both have, classes by name"
+                        f"{text} is {ours} in {name} and {theirs} in {other_name}: give what both have, classes by name"
                     )
 
 
