@@ -28,7 +28,7 @@ class Folder:
         self.path, self.overwrite = path, overwrite
         self.files: dict[str, None] = {}  # sets in order
         self.writing: dict[str, None] = {}
-        self.begun = False
+        self.begun = self._removing = False
         self._made: list[Path] = []
 
     def claim(self, record: Mapping[str, Any]) -> None:
@@ -74,10 +74,10 @@ class Folder:
         """Take the place of an earlier run: its record goes first, then its files."""
         if not self.begun:
             self.begun = True
-            self.writing = dict.fromkeys(earlier_files(self.path))
+            self.writing, self._removing = dict.fromkeys(earlier_files(self.path)), True
             self.record(record)
             self._remove(self.writing)
-            self.writing = {}
+            self.writing, self._removing = {}, False
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Write the record: what the run says, and the files that are there."""
@@ -117,10 +117,14 @@ class Folder:
         self.files[name] = None
         self.writing.pop(name, None)
 
-    def sweep(self) -> None:
-        """Remove what was half written."""
+    def settle(self) -> None:
+        """Come to an end in the midst of writing: what is half written goes, what is whole is counted."""
         for part in _half_written(self.path, {*self.files, *self.writing, RECORD}):
             part.unlink(missing_ok=True)
+        if self._removing:
+            self._remove(self.writing)
+        self.files |= dict.fromkeys(name for name in self.writing if (self.path / name).is_file())
+        self.writing = {}
 
     def _remove(self, names: Iterable[str]) -> None:
         names = list(names)

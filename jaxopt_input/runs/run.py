@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}
 """The names that JAX has for precisions of the command line."""
-PATIENCE = 2.0  # seconds in which a run that is told to stop may come to an end by itself
+PATIENCE = 1.0  # seconds in which a run may hear of a signal by itself
 OFTEN = 1.0  # seconds between two records while much is written
 
 
@@ -91,6 +91,7 @@ class Run:
         self._alone, self._remedies = True, None  # type: tuple[bool, tuple[str, str] | None]
         self._failed, self._written, self._next = False, False, 0.0
         self._compiling: list[float] = [] if whole is None else whole._compiling
+        self._part: Run | None = None
         self.progress: Progress = Progress(self._report) if whole is None else whole.progress
         self._compiled = sum(self._compiling)  # before the run began
         self._begin = time.perf_counter()
@@ -132,7 +133,7 @@ class Run:
         run = Run(self.context, self.out / name, spec, {**self._info["arguments"], **changed}, self)
         run._options |= options
         self._entries.setdefault("parts", []).append(name)
-        self._written = True
+        self._written, self._part = True, run
         with self._lock:
             self._start()
             self._record()
@@ -278,26 +279,19 @@ class Run:
         self._compiling = enter(compile_seconds(self.progress.compiles))
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        with self._lock:
-            self._ending = True
-        self._stack.close()
-        if error is None:
-            self._end("failed" if self._failed else "done", "; ".join(self._failures) if self._failed else None)
-            if self._whole is None:
-                self._tell()
-            return
         mistake = isinstance(error, InputError | OSError | click.UsageError)
-        if not self._written and (mistake or not self._metrics.open):
-            self._folder.release()
-        else:
-            with contextlib.suppress(OSError):
-                self._end("failed", str(error) or type(error).__name__)
-        if isinstance(error, Stopped) and self._whole is None:
-            self._say_stopped(str(error))
-
-    def _say_stopped(self, reason: str) -> None:
-        kept = f"; what was finished is in {self.out}" if self._written or self._metrics.open else ""
-        click.echo(f"jaxopt-input: {reason}{kept}", err=True)
+        try:
+            if error is None:
+                self._end("failed" if self._failed else "done", "; ".join(self._failures) if self._failed else None)
+            elif not self._written and (mistake or not self._metrics.open):
+                self._folder.release()
+            else:
+                with contextlib.suppress(OSError):
+                    self._end("failed", str(error) or type(error).__name__)
+        finally:
+            self._stack.close()
+        if error is None and self._whole is None:
+            self._tell()
 
     def _tell(self) -> None:
         """The last words of a command, on standard output and standard error."""
@@ -314,7 +308,7 @@ class Run:
     def _end(self, state: str, reason: str | None = None) -> None:
         with self._lock:
             self._start()
-            self._folder.sweep()
+            self._folder.settle()
             self._info["state"] = state
             if reason:
                 self._info["reason"] = reason
@@ -346,48 +340,43 @@ class Run:
             self._record()
 
     def abandon(self, reason: str) -> None:
-        """Bring the folder into order from another thread, while the run is stuck in a computation."""
-        if self._lock.acquire(timeout=PATIENCE) and not self._ending:
-            self._ending = True
+        """Bring the folder into order in the midst of the work, from any thread."""
+        if not self._lock.acquire(timeout=PATIENCE) or self._ending:
+            return
+        self._ending = True
+        if self._part is not None:
+            self._part.abandon(reason)
+        with contextlib.suppress(OSError):
             if self._written or self._metrics.open:
                 self._end("failed", reason)
+                reason += f"; what was finished is in {self.out}"
             else:
                 self._folder.release()
-            self._say_stopped(reason)
-
-
-class Stopped(SystemExit):
-    """A run that was told to stop by a signal; its exit status is that of the signal."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.name = signal.Signals(number).name
-
-    def __str__(self) -> str:
-        return f"stopped by {self.name}"
+        if self._whole is None:
+            os.write(2, f"jaxopt-input: {reason}\n".encode(errors="replace"))  # the buffer may be in use
 
 
 @contextlib.contextmanager
 def _stopping(run: Run) -> Iterator[None]:
-    """Inside the block SIGTERM ends a run in order, also one that is stuck in a long computation.
+    """Inside the block SIGTERM ends the process as it does elsewhere, but with the folder in order.
 
     Python hears of a signal between two of its own instructions only, so a thread waits for it as well.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield  # within a program that has a mind of its own
         return
+    heard = threading.Event()
 
     def stop(number: int, _: Any) -> None:
         heard.set()
-        raise Stopped(number)
+        run.abandon(f"stopped by {signal.Signals(number).name}")
+        os._exit(128 + number)
 
     def watch() -> None:
         while number := os.read(reading, 1):
             if number[0] == signal.SIGTERM and not heard.wait(PATIENCE):
-                run.abandon(str(Stopped(number[0])))
-                os._exit(128 + number[0])
+                stop(number[0], None)
 
-    heard = threading.Event()
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)

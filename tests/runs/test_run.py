@@ -230,7 +230,7 @@ def command(context, **_):
             if n == 3:
                 print("ready", flush=True)
             if n == STUCK:
-                hashlib.pbkdf2_hmac("sha256", b"a", b"b", 3 * 10**8)  # a long call of C, as a compiled loop is
+                hashlib.pbkdf2_hmac("sha256", b"a", b"b", 3 * 10**8)  # stuck in C
 
 command()
 """
