@@ -34,8 +34,8 @@ def animation_steps(steps: int, frames: int = 48) -> tuple[int, ...]:
     """The steps at which to take snapshots for an animation: all of them, or dense at first, where most changes.
 
     Args:
-        steps: of the optimization.
-        frames: at most so many.
+        steps: updates of the optimization.
+        frames: how many snapshots at most.
 
     Example:
         >>> animation_steps(256, 9)
@@ -60,13 +60,13 @@ def save_animation(
 ) -> None:
     """Write an animation, atomically; the format is the suffix of the path.
 
-    MP4 and WebP are written frame by frame, a GIF is held in memory (8 bits a pixel); in a GIF, equal neighbors
-    become one longer frame. GIF and WebP repeat for ever.
+    MP4 and WebP are written frame by frame, a GIF is held in memory (8 bits per pixel); in a GIF, equal neighbors
+    become one longer frame. GIF and WebP repeat forever.
 
     Args:
         path: ends in .gif, .webp (lossy, quality 90) or .mp4 (H.264; an odd side loses its last row or column).
         frames: images of one shape, `[H, W, C]` floats in [0, 1] or 8-bit integers, or Pillow images; at least one.
-        fps: frames a second, from 1 to 50.
+        fps: frames per second, from 1 to 50.
         hold: seconds for which the last frame stays longer.
 
     Raises:
@@ -84,7 +84,7 @@ def save_animation(
     kind = path.suffix[1:].lower()
     check_format(kind)
     if not 1 <= fps <= 50:
-        raise InputError(f"an animation has 1 to 50 frames a second, not {fps!r}")
+        raise InputError(f"an animation has 1 to 50 frames per second, not {fps!r}")
     pictures = _held(frames, round(hold * fps))
     first = next(pictures, None)
     if first is None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxopt_input.draw.sheet import printable
+
 
 def figure(width: float, height: float, dpi: int = 110) -> Any:
     """An empty figure of matplotlib, in inches, that belongs to no window.
@@ -30,7 +32,7 @@ def plain(text: str, most: int = 60) -> str:
         >>> print(plain("5 $ and more"), plain("a" * 99, 4))
         5 \\$ and more aaa…
     """
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    text = printable(text)
     return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")
 
 
@@ -39,8 +41,8 @@ def loss_curves(losses: np.ndarray, names: Sequence[str], logarithmic: bool = Fa
 
     Args:
         losses: `[N, steps + 1]`; numbers that are not finite leave a gap.
-        names: N captions; starts of one target share a color and one entry of the legend.
-        logarithmic: whether the axis of the loss is.
+        names: N captions; starts of the same target share a color and an entry of the legend.
+        logarithmic: whether the axis of the loss is logarithmic.
 
     Returns:
         A figure of matplotlib.

@@ -73,10 +73,8 @@ def sheet(
     boxes = [_box([picture for group in row.groups for picture in group], side, largest) for row in rows]
     if even:
         boxes = [tuple(map(max, zip(*boxes, strict=True)))] * len(rows)
-    font, counts = (
-        ImageFont.load_default(13),
-        [max(map(len, group)) for group in zip(*(row.groups for row in rows), strict=True)],
-    )
+    font = ImageFont.load_default(13)
+    counts = [max(map(len, group)) for group in zip(*(row.groups for row in rows), strict=True)]
     across = [min(count, columns or max(WIDEST, square(count))) for count in counts]
     margin = max((_width(_wrapped(row.caption), font) + 2 * GAP for row in rows if row.caption), default=GAP)
     lefts = _lefts(margin, across, max(width for width, _ in boxes), headings, font)
@@ -91,10 +89,10 @@ def sheet(
         fit = max(1, sum(head + height <= TALLEST for height in heights))
         page = Image.new("RGB", (width, head + heights[fit - 1]), PAPER)
         draw, top = ImageDraw.Draw(page), head
-        draw.text((GAP, GAP), _plain(title), fill=INK, font=ImageFont.load_default(11))
+        draw.text((GAP, GAP), printable(title), fill=INK, font=ImageFont.load_default(11))
         for heading, left, count in zip(headings, lefts, counts, strict=False):
             if count:
-                draw.text((left, head - HEAD + GAP), _plain(heading), fill=INK, font=font)
+                draw.text((left, head - HEAD + GAP), printable(heading), fill=INK, font=font)
         for strip in strips[:fit]:
             strip.paste(page, draw, top, lefts)
             top += strip.height
@@ -264,19 +262,19 @@ def _lines(caption: str, width: int, font: Any) -> list[str]:
             text = text[:-1]
         return text
 
-    words = _plain(caption).split()
+    words = printable(caption).split()
     fit = next((n for n in range(len(words), 1, -1) if font.getlength(" ".join(words[:n])) <= width), 1)
     return [cut(" ".join(part)) for part in (words[:fit], words[fit:]) if part] or [""]
 
 
 def _wrapped(caption: str) -> str:
-    return "\n".join(textwrap.wrap(_plain(caption), 22, break_long_words=True))
+    return "\n".join(textwrap.wrap(printable(caption), 22, break_long_words=True))
 
 
 def _width(text: str, font: Any) -> int:
     return max((math.ceil(font.getlength(line)) for line in text.split("\n")), default=0)
 
 
-def _plain(text: str) -> str:
-    """A text without what cannot be drawn, such as control characters."""
+def printable(text: str) -> str:
+    """A text with a question mark for each letter that cannot be drawn, such as a control character."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -13,7 +13,7 @@ import jax
 from jaxopt_input.networks.layers import adaptive_average_pool, conv, dense, max_pool, normalize
 
 CONVOLUTIONS = {1: (64, 11, 4, 2), 2: (192, 5, 1, 2), 3: (384, 3, 1, 1), 4: (256, 3, 1, 1), 5: (256, 3, 1, 1)}
-"""Of each layer: features, size, stride and padding."""
+"""Features, size, stride and padding of each layer."""
 
 TORCH_NAMES = {
     **{f"conv{k}": (f"features.{i}", None) for k, i in zip(CONVOLUTIONS, (0, 3, 6, 8, 10), strict=True)},

@@ -19,7 +19,7 @@ import numpy as np
 from jaxopt_input.errors import InputError
 
 METADATA_KEY = "jaxopt_input"
-"""Of a weight file's metadata: one JSON object, since safetensors keeps no order of several."""
+"""The key of a weight file's metadata, a single JSON object: safetensors keeps no order of several."""
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -27,7 +27,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
 def read_state(file: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The arrays of a weight file by name; its ending tells the format.
+    """The arrays of a weight file by name; its suffix says the format.
 
     `.safetensors`; `.npz` without pickled objects; `.pth`, `.pt` or `.bin` through `torch.load(weights_only=True)`, if
     PyTorch is installed.

@@ -18,9 +18,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Weights(nn.Module):
-    """Parameters of one layer: `kernel` `[size, size, channels, features]` and `bias` `[features]`.
+    """The parameters of a layer: `kernel` `[size, size, channels, features]` and `bias` `[features]`.
 
-    Of a dense layer (`size` 0) the kernel is `[channels, features]`.
+    The kernel of a dense layer (`size` 0) is `[channels, features]`.
     """
 
     features: int
@@ -29,10 +29,10 @@ class Weights(nn.Module):
     @nn.compact
     def __call__(self, channels: int) -> tuple[jax.Array, jax.Array]:
         shape = (*(self.size,) * 2 * bool(self.size), channels, self.features)
-        kernel = self._given("kernel", shape, nn.initializers.he_uniform())
-        return kernel, self._given("bias", (self.features,), nn.initializers.zeros)
+        kernel = self._parameter("kernel", shape, nn.initializers.he_uniform())
+        return kernel, self._parameter("bias", (self.features,), nn.initializers.zeros)
 
-    def _given(self, name: str, shape: tuple[int, ...], initial: Any) -> jax.Array:
+    def _parameter(self, name: str, shape: tuple[int, ...], initial: Any) -> jax.Array:
         """The parameter: `Module.param` would trace its initializer each time, a third of a network's tracing."""
         if not self.has_variable("params", name):
             return self.param(name, initial, shape)
@@ -118,7 +118,7 @@ def adaptive_weights(size: int, out: int) -> np.ndarray:
 def adaptive_average_pool(x: jax.Array, out: int) -> jax.Array:
     """Averages a map of any size to `out` x `out` positions, `[N, H, W, C]` to `[N, out, out, C]`.
 
-    As PyTorch's `AdaptiveAvgPool2d`: a matrix product along each axis, so that the gradient is one as well.
+    As PyTorch's `AdaptiveAvgPool2d`: a matrix product along each axis, so that its gradient is a matrix product, too.
 
     Example:
         >>> adaptive_average_pool(jnp.arange(6.0).reshape(1, 2, 3, 1), 2)[0, :, :, 0].tolist()

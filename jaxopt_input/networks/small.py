@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from jaxopt_input.kernels.conv import linen_conv
+from jaxopt_input.networks.layers import normalize
 
 
 def space_to_depth(x: jax.Array) -> jax.Array:
@@ -26,7 +26,7 @@ class SmallNet(nn.Module):
     """A plain residual network: a stem, then stages of 3x3 convolutions, global average and dense layer.
 
     `conv1` works on 2x2 patches as channels, that is a 6x6 convolution of stride 2, or with `patch` 1 on pixels. Stage
-    k (`block2`, `block3`, …) is `(width, residuals)`: one convolution to `width` channels, then `residuals` times
+    k (`block2`, `block3`, …) is `(width, residuals)`: a convolution to `width` channels, then `residuals` times
     `relu(x + conv(x))`; a 2x2 max pooling stands between stages. The network has no normalization, except while it is
     trained (`norm`); the training script folds it into the weights.
 
@@ -34,7 +34,7 @@ class SmallNet(nn.Module):
       stem: channels of `conv1`.
       stages: `(width, residuals)` of every stage.
       classes: the number of logits.
-      mean, std: of the color channels, for an image in [0, 1].
+      mean, std: those of the color channels, for an image in [0, 1].
       patch: side of the patches that `conv1` takes for pixels, 2 or 1.
       norm: batch norm after every convolution, for training only.
     """
@@ -65,7 +65,7 @@ class SmallNet(nn.Module):
                 x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name=f"{name}_norm")(x)
             return x
 
-        x = (image - jnp.array(self.mean, image.dtype)) / jnp.array(self.std, image.dtype)
+        x = normalize(image, self.mean, self.std)
         x = space_to_depth(x) if self.patch == 2 else x
         taps = {"conv1": nn.relu(conv("conv1", x, self.stem))}
         x = taps["conv1"]
