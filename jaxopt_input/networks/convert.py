@@ -30,9 +30,9 @@ class Architecture:
 
     Attributes:
         module: computes what torchvision's network computes at inference.
-        names: of every layer, by its path in our parameters: torchvision's names of its weights and of the batch norm
+        names: by the path of each layer in our parameters, torchvision's names of its weights and of the batch norm
             that follows it, or None.
-        epsilon: of the batch norms.
+        epsilon: what its batch norms add to the variance.
         ignored: prefixes of keys that inference does not need.
     """
 
@@ -56,7 +56,7 @@ def _architectures() -> dict[str, Architecture]:
 
 
 ARCHITECTURES: Mapping[str, Architecture] = _architectures()
-"""The networks whose state dicts are understood, by torchvision's names."""
+"""The networks whose state dicts can be read, by torchvision's names."""
 
 _TIMM = (("pre_logits.fc1.", "classifier.0."), ("pre_logits.fc2.", "classifier.3."), ("head.fc.", "classifier.6."))
 
@@ -80,7 +80,7 @@ def convert(name: str, state: Mapping[str, np.ndarray], classes: int = 1000, dty
         name: the architecture, by torchvision's name.
         state: the arrays, in any floating-point dtype.
         classes: the number of logits.
-        dtype: of the parameters.
+        dtype: the dtype of the parameters.
 
     Returns:
         `{layer: {"kernel", "bias"}}`, nested as the module's own.
@@ -151,7 +151,7 @@ def fold_batch_norm(
 
 
 def canonical(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A state dict under torchvision's names: of timm's VGG, of a wrapped model ("module."), without counters.
+    """A state dict under torchvision's names: also of timm's VGG and of a wrapped model ("module."), without counters.
 
     Example:
         >>> list(canonical({"module.bn1.num_batches_tracked": 1, "module.pre_logits.fc1.bias": 2}))
@@ -229,7 +229,7 @@ def _fits(shape: tuple[int, ...] | None, expected: tuple[int, ...]) -> bool:
 
 
 def _check(name: str, state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """An `InputError` of one line for a state dict that is not this architecture's."""
+    """Raise an `InputError` of one line for a state dict that is not this architecture's."""
     missing = [key for key in expected if key not in state]
     extra = [key for key in state if key not in expected]
     wrong = [key for key in expected if key in state and not _fits(state[key].shape, expected[key])]
@@ -266,7 +266,7 @@ def save(file: str | os.PathLike[str], name: str, params: Mapping[str, Any], sha
         file: the path to write.
         name: the architecture.
         params: what `convert` returned.
-        sha256: of the file that they come from.
+        sha256: the checksum of the file that they come from.
 
     Example:
         >>> import tempfile
@@ -304,7 +304,7 @@ def read(file: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def is_converted(file: str | os.PathLike[str]) -> bool:
-    """Whether `save` wrote a file, as far as its header tells.
+    """Whether the header of a file says that `save` wrote it.
 
     Example:
         >>> is_converted(os.devnull)

@@ -1,4 +1,4 @@
-"""Downloading the weights of a network into the user's cache, when asked to."""
+"""The download of a network's weights into the user's cache."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 TRIES = 3
-"""How often a download that was cut off is taken up again before the command gives up; what came is kept."""
+"""Attempts without progress before a download that is cut off is given up; what was received is kept."""
 
 TIMEOUT = 30.0  # seconds without a byte
 _BLOCK = 1 << 20
@@ -35,8 +35,8 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 def fetch_weights(name: str, progress: bool = False) -> Path:
     """Download a network's weights from their official home into the user's cache, checked, if they are not there yet.
 
-    What was cut off is taken up again, at once and by the next call. Several processes may fetch at the same time: one
-    downloads, the others wait for it. Nothing remains of a file whose checksum is not the registry's.
+    A download that was cut off goes on where it stopped, at once and at the next call. Of several processes that fetch
+    at the same time, the first downloads and the others wait for it. Nothing remains of a file with a wrong checksum.
 
     Args:
         name: a name of `entries()`.
@@ -87,7 +87,7 @@ def fetch_weights(name: str, progress: bool = False) -> Path:
 
 @contextlib.contextmanager
 def _claimed(path: Path) -> Iterator[Path]:
-    """The file at a path, there and held by this process alone; one that is empty in the end goes.
+    """The file at a path, made and held by this process alone; it is removed if it is empty in the end.
 
     The lock goes with the process, however it ends. A process that waited may hold a file that has been removed in the
     meantime: then it opens the path anew. Without `fcntl` (Windows) processes do not wait for each other: each has a
@@ -135,7 +135,7 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
 
 
 def _download(address: str, part: Path, progress: bool) -> None:
-    """Appends to a file what it lacks of what is at an address; after a break, as long as that brings it forward."""
+    """Append to a file what it lacks of the file at an address; after a break try again, as long as that helps."""
     host = urllib.parse.urlsplit(address).hostname
     tries, most = TRIES, 0
     with tqdm(unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None if progress else True) as bar:
@@ -163,7 +163,7 @@ def _download(address: str, part: Path, progress: bool) -> None:
 
 
 def _receive(address: str, part: Path, bar: Any) -> bool:
-    """Takes up a download where the file ends, or begins anew where the server cannot; whether all has come."""
+    """Go on with a download where the file ends, or begin anew if the server cannot; whether the file is complete."""
     begin = part.stat().st_size
     headers = {"User-Agent": "jaxopt-input", "Accept-Encoding": "identity"}
     if begin:

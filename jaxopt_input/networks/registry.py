@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One network of `registry.json`.
+    """A network of `registry.json`.
 
     `sha256` is the checksum of the file at `address`, or its first digits where its authors publish no more; `file` is
     its name in the cache, or the name there of the copy with our own layout; `options` are fields of the module.
@@ -94,7 +94,7 @@ def load(name: str) -> Model:
             wrote; or "module:function", where the function returns a `Model`.
 
     Returns:
-        A model; one loaded twice compiles once.
+        A model; a network that is loaded twice compiles once.
 
     Raises:
         InputError: for an unknown name, weights that are missing, or a file that is corrupt or of another format.
@@ -235,7 +235,7 @@ def _checked(file: Path, sha256: str | None) -> bytes:
 
 
 def _read(file: Path, name: str, record: Entry | None = None) -> Model:
-    """The model of a weight file: its content tells the architecture."""
+    """The model of a weight file, whose content says what its architecture is."""
     from jaxopt_input.networks import convert
 
     if (record and record.architecture in convert.ARCHITECTURES) or convert.is_converted(file):
@@ -286,7 +286,7 @@ def _small(file: Path) -> Model:
     flat, metadata = read_safetensors(file)
     if metadata.get("architecture") != "SmallNet":
         raise InputError(
-            f"{file} names no architecture known here: weights of torchvision's networks go into the cache by "
+            f"{file} names no architecture of this library: weights of torchvision's networks go into the cache by "
             "`jaxopt-input models import NAME FILE`, others must be from pretrained/train.py"
         )
     if metadata.get("content") != content_hash(flat):
@@ -294,7 +294,7 @@ def _small(file: Path) -> Model:
     params = unflatten({key: np.asarray(value, np.float32) for key, value in flat.items()})
     network, shape, labels = SmallNet(**metadata["config"]), metadata["image_shape"], metadata["labels"]
     model = from_linen(network, {"params": params}, image_shape=shape, labels=labels)
-    names = zip(metadata.get("wnids", ()), metadata.get("words", ()), strict=True)  # of ImageNet's classes alone
+    names = zip(metadata.get("wnids", ()), metadata.get("words", ()), strict=True)  # where the classes are ImageNet's
     return _labeled(model, [(wnid, *map(str.strip, words.split(","))) for wnid, words in names])
 
 
