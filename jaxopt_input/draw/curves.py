@@ -82,8 +82,8 @@ def throughput(curves: Mapping[tuple[str, str, str], Sequence[tuple[int, float, 
     from matplotlib.ticker import LogLocator, ScalarFormatter
 
     models, tasks, dtypes = (list(dict.fromkeys(names)) for names in zip(*curves, strict=True))
-    drawing = figure(7, 4.2 * len(models))
-    panels = dict(zip(models, drawing.subplots(len(models), squeeze=False, sharex=True)[:, 0], strict=True))
+    chart = figure(7, 4.2 * len(models))
+    panels = dict(zip(models, chart.subplots(len(models), squeeze=False, sharex=True)[:, 0], strict=True))
     labels = {}
     for (model, task, dtype), points in curves.items():
         batch, median, low, high = np.array(points).T
@@ -100,5 +100,5 @@ def throughput(curves: Mapping[tuple[str, str, str], Sequence[tuple[int, float, 
         axes.yaxis.set_major_formatter(ScalarFormatter())
         axes.spines[["top", "right"]].set_visible(False)
     axes.set(xlabel="images at once")
-    drawing.legend(labels.values(), labels, loc="outside right upper", frameon=False, fontsize=8)
-    return drawing
+    chart.legend(labels.values(), labels, loc="outside right upper", frameon=False, fontsize=8)
+    return chart
