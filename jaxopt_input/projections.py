@@ -23,11 +23,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from jaxopt_input.checks import hashable_function
 from jaxopt_input.errors import InputError
 from jaxopt_input.names import BALLS
-from jaxopt_input.targets import canonical, leaf, traced
+from jaxopt_input.targets import Numbers, canonical, leaf, traced
 
 NORMS = BALLS
 
@@ -94,14 +95,14 @@ def check_projection(projection: Projection | None, theta: Any) -> None:
 class Box(Projection):
     """Every number of θ within bounds: `box` makes it."""
 
-    lower: Any = leaf(rank=0)
-    upper: Any = leaf(rank=0)
+    lower: ArrayLike = leaf(rank=0)
+    upper: ArrayLike = leaf(rank=0)
 
     def __call__(self, theta: Any) -> Any:
         return jax.tree.map(lambda x: jnp.clip(x, self.lower, self.upper), theta)
 
 
-def box(lower: Any = 0.0, upper: Any = 1.0) -> Box:
+def box(lower: Numbers = 0.0, upper: Numbers = 1.0) -> Box:
     """Every number of θ within [lower, upper].
 
     Args:
@@ -126,8 +127,8 @@ class Ball(Projection):
     """Images within a distance of a reference: `ball` makes it."""
 
     norm: str
-    radius: Any = leaf(rank=0)
-    reference: Any = leaf(rank=3)
+    radius: ArrayLike = leaf(rank=0)
+    reference: jax.Array = leaf(rank=3)
 
     def __call__(self, theta: Any) -> Any:
         project = {
@@ -138,7 +139,7 @@ class Ball(Projection):
         return self.reference + project(theta - self.reference, self.radius)
 
 
-def ball(norm: str, radius: Any, reference: Any) -> Ball:
+def ball(norm: str, radius: Numbers, reference: Numbers) -> Ball:
     """Every image within a distance of a reference image. For `images.pixels()`.
 
     Args:
@@ -166,8 +167,8 @@ def ball(norm: str, radius: Any, reference: Any) -> Ball:
 class Sphere(Projection):
     """θ at a distance from a center: `sphere` makes it."""
 
-    radius: Any = leaf(rank=0)
-    center: Any = leaf(rank=0)
+    radius: ArrayLike = leaf(rank=0)
+    center: ArrayLike = leaf(rank=0)
 
     def __call__(self, theta: Any) -> Any:
         centered = jax.tree.map(lambda x: x - self.center, theta)
@@ -176,7 +177,7 @@ class Sphere(Projection):
         return jax.tree.map(lambda x: self.center + factor * x, centered)
 
 
-def sphere(radius: Any, center: Any = 0.5) -> Sphere:
+def sphere(radius: Numbers, center: Numbers = 0.5) -> Sphere:
     """‖θ − center‖₂ = radius.
 
     Args:
@@ -201,8 +202,8 @@ def sphere(radius: Any, center: Any = 0.5) -> Sphere:
 class PixelBall(Projection):
     """Colors within a distance of gray: `pixel_ball` makes it."""
 
-    radius: Any = leaf(rank=0)
-    center: Any = leaf(rank=0)
+    radius: ArrayLike = leaf(rank=0)
+    center: ArrayLike = leaf(rank=0)
 
     def __call__(self, theta: Any) -> Any:
         centered = theta - self.center
@@ -210,7 +211,7 @@ class PixelBall(Projection):
         return self.center + centered * jnp.minimum(self.radius / jnp.where(norm > 0, norm, 1.0), 1.0)
 
 
-def pixel_ball(radius: Any, center: Any = 0.5) -> PixelBall:
+def pixel_ball(radius: Numbers, center: Numbers = 0.5) -> PixelBall:
     """Every pixel's color within a Euclidean distance of gray: a bound on contrast. For `images.pixels()`.
 
     Args:
@@ -232,7 +233,7 @@ def pixel_ball(radius: Any, center: Any = 0.5) -> PixelBall:
     return PixelBall(_radius(radius), canonical(center, 0, jnp.float32, "center"))
 
 
-def _radius(radius: Any) -> Any:
+def _radius(radius: Numbers) -> ArrayLike:
     array = canonical(radius, 0, jnp.float32, "radius")
     if not isinstance(array, jax.core.Tracer) and not np.all(np.asarray(array) >= 0):
         raise InputError(f"a radius is at least 0, not {radius!r}")

@@ -9,16 +9,19 @@ program.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxopt_input.errors import InputError
 
 T = TypeVar("T")
+Numbers = ArrayLike | Sequence[Any]
+"""A number, or one per target, as a caller may write it: an array, a sequence, a tracer."""
 
 
 def leaf(rank: int | str, **kwargs: Any) -> Any:

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.extend.core import Jaxpr, Literal
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from jaxopt_input.models.jaxpr import bodies, called, variables
+from jaxopt_input.models.jaxpr import bodies, called, shape_of, variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +81,13 @@ def _walk(jaxpr: Jaxpr, depends: Sequence[bool], requests: Sequence[bool]) -> tu
     return total, [var in needed for var in jaxpr.invars]
 
 
-def _equation(equation: Any, dependence: list[bool], requests: list[bool]) -> tuple[Work, list[bool]]:
+def _equation(equation: JaxprEqn, dependence: list[bool], requests: list[bool]) -> tuple[Work, list[bool]]:
     """The work of one equation with its gradient, and which of its operands it reads."""
     name, everything = equation.primitive.name, [True] * len(dependence)
     if name in ("dot_general", "conv_general_dilated"):
         count = _dot(equation) if name == "dot_general" else _conv(equation)
-        arrays = (*equation.invars, *equation.outvars)
-        moved = sum(math.prod(atom.aval.shape) * atom.aval.dtype.itemsize for atom in arrays)
+        arrays: tuple[Any, ...] = (*equation.invars, *equation.outvars)
+        moved = sum(math.prod(shape_of(atom)) * atom.aval.dtype.itemsize for atom in arrays)
         return Work(2 * count, moved).times(1 + sum(dependence)), everything
     if call := called(equation):
         work, reads = _walk(call.jaxpr, dependence[call.skipped :], requests)
@@ -108,7 +108,7 @@ def _equation(equation: Any, dependence: list[bool], requests: list[bool]) -> tu
     return sum(works, Work(0, 0)), everything
 
 
-def _loop(equation: Any, body: Jaxpr) -> tuple[int, int, int]:
+def _loop(equation: JaxprEqn, body: Jaxpr) -> tuple[int, int, int]:
     """How many operands of a loop its body does not see, how many it only reads, and how many it carries on."""
     if equation.primitive.name == "while":
         skipped, consts = equation.params["cond_nconsts"], equation.params["body_nconsts"]
@@ -122,16 +122,16 @@ def _loop(equation: Any, body: Jaxpr) -> tuple[int, int, int]:
     return 0, whole(equation.invars, body.invars) - carried, carried
 
 
-def _dot(equation: Any) -> int:
+def _dot(equation: JaxprEqn) -> int:
     """The multiply-adds of a `dot_general`: results times the contracted length."""
     (contracted, _), _ = equation.params["dimension_numbers"]
-    shape = equation.invars[0].aval.shape
-    return math.prod(equation.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted)
+    shape = shape_of(equation.invars[0])
+    return math.prod(shape_of(equation.outvars[0])) * math.prod(shape[axis] for axis in contracted)
 
 
-def _conv(equation: Any) -> int:
+def _conv(equation: JaxprEqn) -> int:
     """The multiply-adds of a convolution: results times the kernel's; from the pixels' side where it is transposed."""
-    left, right, out = (atom.aval.shape for atom in (*equation.invars, *equation.outvars))
+    left, right, out = map(shape_of, (*equation.invars, *equation.outvars))
     numbers = equation.params["dimension_numbers"]
     features, channels, *window = (right[axis] for axis in numbers.rhs_spec)
     if math.prod(equation.params["lhs_dilation"]) > 1:

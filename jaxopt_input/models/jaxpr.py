@@ -81,6 +81,17 @@ def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
             yield from equations(body)
 
 
+def shape_of(atom: Any) -> tuple[int, ...]:
+    """The shape of an operand or a result of an equation.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> shape_of(jax.make_jaxpr(jnp.sum)(jnp.ones((2, 3))).eqns[0].invars[0])
+        (2, 3)
+    """
+    return tuple(atom.aval.shape)
+
+
 def variables(atoms: Iterable[Any]) -> Iterator[Var]:
     """Those atoms that are variables, not literal numbers."""
     return (atom for atom in atoms if not isinstance(atom, Literal))

@@ -15,10 +15,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from jaxopt_input.errors import InputError, unknown
-from jaxopt_input.models.jaxpr import called, evaluate
+from jaxopt_input.models.jaxpr import called, evaluate, shape_of
 from jaxopt_input.models.model import Model
 
 Pair = tuple[int, int]
@@ -136,7 +136,8 @@ class _Refusal:
 
 
 _Value = _Field | _Refusal | None  # None does not depend on the image
-_Rule = Callable[[Any, list[Any]], Sequence[_Value]]  # of an equation and what its operands see, none of them refused
+# Of an equation and what its operands see, none of them refused.
+_Rule = Callable[[JaxprEqn, list[Any]], Sequence[_Value]]
 
 
 def _along(closed: ClosedJaxpr, axis: int, side: int, layer: str) -> tuple[int, int, int]:
@@ -165,7 +166,7 @@ def _nothing(literal: object) -> None:
     """What a number sees."""
 
 
-def _outputs(equation: Any, operands: list[_Value]) -> Sequence[_Value]:
+def _outputs(equation: JaxprEqn, operands: list[_Value]) -> Sequence[_Value]:
     """What the outputs of one equation see."""
     name, count = equation.primitive.name, len(equation.outvars)
     if all(operand is None for operand in operands):
@@ -194,30 +195,34 @@ def _union(parts: Iterable[_Field | None], shape: Sequence[int], name: str) -> _
     return _Field(tuple(steps), min(field.low for field in fields), max(field.high for field in fields))
 
 
-def _shape(equation: Any, operand: int = 0) -> tuple[int, ...]:
-    return equation.invars[operand].aval.shape
+def _shape(equation: JaxprEqn, operand: int = 0) -> tuple[int, ...]:
+    return shape_of(equation.invars[operand])
+
+
+def _result_shape(equation: JaxprEqn) -> tuple[int, ...]:
+    return shape_of(equation.outvars[0])
 
 
 # ---- one rule for each primitive -------------------------------------------------------------------------------------
 
 
-def _elementwise(equation: Any, operands: list[Any]) -> list[_Value]:
-    shape = equation.outvars[0].aval.shape
+def _elementwise(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
+    shape = _result_shape(equation)
     spread = [f and (f if len(f.steps) == len(shape) else f.moved([0] * len(shape))) for f in operands]
     return [_union(spread, shape, equation.primitive.name)]
 
 
-def _one_to_one(equation: Any, operands: list[Any]) -> list[_Value]:
+def _one_to_one(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     return operands
 
 
-def _reduce(equation: Any, operands: list[Any]) -> list[_Value]:
+def _reduce(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     axes = equation.params["axes"]
     field = operands[0].without(axes, _shape(equation))
     return [field.moved(step for n, step in enumerate(field.steps) if n not in axes)]
 
 
-def _broadcast(equation: Any, operands: list[Any]) -> list[_Value]:
+def _broadcast(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     shape, steps = equation.params["shape"], [0] * len(equation.params["shape"])
     axes = zip(operands[0].steps, _shape(equation), equation.params["broadcast_dimensions"], strict=True)
     for step, length, axis in axes:
@@ -225,16 +230,16 @@ def _broadcast(equation: Any, operands: list[Any]) -> list[_Value]:
     return [operands[0].moved(steps)]
 
 
-def _transpose(equation: Any, operands: list[Any]) -> list[_Value]:
+def _transpose(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     return [operands[0].moved(operands[0].steps[n] for n in equation.params["permutation"])]
 
 
-def _squeeze(equation: Any, operands: list[Any]) -> list[_Value]:
+def _squeeze(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     gone = equation.params["dimensions"]
     return [operands[0].moved(step for n, step in enumerate(operands[0].steps) if n not in gone)]
 
 
-def _reverse(equation: Any, operands: list[Any]) -> list[_Value]:
+def _reverse(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     field = operands[0]
     for axis in equation.params["dimensions"]:
         last = _shape(equation)[axis] - 1
@@ -242,14 +247,14 @@ def _reverse(equation: Any, operands: list[Any]) -> list[_Value]:
     return [field]
 
 
-def _slice(equation: Any, operands: list[Any]) -> list[_Value]:
+def _slice(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     field, begin = operands[0], equation.params["start_indices"]
     for axis, (first, stride) in enumerate(zip(begin, equation.params["strides"] or [1] * len(begin), strict=True)):
         field = field.window(axis, stride, first, first)
     return [field]
 
 
-def _split(equation: Any, operands: list[Any]) -> list[_Value]:
+def _split(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     axis, parts, begin = equation.params["axis"], [], 0
     for size in equation.params["sizes"]:
         parts.append(operands[0].window(axis, 1, begin, begin))
@@ -257,7 +262,7 @@ def _split(equation: Any, operands: list[Any]) -> list[_Value]:
     return list(parts)
 
 
-def _taken(equation: Any, operands: list[Any]) -> list[_Value]:
+def _taken(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     """`dynamic_slice` and `gather`: known where each takes maps as they are, some of their channels."""
     field, sizes = operands[0], equation.params["slice_sizes"]
     axes = range(len(sizes))
@@ -266,14 +271,14 @@ def _taken(equation: Any, operands: list[Any]) -> list[_Value]:
         return [_Refusal(f"{equation.primitive.name} of a part of a map")]
     if equation.primitive.name == "dynamic_slice":
         return [field]
-    numbers, steps = equation.params["dimension_numbers"], [0] * len(equation.outvars[0].aval.shape)
+    numbers, steps = equation.params["dimension_numbers"], [0] * len(_result_shape(equation))
     left = [axis for axis in axes if axis not in (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)]
     for axis, place in zip(left, numbers.offset_dims, strict=True):
         steps[place] = field.steps[axis]
     return [field.moved(steps)]
 
 
-def _pad(equation: Any, operands: list[Any]) -> list[_Value]:
+def _pad(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     field = operands[0]
     if field is None or operands[1] is not None:
         return [_Refusal("pad with a number that depends on the image")]
@@ -284,7 +289,7 @@ def _pad(equation: Any, operands: list[Any]) -> list[_Value]:
     return [field]
 
 
-def _concatenate(equation: Any, operands: list[Any]) -> list[_Value]:
+def _concatenate(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     axis, begin, parts = equation.params["dimension"], 0, []
     for n, field in enumerate(operands):
         parts.append(field and field.window(axis, 1, -begin, -begin))
@@ -292,10 +297,10 @@ def _concatenate(equation: Any, operands: list[Any]) -> list[_Value]:
     distinct = {field for field in parts if field}
     if len(distinct) > 1 and any(field.steps[axis] != 0 for field in distinct):
         return [_Refusal("concatenate of different parts along a map")]
-    return [_union(parts, equation.outvars[0].aval.shape, "concatenate")]
+    return [_union(parts, _result_shape(equation), "concatenate")]
 
 
-def _reshape(equation: Any, operands: list[Any]) -> list[_Value]:
+def _reshape(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     """Each run of axes becomes another run of as many elements, known where what they see goes by their number."""
     field, old, new = operands[0], _shape(equation), equation.params["new_sizes"]
     if equation.params["dimensions"] is not None:
@@ -327,7 +332,7 @@ def _pitches(shape: Sequence[int], axes: Sequence[int]) -> list[tuple[int, int]]
     return [(axis, math.prod(shape[n] for n in axes[k + 1 :])) for k, axis in enumerate(axes)]
 
 
-def _convolution(equation: Any, operands: list[Any]) -> list[_Value]:
+def _convolution(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     params, numbers = equation.params, equation.params["dimension_numbers"]
     if operands[1] is not None:
         return [_Refusal("a convolution whose kernel depends on the image")]
@@ -345,7 +350,7 @@ def _convolution(equation: Any, operands: list[Any]) -> list[_Value]:
     return [field.moved(steps)]
 
 
-def _reduce_window(equation: Any, operands: list[Any]) -> list[_Value]:
+def _reduce_window(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     names = ("window_strides", "padding", "window_dimensions", "window_dilation", "base_dilation")
     fields = []
     for field in operands[: len(equation.outvars)]:
@@ -359,8 +364,8 @@ def _reduce_window(equation: Any, operands: list[Any]) -> list[_Value]:
     return fields
 
 
-def _dot(equation: Any, operands: list[Any]) -> list[_Value]:
-    shape, parts = equation.outvars[0].aval.shape, []
+def _dot(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
+    shape, parts = _result_shape(equation), []
     contracted, batch = equation.params["dimension_numbers"]
     free_before = len(batch[0])
     for side, field in enumerate(operands):

@@ -12,7 +12,7 @@ import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.models.jaxpr import Call, called, evaluate
+from jaxopt_input.models.jaxpr import Call, called, evaluate, shape_of
 from jaxopt_input.models.model import Apply, Model
 
 KEPT = frozenset(("custom_vjp_call", "cond"))  # calls whose gradient is their own affair
@@ -102,8 +102,7 @@ def _is_relu(equation: JaxprEqn) -> bool:
     if equation.primitive.name != "max":
         return False
     x, zero = equation.invars
-    rank = len(x.aval.shape)  # type: ignore[attr-defined]
-    return isinstance(zero, Literal) and np.ndim(zero.val) == 0 and float(zero.val) == 0 and rank > 1
+    return isinstance(zero, Literal) and np.ndim(zero.val) == 0 and float(zero.val) == 0 and len(shape_of(x)) > 1
 
 
 def _entered(equation: JaxprEqn) -> Call | None:

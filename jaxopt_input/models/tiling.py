@@ -29,6 +29,7 @@ from jaxopt_input.models.model import Apply, Model
 from jaxopt_input.models.receptive import ReceptiveField, receptive_field
 
 TILE = 512
+Index = jax.Array | int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Axis:
         """The number of tiles."""
         return 1 + -(-(self.size - self.extent) // self.step)
 
-    def start(self, tile: Any) -> Any:
+    def start(self, tile: Index) -> jax.Array:
         """The first pixel of a tile."""
         return jnp.minimum(tile * self.step, self.size - self.extent)
 
@@ -79,15 +80,15 @@ class Units:
         """How many units a tile hands over."""
         return self.count - (self.axis.size - self.axis.extent) // self.stride - self.first
 
-    def local(self, tile: Any) -> Any:
+    def local(self, tile: Index) -> jax.Array:
         """The first unit that a tile hands over, among its own."""
         return jnp.where(tile == 0, 0, self.first)
 
-    def begin(self, tile: Any) -> Any:
+    def begin(self, tile: Index) -> jax.Array:
         """The same unit, among the image's."""
         return self.axis.start(tile) // self.stride + self.local(tile)
 
-    def owned(self, tile: Any) -> Any:
+    def owned(self, tile: Index) -> jax.Array:
         """`[width]`: whether the tile owns each unit that it hands over."""
         last = tile == self.axis.count - 1
         end = jnp.where(last, self.count, self.begin(tile + 1))
@@ -229,7 +230,9 @@ def _check(model: Model, apply: Tiled, fields: Sequence[ReceptiveField]) -> None
 # ---- compiled --------------------------------------------------------------------------------------------------------
 
 
-def _tile(apply: Tiled, taps: tuple[str, ...], params: Any, image: jax.Array, row: Any, column: Any) -> dict[str, Any]:
+def _tile(
+    apply: Tiled, taps: tuple[str, ...], params: Any, image: jax.Array, row: Index, column: Index
+) -> dict[str, Any]:
     """What one tile hands over of each layer."""
     place = dict(zip(apply.taps, apply.units, strict=True))
     maps = apply.apply(params, image, taps)
@@ -249,18 +252,18 @@ def _tiles(apply: Tiled) -> tuple[jax.Array, jax.Array]:
     return number // columns, number % columns
 
 
-def _corner(row: Any, column: Any) -> tuple[jax.Array, ...]:
+def _corner(row: Index, column: Index) -> tuple[jax.Array, ...]:
     """Where a part begins in a batch; of one type, as slices ask for."""
     return tuple(jnp.asarray(n, jnp.int32) for n in (0, row, column, 0))
 
 
-def _at(apply: Tiled, row: Any, column: Any) -> tuple[jax.Array, ...]:
+def _at(apply: Tiled, row: Index, column: Index) -> tuple[jax.Array, ...]:
     """Where a tile begins in a batch of images."""
     rows, columns = apply.units[0]
     return _corner(rows.axis.start(row), columns.axis.start(column))
 
 
-def _begin(units: tuple[Units, Units], row: Any, column: Any) -> tuple[jax.Array, ...]:
+def _begin(units: tuple[Units, Units], row: Index, column: Index) -> tuple[jax.Array, ...]:
     """Where what a tile hands over begins in a batch of maps."""
     return _corner(units[0].begin(row), units[1].begin(column))
 
@@ -271,7 +274,7 @@ def _maps(apply: Tiled, taps: tuple[str, ...], params: Any, images: jax.Array) -
     place = dict(zip(apply.taps, apply.units, strict=True))
     size = (len(images), *apply.tile)
 
-    def one(maps: dict[str, jax.Array], tile: Any) -> tuple[dict[str, jax.Array], None]:
+    def one(maps: dict[str, jax.Array], tile: tuple[jax.Array, jax.Array]) -> tuple[dict[str, jax.Array], None]:
         image = jax.lax.dynamic_slice(images, _at(apply, *tile), size)
         parts = _tile(apply, taps, params, image, *tile)
         return {
@@ -301,13 +304,13 @@ def _backward(apply: Tiled, taps: tuple[str, ...], kept: Any, cotangents: dict[s
     read = tuple(tap for tap in taps if not isinstance(cotangents[tap], SymbolicZero))
     size = (len(images), *apply.tile)
 
-    def owned(tap: str, tile: Any) -> jax.Array:
+    def owned(tap: str, tile: tuple[jax.Array, jax.Array]) -> jax.Array:
         rows, columns = place[tap]
         sizes = (size[0], rows.width, columns.width, cotangents[tap].shape[-1])
         mine = rows.owned(tile[0])[:, None, None] & columns.owned(tile[1])[:, None]
         return jnp.where(mine, jax.lax.dynamic_slice(cotangents[tap], _begin(place[tap], *tile), sizes), 0)
 
-    def one(total: jax.Array, tile: Any) -> tuple[jax.Array, None]:
+    def one(total: jax.Array, tile: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         at = _at(apply, *tile)
         image = jax.lax.dynamic_slice(images, at, size)
         _, pull = jax.vjp(lambda image: _tile(apply, read, params, image, *tile), image)

@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from jaxopt_input.checks import hashable_function
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.names import OPTIMIZERS
 from jaxopt_input.optimizers import rules
-from jaxopt_input.targets import canonical, leaf, traced
+from jaxopt_input.targets import Numbers, canonical, leaf, traced
 
 # Each rate suits θ of `images.fourier()` and moves by about 0.05 a step where the rule normalizes the gradient.
 FACTORIES: dict[str, tuple[Callable[..., optax.GradientTransformation], float]] = {
@@ -46,6 +47,9 @@ FACTORIES: dict[str, tuple[Callable[..., optax.GradientTransformation], float]] 
 NAMES = OPTIMIZERS
 NO_RATE = "lbfgs finds its step by a line search: leave the learning rate out"
 Factory = Callable[..., optax.GradientTransformation]
+Schedule = Callable[[jax.Array], ArrayLike]
+Rate = Numbers | Schedule
+"""A number, one per target, or a function of the number of updates so far."""
 # Those of papers, in pixels from 0 to 255, have builders of their own.
 _PUBLISHED: dict[str, Callable[..., optax.GradientTransformation]] = {
     "mahendran": rules.mahendran,
@@ -69,9 +73,9 @@ class Optimizer:
     name: str
     memory: int = 0
     factory: Factory | None = None
-    schedules: tuple[tuple[str, optax.Schedule], ...] = ()
-    hyperparameters: dict[str, Any] = leaf(rank=0, default_factory=dict)
-    average: Any = leaf(rank=0, default=None)
+    schedules: tuple[tuple[str, Schedule], ...] = ()
+    hyperparameters: dict[str, ArrayLike] = leaf(rank=0, default_factory=dict)
+    average: ArrayLike | None = leaf(rank=0, default=None)
 
     def build(self) -> optax.GradientTransformationExtraArgs:
         """The Optax transformation with these hyperparameters; for L-BFGS, the direction without its line search."""
@@ -84,7 +88,7 @@ class Optimizer:
             rule = optax.with_extra_args_support(factory(**self.hyperparameters))
         return rule if self.average is None else rules.averaging(rule, self.average)
 
-    def at_rate(self, learning_rate: Any) -> Optimizer:
+    def at_rate(self, learning_rate: Rate) -> Optimizer:
         """This optimizer with another learning rate: a positive number, one per target, or a schedule.
 
         Raises:
@@ -103,7 +107,7 @@ class Optimizer:
         return _made(dataclasses.replace(self, schedules=(), hyperparameters={}), learning_rate, {**fixed, **schedules})
 
 
-def optimizer(name: str | Factory, learning_rate: Any = None, **hyperparameters: Any) -> Optimizer:
+def optimizer(name: str | Factory, learning_rate: Rate | None = None, **hyperparameters: Any) -> Optimizer:
     """An optimizer by name, with the rate that suits a Fourier image unless another is asked for.
 
     Args:
@@ -127,6 +131,8 @@ def optimizer(name: str | Factory, learning_rate: Any = None, **hyperparameters:
         if learning_rate is not None:
             raise InputError(NO_RATE)
         return lbfgs(**hyperparameters)
+    factory: Factory
+    rate: Rate
     if isinstance(name, str):
         if name not in FACTORIES:
             raise unknown("optimizer", name, NAMES)
@@ -153,7 +159,7 @@ def optimizer(name: str | Factory, learning_rate: Any = None, **hyperparameters:
     return _made(made, rate if learning_rate is None else learning_rate, hyperparameters)
 
 
-def _made(optimizer: Optimizer, learning_rate: Any, others: dict[str, Any]) -> Optimizer:
+def _made(optimizer: Optimizer, learning_rate: Rate, others: Mapping[str, Rate]) -> Optimizer:
     """The optimizer with these hyperparameters, numbers and schedules apart."""
     values = {"learning_rate": learning_rate, **others}
     schedules = tuple((name, _schedule(name, value)) for name, value in values.items() if callable(value))
@@ -165,7 +171,7 @@ def _made(optimizer: Optimizer, learning_rate: Any, others: dict[str, Any]) -> O
     return dataclasses.replace(optimizer, schedules=schedules, hyperparameters=numbers)
 
 
-def _schedule(name: str, schedule: Any) -> optax.Schedule:
+def _schedule(name: str, schedule: Callable[..., Any]) -> Schedule:
     """A schedule that returns one number, or an `InputError`."""
     if not hashable_function(schedule, 1):
         raise InputError(f"{name} is a number, one per target, or a function of the step, not {schedule!r}")
@@ -216,14 +222,14 @@ def by_name(name: str) -> Optimizer:
     return optimizer(name)
 
 
-def _rate(learning_rate: Any) -> Any:
+def _rate(learning_rate: Numbers) -> ArrayLike:
     rate = canonical(learning_rate, 0, jnp.float32, "learning_rate")
     if not isinstance(rate, jax.core.Tracer) and not np.all(np.asarray(rate) > 0):
         raise InputError(f"a learning rate is positive, not {learning_rate!r}")
     return rate
 
 
-def adam(learning_rate: Any = 0.05, **hyperparameters: Any) -> Optimizer:
+def adam(learning_rate: Rate = 0.05, **hyperparameters: Rate) -> Optimizer:
     """Adam.
 
     Args:
@@ -243,7 +249,7 @@ def adam(learning_rate: Any = 0.05, **hyperparameters: Any) -> Optimizer:
     return optimizer("adam", learning_rate, **hyperparameters)
 
 
-def sgd(learning_rate: Any = 1.0, momentum: Any = None) -> Optimizer:
+def sgd(learning_rate: Rate = 1.0, momentum: Rate | None = None) -> Optimizer:
     """Plain gradient descent, with momentum if given.
 
     Args:
@@ -287,7 +293,7 @@ def lbfgs(memory: int = 20) -> Optimizer:
     return Optimizer("lbfgs", memory=int(memory))
 
 
-def averaged(optimizer: Optimizer, decay: Any = 0.99) -> Optimizer:
+def averaged(optimizer: Optimizer, decay: Numbers = 0.99) -> Optimizer:
     """An optimizer that keeps the moving average of θ beside it: `Solution.average_image`.
 
     The average is less noisy than the last iterate. It weighs the iterates by decay^age, the first as the others.
@@ -314,21 +320,21 @@ def averaged(optimizer: Optimizer, decay: Any = 0.99) -> Optimizer:
     return dataclasses.replace(optimizer, average=rate)
 
 
-def averaged_theta(state: Any) -> Any:
+def averaged_theta(state: rules.AveragingState) -> optax.Params:
     """The average θ of each lane, from the optimizer's state of `averaged`, `[N, …]`."""
     return jax.tree.map(lambda x: x / (1 - state.rest).reshape(-1, *[1] * (x.ndim - 1)), state.mean)
 
 
 def yosinski(
-    learning_rate: Any = 100.0,
+    learning_rate: Rate = 100.0,
     *,
-    desired_progress: Any = None,
-    decay: Any = None,
-    blur_sigma: Any = None,
-    blur_every: Any = 4,
-    norm_percentile: Any = None,
-    contribution_percentile: Any = None,
-    mean: Any = 0.5,
+    desired_progress: Numbers | None = None,
+    decay: Numbers | None = None,
+    blur_sigma: Numbers | None = None,
+    blur_every: Numbers = 4,
+    norm_percentile: Numbers | None = None,
+    contribution_percentile: Numbers | None = None,
+    mean: Numbers = 0.5,
 ) -> Optimizer:
     """Yosinski's gradient ascent on pixels, each update followed by his regularizers.
 
@@ -368,17 +374,17 @@ def yosinski(
         "contribution_percentile": (contribution_percentile, 0, 100),
         "mean": (mean, 0, 1),
     }
-    numbers: dict[str, Any] = {}
+    numbers: dict[str, Rate] = {}
     for name, (value, low, high) in ranges.items():
         if value is None:
             continue
-        numbers[name] = canonical(value, 0, jnp.float32, name)
-        if not isinstance(value, jax.core.Tracer) and not np.all((numbers[name] >= low) & (numbers[name] <= high)):
+        array = numbers[name] = canonical(value, 0, jnp.float32, name)
+        if not isinstance(value, jax.core.Tracer) and not np.all((array >= low) & (array <= high)):
             raise InputError(f"{name} is from {low:g} to {high:g}, not {value!r}")
     return _made(Optimizer("yosinski"), learning_rate, numbers)
 
 
-def mahendran(learning_rate: Any, decay: Any = 0.9) -> Optimizer:
+def mahendran(learning_rate: Rate, decay: Numbers = 0.9) -> Optimizer:
     """Mahendran and Vedaldi's momentum on gradients that are divided by their recent size.
 
     In their units, x = 255 · image and g the gradient by x: G ← decay · G + g², v ← decay · v − g/(1/rate + √G),
@@ -400,12 +406,12 @@ def mahendran(learning_rate: Any, decay: Any = 0.9) -> Optimizer:
         >>> mahendran(2e6).hyperparameters
         {'learning_rate': array(2.e+06, dtype=float32), 'decay': array(0.9, dtype=float32)}
     """
-    decay = canonical(decay, 0, jnp.float32, "decay")
-    if not isinstance(decay, jax.core.Tracer) and not np.all((decay >= 0) & (decay <= 1)):
+    rate = canonical(decay, 0, jnp.float32, "decay")
+    if not isinstance(rate, jax.core.Tracer) and not np.all((rate >= 0) & (rate <= 1)):
         raise InputError(f"decay is from 0 to 1, not {decay!r}")
-    return _made(Optimizer("mahendran"), learning_rate, {"decay": decay})
+    return _made(Optimizer("mahendran"), learning_rate, {"decay": rate})
 
 
-def is_line_search(optimizer: Any) -> bool:
+def is_line_search(optimizer: object) -> bool:
     """Whether `minimize` searches along a line for this optimizer."""
     return isinstance(optimizer, Optimizer) and optimizer.name == "lbfgs"

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
+from optax import OptState, Params, Updates
 
 from jaxopt_input.errors import InputError
 
@@ -19,12 +21,12 @@ MAX_BLUR = 2.0
 class AveragingState(NamedTuple):
     """The state of a rule, and the average of θ: Σ weight · θ, and 1 − Σ weight."""
 
-    inner: Any
-    mean: Any
+    inner: OptState
+    mean: Params
     rest: jax.Array
 
 
-def averaging(rule: optax.GradientTransformationExtraArgs, decay: Any) -> optax.GradientTransformationExtraArgs:
+def averaging(rule: optax.GradientTransformationExtraArgs, decay: ArrayLike) -> optax.GradientTransformationExtraArgs:
     """A rule that keeps the moving average of θ in its state: the rule of `optimizers.averaged`.
 
     Example:
@@ -35,14 +37,16 @@ def averaging(rule: optax.GradientTransformationExtraArgs, decay: Any) -> optax.
         4.0
     """
 
-    def init(params: Any) -> AveragingState:
+    def init(params: Params) -> AveragingState:
         return AveragingState(rule.init(params), jax.tree.map(jnp.zeros_like, params), jnp.ones(()))
 
-    def update(updates: Any, state: AveragingState, params: Any = None, **extra: Any) -> tuple[Any, AveragingState]:
+    def update(
+        updates: Updates, state: AveragingState, params: Params = None, **extra: Any
+    ) -> tuple[Updates, AveragingState]:
         updates, inner = rule.update(updates, state.inner, params, **extra)
         moved = optax.apply_updates(params, updates)
         mean = jax.tree.map(lambda m, x: decay * m + (1 - decay) * x, state.mean, moved)
-        return updates, AveragingState(inner, mean, decay * state.rest)
+        return updates, AveragingState(inner, mean, jnp.asarray(decay * state.rest))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -51,11 +55,13 @@ class ScheduledState(NamedTuple):
     """How many updates were made, and the state of the rule."""
 
     updates: jax.Array
-    inner: Any
+    inner: OptState
 
 
 def scheduled(
-    factory: Callable[..., optax.GradientTransformation], numbers: Mapping[str, Any], schedules: Mapping[str, Any]
+    factory: Callable[..., optax.GradientTransformation],
+    numbers: Mapping[str, ArrayLike],
+    schedules: Mapping[str, optax.Schedule],
 ) -> optax.GradientTransformationExtraArgs:
     """A rule whose hyperparameters change with the number of updates.
 
@@ -78,11 +84,13 @@ def scheduled(
         now = {name: jnp.asarray(schedule(updates), jnp.float32) for name, schedule in schedules.items()}
         return optax.with_extra_args_support(factory(**numbers, **now))
 
-    def init(params: Any) -> ScheduledState:
+    def init(params: Params) -> ScheduledState:
         updates = jnp.zeros((), jnp.int32)
         return ScheduledState(updates, at(updates).init(params))
 
-    def update(updates: Any, state: ScheduledState, params: Any = None, **extra: Any) -> tuple[Any, ScheduledState]:
+    def update(
+        updates: Updates, state: ScheduledState, params: Params = None, **extra: Any
+    ) -> tuple[Updates, ScheduledState]:
         moved, inner = at(state.updates).update(updates, state.inner, params, **extra)
         return moved, ScheduledState(state.updates + 1, inner)
 
@@ -96,14 +104,14 @@ class YosinskiState(NamedTuple):
 
 
 def yosinski(
-    learning_rate: Any,
-    desired_progress: Any = None,
-    decay: Any = None,
-    blur_sigma: Any = None,
-    blur_every: Any = 4.0,
-    norm_percentile: Any = None,
-    contribution_percentile: Any = None,
-    mean: Any = 0.5,
+    learning_rate: ArrayLike,
+    desired_progress: ArrayLike | None = None,
+    decay: ArrayLike | None = None,
+    blur_sigma: ArrayLike | None = None,
+    blur_every: ArrayLike = 4.0,
+    norm_percentile: ArrayLike | None = None,
+    contribution_percentile: ArrayLike | None = None,
+    mean: ArrayLike = 0.5,
 ) -> optax.GradientTransformation:
     """The rule of `optimizers.yosinski`, which describes it; what is None is not computed.
 
@@ -116,12 +124,12 @@ def yosinski(
         [0.6000000238418579, 0.6000000238418579, 0.6000000238418579]
     """
 
-    def init(params: Any) -> YosinskiState:
+    def init(params: Params) -> YosinskiState:
         if jnp.ndim(params) != 3:
             raise InputError("Yosinski's rule moves pixels: optimize images.pixels() with it")
         return YosinskiState(jnp.zeros((), jnp.int32))
 
-    def update(updates: jax.Array, state: YosinskiState, params: Any = None) -> tuple[jax.Array, YosinskiState]:
+    def update(updates: jax.Array, state: YosinskiState, params: Params = None) -> tuple[jax.Array, YosinskiState]:
         gradient = -updates / 255  # of what is maximized, by pixels from 0 to 255
         pixels = 255 * (params - mean)
         rate = learning_rate
@@ -145,12 +153,12 @@ def yosinski(
     return optax.GradientTransformation(init, update)
 
 
-def _cleared(pixels: jax.Array, score: jax.Array, percentile: Any) -> jax.Array:
+def _cleared(pixels: jax.Array, score: jax.Array, percentile: ArrayLike) -> jax.Array:
     """The pixels, those whose score is below the percentile set to zero."""
     return jnp.where((score < jnp.percentile(score, percentile))[..., None], 0.0, pixels)
 
 
-def gaussian_blur(image: jax.Array, sigma: Any) -> jax.Array:
+def gaussian_blur(image: jax.Array, sigma: ArrayLike) -> jax.Array:
     """A Gaussian blur as of `scipy.ndimage.gaussian_filter`: kernel cut at 4 σ, mirrored at the border.
 
     Args:
@@ -177,11 +185,11 @@ def gaussian_blur(image: jax.Array, sigma: Any) -> jax.Array:
 class MahendranState(NamedTuple):
     """The decayed sum of squared gradients, and the velocity."""
 
-    squares: Any
-    velocity: Any
+    squares: Updates
+    velocity: Updates
 
 
-def mahendran(learning_rate: Any, decay: Any = 0.9) -> optax.GradientTransformation:
+def mahendran(learning_rate: ArrayLike, decay: ArrayLike = 0.9) -> optax.GradientTransformation:
     """The rule of `optimizers.mahendran`, which describes it.
 
     Example:
@@ -192,11 +200,11 @@ def mahendran(learning_rate: Any, decay: Any = 0.9) -> optax.GradientTransformat
         [-1.0]
     """
 
-    def init(params: Any) -> MahendranState:
+    def init(params: Params) -> MahendranState:
         zeros = jax.tree.map(jnp.zeros_like, params)
         return MahendranState(zeros, zeros)
 
-    def update(updates: Any, state: MahendranState, params: Any = None) -> tuple[Any, MahendranState]:
+    def update(updates: Updates, state: MahendranState, params: Params = None) -> tuple[Updates, MahendranState]:
         gradient = jax.tree.map(lambda g: g / 255, updates)  # by pixels from 0 to 255
         squares = jax.tree.map(lambda s, g: decay * s + jnp.square(g), state.squares, gradient)
         velocity = jax.tree.map(
