@@ -270,11 +270,11 @@ def test_published_weights():
     shape = (227, 227, 3)
     sigma = sigma_2015(shape)
     one = preset("mahendran2015", shape, 0.1, 2.0)
-    variation, alpha = one.regularizer.weights
+    variation, alpha = one.regularizer.numbers
     assert alpha * (sigma / 255) ** 6 == pytest.approx(2.16e8, rel=2e-3)
     assert variation * (sigma / 255) ** 2 == pytest.approx(0.5, rel=1e-5)
     for depth, weight in ((0.3, 0.5), (0.31, 5), (0.6, 5), (0.61, 50), (1.0, 50)):
-        assert preset("mahendran2015", shape, depth, 2.0).regularizer.weights[0] * (sigma / 255) ** 2 == pytest.approx(
+        assert preset("mahendran2015", shape, depth, 2.0).regularizer.numbers[0] * (sigma / 255) ** 2 == pytest.approx(
             weight, rel=1e-5
         )
     noise = one.image.bind(shape)
