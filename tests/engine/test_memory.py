@@ -8,7 +8,7 @@ import pytest
 import jaxopt_input as joi
 from jaxopt_input.engine import loop, memory
 from jaxopt_input.methods.dream import recipe as dreaming
-from jaxopt_input.methods.dream.settings import octave_shapes, settle
+from jaxopt_input.methods.dream.settings import Settings, octave_shapes
 from jaxopt_input.methods.exemplars.recipe import basis, rank
 
 KEY = jax.random.key(0)
@@ -49,7 +49,7 @@ def test_ranking_takes_as_many_images_as_fit(linear, tmp_path):
 
 def test_dream_takes_smaller_tiles(toy, monkeypatch):
     monkeypatch.setattr(memory, "OWN", 0)  # which would hide what a toy takes
-    s = settle("caffe2015", {"octaves": 1, "overlap": 8, "tile": 128, "iterations": 1})
+    s = Settings(octaves=1, overlap=8, tile=128, iterations=1)
     shapes, taps = octave_shapes(200, 160, s), ("second",)
 
     def taken(tile):

@@ -10,7 +10,7 @@ import pytest
 import jaxopt_input as joi
 from jaxopt_input.errors import InputError
 from jaxopt_input.methods.dream.recipe import dream, noise, starting_image, zoom
-from jaxopt_input.methods.dream.settings import PRESETS, octave_shapes, settle
+from jaxopt_input.methods.dream.settings import PRESETS, octave_shapes
 from jaxopt_input.methods.resize import resize
 
 MIX = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
@@ -138,9 +138,9 @@ def test_resize_is_linear_with_half_pixel_centers():
 
 
 def test_octave_shapes():
-    settings = settle("caffe2015", {})
+    settings = PRESETS["caffe2015"]
     assert octave_shapes(576, 1024, settings) == [(210, 373), (294, 522), (411, 731), (576, 1024)]
-    assert octave_shapes(100, 90, settle("tf2", {}))[2:] == [(100, 90), (130, 117), (169, 152)]
+    assert octave_shapes(100, 90, PRESETS["tf2"])[2:] == [(100, 90), (130, 117), (169, 152)]
 
 
 def test_detail_is_carried_and_the_base_is_not_blurred(linear):

@@ -82,7 +82,7 @@ def test_zoom_and_guide(picture):
     [
         (("--target", "blok2"), 1, "nearest: block2"),
         (("--target", "block2", "--preset", "tf3"), 1, "nearest: tf2"),
-        (("--target", "block2", "--animate", "avi"), 1, "gif, webp, mp4"),
+        (("--target", "block2", "--animate", "avi"), 2, "'gif', 'webp', 'mp4'"),
         (("--target", "block2", "--normalize", "rms"), 1, "mean-abs"),
         (("--target", "logits", "--guide", "in.png"), 1, "no positions"),
         (("--target", "block2", "--guide", "none.png"), 1, "none.png"),
@@ -143,5 +143,5 @@ def test_visualize_animates(tmp_path, monkeypatch):
         assert film.n_frames == 4  # before the first step and after each
         assert film.size == Image.open(tmp_path / "out" / "sheet.png").size
     wrong = call(*args, "--out", tmp_path / "none", "--animate", "gip")
-    assert wrong.exit_code == 1
-    assert "nearest: gif" in wrong.stderr
+    assert wrong.exit_code == 2
+    assert "'gif', 'webp', 'mp4'" in wrong.stderr

@@ -86,7 +86,7 @@ def test_region_and_options(invert, tmp_path):
         (("--layer", "first", "--regularizer", "alfa-norm=1"), 1, "nearest: alpha-norm"),
         (("--layer", "first", "--regularizer", "l2^3=1"), 1, "no exponent"),
         (("--layer", "first", "--regularizer", "alpha-norm^0=1"), 1, "positive"),
-        (("--layer", "first", "--animate", "avi"), 1, "gif, webp, mp4"),
+        (("--layer", "first", "--animate", "avi"), 2, "'gif', 'webp', 'mp4'"),
         ((), 2, "--layer"),
     ],
 )

@@ -36,15 +36,16 @@ from jaxopt_input.losses import Loss
 from jaxopt_input.methods.dream import normalize as normalize
 from jaxopt_input.methods.dream import tiles
 from jaxopt_input.methods.dream.settings import (
+    PRESETS,
     Settings,
     as_image,
     objective,
     octave_shapes,
     or_default,
     restricted,
-    settle,
     wanted,
 )
+from jaxopt_input.methods.presets import choose
 from jaxopt_input.methods.resize import resize
 from jaxopt_input.models.model import Apply, Model, cast
 
@@ -185,7 +186,7 @@ def dream(
         A `Dream`.
 
     Raises:
-        InputError: before anything is compiled, as `wanted`, `objective` and `settle` do, and for a preset whose
+        InputError: before anything is compiled, as `wanted`, `objective` and `Settings` do, and for a preset whose
             layers the model lacks, an image of another number of channels, or octaves too small for the network.
 
     Source:
@@ -198,7 +199,7 @@ def dream(
         >>> done.image.shape, bool(done.octaves[0].loss[1] < done.octaves[0].loss[0])
         ((80, 64, 3), True)
     """
-    s, device = settle(preset, settings), device or jax.local_devices()[0]
+    s, device = choose(PRESETS, preset, **settings), device or jax.local_devices()[0]
     key = typed_key(jax.random.key(0) if key is None else key)
     image = as_image(image, model, "the image")
     if str(jnp.dtype(dtype)) not in ("float32", "bfloat16"):

@@ -1,11 +1,11 @@
-"""What a dream is asked for: its targets as a loss, its settings, and the authors' presets."""
+"""The settings of a dream and the authors' presets; its targets as a loss."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
+from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import jax
@@ -13,35 +13,45 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input import losses
+from jaxopt_input.checks import count
 from jaxopt_input.engine.target import Joint, Target, expand
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.images.parameterization import check_images
 from jaxopt_input.losses import Loss
-from jaxopt_input.methods.dream import normalize as normalize
 from jaxopt_input.models.model import Apply, Model
+from jaxopt_input.names import NORMALIZATIONS
+
+OBJECTIVES = ("l2", "mean")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a dream is made; every field may be given to `dream` by name.
+    """How a dream is made; `dream` takes every field by name.
 
     Attributes:
-        target: layers to excite where the model has them all and no target is given.
+        target: the layers to excite where no target is asked for and the model has all of them.
         objective: "l2", the mean square of a layer's or channel's activation, or "mean", its mean. Half the sum of
             squares is the same thing here: the gradient is normalized.
-        octaves: their exponents, one a size `octave_scale ** exponent` times the image's; as an argument of `dream`,
-            a number n stands for 1 - n to 0. Where the last is not 0, the result is brought back to the image's size.
+        octaves: exponents, one per octave, whose size is `octave_scale ** exponent` times the photo's; a number n
+            stands for 1 - n to 0. Where the last is not 0, the result is brought back to the photo's size.
         octave_scale: the ratio of two octaves' sides, above 1.
         iterations: steps in each octave.
-        step: of one iteration, for images in [0, 1], times the normalized gradient.
+        step: what one iteration adds, for images in [0, 1], times the normalized gradient.
         jitter: the largest random shift each way in pixels, by roll, drawn anew at each iteration. Where there are
             several tiles it is at least half a tile.
-        normalize: one of "mean-abs", "std" and "laplacian"; see `methods.dream.normalize`.
+        normalize: how the gradient is scaled: "mean-abs", "std" or "laplacian", as in `methods.dream.normalize`.
         bands: of the Laplacian pyramid.
-        clip: to [0, 1] after each step; the result always is.
+        clip: whether the image is clipped to [0, 1] after each step; the result always is.
         carry: "detail" adds what an octave changed, enlarged, to the next one's base; "image" enlarges the image.
         tile: the largest side, in pixels, of what the network sees at once, less its margins.
-        overlap: the margin of a tile on each side, in pixels; see `methods.dream.tiles`.
+        overlap: the margin of a tile on each side, in pixels, as in `methods.dream.tiles`.
+
+    Raises:
+        InputError: for an unknown name, offering the nearest, or a value out of range.
+
+    Example:
+        >>> Settings(octaves=3).octaves
+        (-2, -1, 0)
     """
 
     target: tuple[str, ...] = ()
@@ -57,6 +67,27 @@ class Settings:
     carry: str = "detail"
     tile: int = 512
     overlap: int = 64
+
+    def __post_init__(self) -> None:
+        exponents = range(1 - self.octaves, 1) if isinstance(self.octaves, int) else self.octaves
+        whole = isinstance(exponents, Sequence) and all(isinstance(exponent, int) for exponent in exponents)
+        if not whole or not exponents or list(exponents) != sorted(set(exponents)):
+            raise InputError(f"octaves are a number from 1 up, or increasing exponents, not {self.octaves!r}")
+        object.__setattr__(self, "octaves", tuple(exponents))
+        if self.objective not in OBJECTIVES:
+            raise unknown("objective", self.objective, OBJECTIVES)
+        if self.normalize not in NORMALIZATIONS:
+            raise unknown("normalization", self.normalize, NORMALIZATIONS)
+        if self.carry not in ("detail", "image"):
+            raise unknown("way to carry", self.carry, ("detail", "image"))
+        for name, least in (("iterations", 1), ("jitter", 0), ("bands", 0), ("tile", 1), ("overlap", 0)):
+            count(name, getattr(self, name), least)
+        for name, bound in (("octave_scale", 1), ("step", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not bound < float(value) < float("inf"):
+                raise InputError(f"{name} must be a number above {bound}, not {value!r}")
+        if self.overlap > self.tile:
+            raise InputError(f"the overlap ({self.overlap}) must not be larger than the tile ({self.tile})")
 
 
 PRESETS = {
@@ -81,49 +112,11 @@ PRESETS = {
 rendering and the one normalized by Laplacian bands; TensorFlow's second tutorial (2019)."""
 
 
-def settle(preset: str | Settings, changes: Mapping[str, Any]) -> Settings:
-    """A preset with some of its settings changed, checked.
-
-    Raises:
-        InputError: for an unknown preset or setting, offering the nearest names, or a value out of range.
-
-    Example:
-        >>> settle("caffe2015", {"octaves": 3}).octaves
-        (-2, -1, 0)
-    """
-    if isinstance(preset, str):
-        if preset not in PRESETS:
-            raise unknown("preset", preset, PRESETS)
-        preset = PRESETS[preset]
-    fields = [field.name for field in dataclasses.fields(Settings)]
-    if strange := [name for name in changes if name not in fields]:
-        raise unknown("setting", strange[0], fields)
-    s = dataclasses.replace(preset, **changes)
-    exponents = range(1 - s.octaves, 1) if isinstance(s.octaves, int) else s.octaves
-    whole = isinstance(exponents, Sequence) and all(isinstance(e, int) for e in exponents)
-    if not whole or not exponents or list(exponents) != sorted(set(exponents)):
-        raise InputError(f"octaves are a number from 1 up, or increasing exponents, not {s.octaves!r}")
-    s = dataclasses.replace(s, octaves=tuple(exponents))
-    if s.normalize not in normalize.NAMES:
-        raise unknown("normalization", s.normalize, normalize.NAMES)
-    if s.carry not in ("detail", "image"):
-        raise unknown("way to carry", s.carry, ("detail", "image"))
-    for name, least in (("iterations", 1), ("jitter", 0), ("bands", 0), ("tile", 1), ("overlap", 0)):
-        if not isinstance(getattr(s, name), Integral) or getattr(s, name) < least:
-            raise InputError(f"{name} must be a whole number, at least {least}, not {getattr(s, name)!r}")
-    for name, beyond in (("octave_scale", 1), ("step", 0)):
-        if not isinstance(getattr(s, name), Real) or not beyond < getattr(s, name) < float("inf"):
-            raise InputError(f"{name} must be a number above {beyond}, not {getattr(s, name)!r}")
-    if s.overlap > s.tile:
-        raise InputError(f"the overlap ({s.overlap}) must not be larger than the tile ({s.tile})")
-    return s
-
-
 def octave_shapes(height: int, width: int, settings: Settings) -> list[tuple[int, int]]:
     """The (height, width) of each octave: the image's times `octave_scale` to the exponent, rounded to the nearest.
 
     Example:
-        >>> octave_shapes(140, 280, settle("caffe2015", {"octaves": 2}))
+        >>> octave_shapes(140, 280, Settings(octaves=2))
         [(100, 200), (140, 280)]
     """
     factors = [settings.octave_scale**exponent for exponent in settings.octaves]
@@ -165,12 +158,12 @@ def objective(targets: Sequence[Target], model: Model, kind: str = "l2", guide: 
     Args:
         targets: from `wanted`. A class counts by its logit.
         model: whose layers and classes are meant.
-        kind: "l2" or "mean"; see `Settings`.
+        kind: "l2" or "mean", as in `Settings`.
         guide: an image `[h, w, C]` in [0, 1]; layers are then to resemble it, position by position, and targets must
             be whole layers.
 
     Raises:
-        InputError: for an unknown kind, or a guide that the layer or network does not suit.
+        InputError: for a guide that the layer or network does not suit.
 
     Example:
         >>> import jaxopt_input as joi
@@ -178,8 +171,6 @@ def objective(targets: Sequence[Target], model: Model, kind: str = "l2", guide: 
         >>> joi.losses.names(objective(wanted("block3:7+0.5*block2", model), model))
         ('block3:7+block2',)
     """
-    if kind not in ("l2", "mean"):
-        raise unknown("objective", kind, ("l2", "mean"))
     terms = [_excited(one, kind) for one in targets] if guide is None else _guided(targets, model, guide)
     return functools.reduce(lambda a, b: a + b, [term * -one.weight for term, one in zip(terms, targets, strict=True)])
 

@@ -1,71 +1,66 @@
-"""The folder that `invert` writes."""
+"""What `invert` shows: the images of each rung beside the photo, with the error of each layer."""
 
 from __future__ import annotations
 
 import functools
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Mapping
 
 import numpy as np
+from PIL import Image
 
-from jaxopt_input.data import to_uint8
-from jaxopt_input.draw.sheet import contact_sheet, grid_sheet
+from jaxopt_input.draw.sheet import Row, sheet
 from jaxopt_input.methods.invert.recipe import Inversion, Rung
-from jaxopt_input.models.model import Model
-from jaxopt_input.runs.writer import _number, write
+from jaxopt_input.runs.page import Page, Picture, lanes, number, overview
 
 SMALLEST = 128  # pixels of a picture's longer side on the sheet, so that its caption fits below
 
 
-def write_inversion(folder: Path, found: Inversion, model: Model, **run: Any) -> dict[str, Any]:
-    """Write an inversion's best images, with the error of each layer, beside the photograph.
+def inversion_page(inversion: Inversion, model: str, seed: int, animate: str | None = None) -> Page:
+    """The best images of an inversion beside the photo.
+
+    The row of each start, and the entry "error" for the best start of each rung, hold the error of every layer.
 
     Args:
-        folder: made if need be.
-        found: the rungs of a ladder.
-        model: the network.
-        run: the other arguments of `runs.writer.write`.
-
-    Returns:
-        What `run.json` says: in each of its `results`, and for the best start of each rung, the `error` of every layer.
+        inversion: the rungs of a ladder.
+        model: the name of the network.
+        seed: of the run.
+        animate: the format of a film of the snapshots; None for none.
     """
-    solution = found.solution()
-    return write(
-        folder,
-        solution,
-        [None] * len(solution.names),
-        model,
-        sheets={"original.png": found.image},
-        draw=functools.partial(sheet, found),
-        entries=[entry for rung in found.rungs for entry in _entries(rung)],
-        more={
-            "original": "original.png",
-            "error": {rung.name: _at(rung.error, rung.best) for rung in found.rungs},
-            "positions": {rung.name: rung.positions for rung in found.rungs if rung.positions} or None,
-        },
-        logarithmic=True,
-        **run,
-    )
+    solution = inversion.solution()
+    labels = [None] * len(solution.names)
+    errors = [entry for rung in inversion.rungs for entry in _errors(rung)]
+    page = lanes(solution, labels, model, seed, extra=errors)
+    page.items["original.png"] = Picture(inversion.image)
+    page.entries["original"] = "original.png"
+    draw = functools.partial(inversion_sheets, inversion)
+    shown = overview(solution, labels, draw=draw, animate=animate, logarithmic=True)
+    page.items |= shown.items
+    page.entries |= shown.entries
+    page.entries["error"] = {rung.name: _at(rung.error, rung.best) for rung in inversion.rungs}
+    page.entries["positions"] = {rung.name: rung.positions for rung in inversion.rungs if rung.positions} or None
+    page.remedies = ("another image or --seed, or a layer before the ReLU", "a smaller --learning-rate")
+    page.notes = [f"{len(page.rows)} images", *(_note(name, e) for name, e in page.entries["error"].items())]
+    return page
 
 
-def sheet(found: Inversion, pictures: np.ndarray) -> Any:
-    """The photograph and the images of each rung under the error of each layer; a row a rung for several starts.
+def inversion_sheets(inversion: Inversion, pictures: np.ndarray) -> list[Image.Image]:
+    """The photo and the images of each rung with the error of each layer; one row per rung for several starts.
 
     Args:
-        found: the rungs.
+        inversion: the rungs.
         pictures: `[N, H, W, C]` in [0, 1] or 8-bit, the images of all starts of all rungs in order.
 
     Returns:
-        An RGB image.
+        RGB images, one per page.
     """
-    pictures = pictures if pictures.dtype == np.uint8 else to_uint8(pictures)
-    shown = np.concatenate([to_uint8(found.image)[None], pictures])
-    starts = len(found.rungs[0].solution.names)
+    starts = len(inversion.rungs[0].solution.names)
+    captions = ["original", *map(caption, inversion.rungs)]
     if starts == 1:
-        factor = max(1, -(-SMALLEST // max(shown.shape[1:3])))
-        return grid_sheet(shown.repeat(factor, 1).repeat(factor, 2), ["original", *map(caption, found.rungs)])
-    rows = [shown[:1], *(shown[1 + n : 1 + n + starts] for n in range(0, len(pictures), starts))]
-    return contact_sheet(rows, ["original", *map(caption, found.rungs)])
+        square = Row([[inversion.image, *pictures]], below=[captions])
+        return sheet([square], columns=math.ceil(math.sqrt(len(captions))), side=SMALLEST)
+    groups = [[inversion.image], *(pictures[n : n + starts] for n in range(0, len(pictures), starts))]
+    return sheet([Row([group], text) for group, text in zip(groups, captions, strict=True)])
 
 
 def caption(rung: Rung) -> str:
@@ -79,11 +74,17 @@ def caption(rung: Rung) -> str:
     return f"{rung.name}, " + ", ".join(f"{100 * error[rung.best]:.3g} %" for error in rung.error.values())
 
 
-def _entries(rung: Rung) -> list[dict[str, Any]]:
-    """What each start's result says of the errors."""
+def _note(name: str, errors: Mapping[str, float | None]) -> str:
+    """A line for standard output on the errors of a rung."""
+    shown = [f"{layer} {'not finite' if e is None else f'{100 * e:.3g} %'}" for layer, e in errors.items()]
+    return f"error at {', '.join(shown)}" if name in errors else f"{name}: error {', '.join(shown)}"
+
+
+def _errors(rung: Rung) -> list[dict[str, dict[str, float | None]]]:
+    """What the row of each start says of the errors."""
     starts = range(len(rung.solution.names))
     return [{"error": _at(rung.error, start), "error_8bit": _at(rung.error_8bit, start)} for start in starts]
 
 
-def _at(errors: dict[str, np.ndarray], start: int) -> dict[str, float | None]:
-    return {layer: _number(error[start]) for layer, error in errors.items()}
+def _at(errors: Mapping[str, np.ndarray], start: int) -> dict[str, float | None]:
+    return {layer: number(error[start]) for layer, error in errors.items()}

@@ -1,0 +1,51 @@
+"""Presets: the settings of published methods by name, as every method has them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from jaxopt_input.errors import InputError, unknown
+
+S = TypeVar("S")
+
+
+def choose(presets: Mapping[str, S | Callable[..., S]], preset: str | S, *fit: Any, **changes: Any) -> S:
+    """The settings of a preset, with other values of some fields.
+
+    Args:
+        presets: by name the settings, a frozen dataclass that checks itself, or a function that makes them for
+            something, such as the shape of an image.
+        preset: one of the names, or settings of one's own.
+        fit: the arguments of such a function.
+        changes: fields of the settings; None leaves the preset's own value.
+
+    Raises:
+        InputError: for an unknown preset or field, offering the nearest names, and as the settings themselves.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Settings:
+        ...     steps: int = 256
+        ...     rate: float = 0.1
+        >>> choose({"slow": Settings(rate=0.01)}, "slow", steps=8, rate=None)
+        Settings(steps=8, rate=0.01)
+        >>> choose({"slow": Settings(rate=0.01)}, "slow", stebs=8)
+        Traceback (most recent call last):
+        jaxopt_input.errors.InputError: unknown setting 'stebs'; nearest: steps
+    """
+    settings: Any = preset
+    if isinstance(preset, str):
+        if preset not in presets:
+            raise unknown("preset", preset, presets)
+        settings = presets[preset]
+        settings = settings(*fit) if callable(settings) else settings
+    if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
+        raise InputError(f"a preset is one of {', '.join(presets)}, or the settings themselves, not {preset!r}")
+    fields = [field.name for field in dataclasses.fields(settings)]
+    for name in changes:
+        if name not in fields:
+            raise unknown("setting", name, fields)
+    result: S = dataclasses.replace(settings, **{key: value for key, value in changes.items() if value is not None})
+    return result
