@@ -25,7 +25,7 @@ from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
 from jaxopt_input.methods.resize import resize
-from jaxopt_input.methods.style.settings import default_layers, settle
+from jaxopt_input.methods.style.settings import Settings, default_layers
 from jaxopt_input.methods.style.terms import content_loss, style_loss, variation_loss
 
 STYLES = ("starry_night", "the_scream", "shipwreck")
@@ -85,7 +85,7 @@ def torch_lbfgs(function: Callable[[jax.Array], tuple[Any, Any]], theta: np.ndar
 
 def compared(model: joi.Model, content: np.ndarray, style: np.ndarray, evaluations: int) -> dict[str, float]:
     """The loss that each way ends with."""
-    settings = settle("default", {})
+    settings = Settings()
     loss = problem(model, content, style, settings)
     pixels = joi.images.pixels(content.shape)
 

@@ -21,7 +21,6 @@ HOMES = {
     "INVERT_PRESETS": "methods.invert.settings:PRESETS",
     "STYLE_PRESETS": "methods.style.settings:PRESETS",
     "STYLE_LOSSES": "methods.style.terms:STATISTICS",
-    "STYLE_COLORS": "methods.style.recipe:COLORS",
     "ATTACKS": "attacks.methods:METHODS",
     "ATTACK_LOSSES": "attacks.objectives:OBJECTIVES",
     "NORMS": "attacks.result:NORMS",
@@ -33,7 +32,17 @@ HOMES = {
     "PRECISIONS": "runs.options:PRECISIONS",
     "BENCH_TASKS": "methods.bench.recipe:TASKS",
 }
-ELSEWHERE = {"OPTIMIZERS", "CLASS_OBJECTIVES", "REGULARIZERS", "BUNDLED", "STYLE_STARTS", "DEVICES", "DTYPES", "POOLS"}
+ELSEWHERE = {
+    "OPTIMIZERS",
+    "CLASS_OBJECTIVES",
+    "REGULARIZERS",
+    "BUNDLED",
+    "STYLE_COLORS",
+    "STYLE_STARTS",
+    "DEVICES",
+    "DTYPES",
+    "POOLS",
+}
 
 
 def registry(home):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from typing import Any, TypeVar
 
 from jaxopt_input.errors import InputError, unknown
@@ -49,3 +50,11 @@ def choose(presets: Mapping[str, S | Callable[..., S]], preset: str | S, *fit: A
             raise unknown("setting", name, fields)
     result: S = dataclasses.replace(settings, **{key: value for key, value in changes.items() if value is not None})
     return result
+
+
+def check_range(settings: Any, names: Iterable[str], low: float, *, above: bool = False) -> None:
+    """Raise an `InputError` unless these fields are finite numbers of at least `low`, or above it."""
+    for name in names:
+        value = getattr(settings, name)
+        if not isinstance(value, Real) or not low <= float(value) < float("inf") or (above and float(value) == low):
+            raise InputError(f"{name} must be {'above' if above else 'at least'} {low:g}, not {value!r}")

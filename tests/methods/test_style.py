@@ -10,7 +10,7 @@ import pytest
 import jaxopt_input as joi
 from jaxopt_input.methods.style import recolor as recolor
 from jaxopt_input.methods.style.recipe import _scales, stylize, texture
-from jaxopt_input.methods.style.settings import CAFFE, GATYS, PRESETS, Settings, default_layers, settle
+from jaxopt_input.methods.style.settings import CAFFE, GATYS, PRESETS, Settings, default_layers, settings_of
 from jaxopt_input.methods.style.terms import STATISTICS, content_loss, positions, style_loss, variation_loss
 
 RNG = np.random.default_rng(0)
@@ -37,7 +37,7 @@ IMAGE = RNG.random((6, 5, 3)).astype(np.float32)
 
 def ours(preset, scale=1.0):
     """(style, content, variation) of a preset."""
-    s = settle(preset, {"feature_scale": scale})
+    s = settings_of(preset, feature_scale=scale)
     layers = s.style_layers
     weights = dict(
         zip(layers, s.style_weights * len(layers) if len(s.style_weights) == 1 else s.style_weights, strict=True)
@@ -116,7 +116,7 @@ def test_feature_scale_is_what_larger_activations_would_give():
 
 @pytest.mark.parametrize("name", STATISTICS)
 def test_relative_terms_are_one_where_the_layer_is_silent(name):
-    s = settle(Settings(losses=(name,)), {})
+    s = Settings(losses=(name,))
     loss = style_loss(Y, {"relu1_1": (6, 5, 4)}, s, {"relu1_1": 2.0}, jax.random.key(0))
     np.testing.assert_allclose(loss({"relu1_1": jnp.zeros((6, 5, 4))}, jnp.asarray(IMAGE)), 2.0, rtol=1e-4)
 

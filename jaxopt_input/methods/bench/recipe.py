@@ -27,7 +27,7 @@ from jaxopt_input.engine.minimize import minimize
 from jaxopt_input.engine.target import expand, objective
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.losses import Loss
-from jaxopt_input.methods.style.settings import default_layers, settle
+from jaxopt_input.methods.style.settings import Settings, default_layers
 from jaxopt_input.methods.style.terms import content_loss, style_loss, variation_loss
 from jaxopt_input.models.flops import Work, gradient_work
 from jaxopt_input.models.model import Model, cast, in_dtype
@@ -251,7 +251,7 @@ def _loss(model: Model, task: str, target: str | None) -> Loss:
     if task == "dream":
         return -losses.layer(content_layer)
     content, style = smooth_images(2, shape)
-    settings = settle("default", {})
+    settings = Settings()
     taps = (*style_layers, content_layer)
     of_content, of_style = (
         {tap: np.asarray(activation[0]) for tap, activation in model.activations(image[None], taps).items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from jaxopt_input.engine.target import Joint, Target, expand
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.images.parameterization import check_images
 from jaxopt_input.losses import Loss
+from jaxopt_input.methods.presets import check_range
 from jaxopt_input.models.model import Apply, Model
 from jaxopt_input.names import NORMALIZATIONS
 
@@ -82,10 +82,8 @@ class Settings:
             raise unknown("way to carry", self.carry, ("detail", "image"))
         for name, least in (("iterations", 1), ("jitter", 0), ("bands", 0), ("tile", 1), ("overlap", 0)):
             count(name, getattr(self, name), least)
-        for name, bound in (("octave_scale", 1), ("step", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, Real) or not bound < float(value) < float("inf"):
-                raise InputError(f"{name} must be a number above {bound}, not {value!r}")
+        check_range(self, ("octave_scale",), 1, above=True)
+        check_range(self, ("step",), 0, above=True)
         if self.overlap > self.tile:
             raise InputError(f"the overlap ({self.overlap}) must not be larger than the tile ({self.tile})")
 

@@ -2,57 +2,65 @@
 
 from __future__ import annotations
 
-import time
+import dataclasses
+import functools
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from jaxopt_input.names import american
-from jaxopt_input.runs.old_options import devices_of, given_arguments, precision_option, progress_bar, report_failures
+from jaxopt_input.names import (
+    PARAMETERIZATIONS,
+    STYLE_COLORS,
+    STYLE_LOSSES,
+    STYLE_PRESETS,
+    STYLE_STARTS,
+    american,
+    listed,
+)
+from jaxopt_input.runs.options import animate_option, run_options
+from jaxopt_input.runs.run import Run
 
-LOSSES = "gram, mean, covariance, wasserstein, batch-norm, mmd-linear, mmd-polynomial, mmd-gaussian, histogram, "
-PRESETS = "default, gatys2015-texture, gatys2016, gatys2016-code, johnson, li2017-linear, -poly, -gaussian, -bn, "
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jaxopt_input.models.model import Model
+
 OPTIONS = (
-    click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write."),
-    click.option("--model", "model_name", default="tin100", metavar="NAME|FILE|MODULE:FUNCTION", help="The network."),
-    click.option("--preset", default="default", help=f"Whose settings: {PRESETS}crowsonkb."),
+    click.option("--preset", default="default", metavar="NAME", help=(
+        f"The method whose settings hold where none are given: {listed(STYLE_PRESETS)}."
+    )),
     click.option("--loss", "losses", multiple=True, metavar="NAME[=WEIGHT]", help=(
-        f"What a style is: {LOSSES}sliced-wasserstein. May be repeated.  [default: the preset's]"
+        f"What a style is: {listed(STYLE_LOSSES)}. May be repeated.  [default: the preset's]"
     )),
     click.option("--style-layer", "style_layers", multiple=True, metavar="LAYER", help=(
         "Where the style is taken. May be repeated.  [default: the preset's, or one of each size of map]"
     )),
     click.option("--style-weight", "style_weights", type=float, multiple=True, help=(
-        "Of each --style-layer, in their order, or one for all."
+        "Weight of each --style-layer, in their order, or one for all."
     )),
-    click.option("--blend", type=float, multiple=True, help="The weight of each style image, in their order."),
+    click.option("--blend", type=float, multiple=True, help="Weight of each style image, in their order."),
     click.option("--style-mask", "style_masks", multiple=True, metavar="IMAGE", help=(
         "White where a style image counts, of its size; one for each style image."
     )),
     click.option("--style-scale", type=float, help="Size of the style image against the result.  [default: 1]"),
-    click.option("--tv-weight", type=float, help="Of the total variation.  [default: the preset's]"),
-    click.option("--optimizer", help="lbfgs or adam.  [default: the preset's]"),
-    click.option("--learning-rate", type=float, help="Of adam.  [default: the preset's]"),
+    click.option("--tv-weight", type=float, help="Weight of the total variation.  [default: the preset's]"),
+    click.option("--optimizer", metavar="NAME", help="The optimizer: lbfgs or adam.  [default: the preset's]"),
+    click.option("--learning-rate", type=float, help="Learning rate of adam.  [default: the preset's]"),
     click.option("--average", type=float, help="Decay of the average of adam's iterates; 0 takes the best one."),
-    click.option("--parameterization", help="pixels, pixels-sigmoid, fourier, …  [default: the preset's]"),
-    click.option("--steps", type=click.IntRange(min=2), help="Evaluations at each scale.  [default: the preset's]"),
-    click.option("--first-steps", type=click.IntRange(min=2), help="Evaluations at the first of several scales."),
+    click.option("--parameterization", metavar="NAME", help=(
+        f"What is optimized: {listed(PARAMETERIZATIONS)}.  [default: the preset's]"
+    )),
+    click.option("--steps", type=click.IntRange(2, 10**8), help="Evaluations at each scale.  [default: the preset's]"),
+    click.option("--first-steps", type=click.IntRange(2, 10**8), help="Evaluations at the first of several scales."),
     click.option("--smallest", type=click.IntRange(min=1), help=(
         "Begin with a longer side of so many pixels, then √2 times that, and so on.  [default: one scale]"
     )),
     click.option("--match-histogram", is_flag=True, default=None, help="Give the result the style's color histogram."),
-    click.option("--animate", metavar="gif|webp|mp4", help="Write an animation of the optimization."),
     click.option("--starts", type=click.IntRange(min=1), default=1, help="Results, each from noise of its own."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all random numbers."),
-    click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of the activations."),
-    precision_option,
-    click.option("--memory", metavar="AMOUNT", help=(
-        "What it may take, such as 4GiB.  [default: half of the free, at most 4GiB of a CPU's]"
-    )),
-    click.option("--device", type=click.Choice(["auto", "cpu", "gpu", "tpu"]), default="auto", help="What to run on."),
-    click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder."),
+    animate_option,
+    run_options(without=("chunk",)),
+    click.pass_context,
 )  # fmt: skip
 
 
@@ -64,143 +72,112 @@ def _style_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.argument("styles", nargs=-1, required=True, metavar="IMAGE…")
-@click.option("--size", default="256", metavar="SIDE|HEIGHTxWIDTH", help="Of the result in pixels.")
+@click.option("--size", default="256", metavar="SIDE|HEIGHTxWIDTH", help="Size of the result in pixels.")
 @_style_options
-def texture(styles: tuple[str, ...], size: str, **options: Any) -> None:
+def texture(context: click.Context, styles: tuple[str, ...], size: str, **options: Any) -> None:
     """Make a texture like that of IMAGE, of any size, from noise; of several images, a blend."""
-    from jaxopt_input.methods.style import recipe
-    from jaxopt_input.methods.style.settings import TEXTURE
-
     sides = [int(side) if side.isdigit() else 0 for side in size.split("x")]
-    if not 1 <= len(sides) <= 2 or min(sides) < 1:
+    if not 1 <= len(sides) <= 2 or not 1 <= min(sides) <= max(sides) <= 2**16:
         raise click.UsageError(f"--size is SIDE or HEIGHTxWIDTH in pixels, not {size!r}")
+    with Run.of(context) as run:
+        from jaxopt_input.methods.style.page import style_page
+        from jaxopt_input.methods.style.recipe import texture
+        from jaxopt_input.methods.style.settings import TEXTURE
 
-    def make(model: Any, pictures: list[Any], preset: Any, **rest: Any) -> Any:
-        chosen = TEXTURE if preset == "default" else preset
-        return recipe.texture(model, pictures, size=(sides[0], sides[-1]), preset=chosen, **rest)
-
-    _synthesize("texture", None, styles, make, options)
+        photos, arguments = [_photo(file, run.model) for file in styles], _arguments(run, options)
+        preset = TEXTURE if options["preset"] == "default" else options["preset"]
+        made = texture(run.model, photos, size=(sides[0], sides[-1]), preset=preset, **arguments)
+        run.write(style_page(made, photos, "texture", run.model.info.name, run.spec.seed, options["animate"]))
 
 
 @click.command()
 @click.argument("content", metavar="CONTENT")
 @click.argument("styles", nargs=-1, required=True, metavar="STYLE…")
-@click.option("--size", type=click.IntRange(min=1), default=512, help="Longer side of the result in pixels.")
+@click.option("--size", type=click.IntRange(1, 2**16), default=512, help="Longer side of the result in pixels.")
 @click.option("--content-layer", "content_layers", multiple=True, metavar="LAYER", help=(
     "Where the content is taken. May be repeated.  [default: the preset's, or the middle of the smallest size but one]"
 ))  # fmt: skip
-@click.option("--content-weight", type=float, help="Against the style.  [default: the preset's]")
+@click.option("--content-weight", type=float, help=(
+    "Weight of the content against the style.  [default: the preset's]"
+))  # fmt: skip
 @click.option("--content-mask", "content_masks", multiple=True, metavar="IMAGE", help=(
     "White where the result takes a style, of the content's size; one for each style image."
 ))  # fmt: skip
-@click.option("--color", default="style", help="style, match (its colors moved to the content's), or luminance.")
-@click.option("--initial", default=None, metavar="content|style|noise|gray|IMAGE", help=(
-    "What to begin with.  [default: the preset's]"
+@click.option("--color", default="style", metavar="|".join(STYLE_COLORS), help=(
+    "Whose colors the result has: style, the style's; match, the style's moved to the content's; luminance, the "
+    "content's, as the luminance alone takes the style."
+))  # fmt: skip
+@click.option("--initial", metavar="|".join((*STYLE_STARTS, "IMAGE")), help=(
+    "What the optimization starts from.  [default: the preset's]"
 ))  # fmt: skip
 @_style_options
-def stylize(
-    content: str,
-    styles: tuple[str, ...],
-    size: int,
-    content_masks: tuple[str, ...],
-    color: str,
-    initial: str | None,
-    **options: Any,
-) -> None:
+def stylize(context: click.Context, content: str, styles: tuple[str, ...], **options: Any) -> None:
     """Show the content of the image CONTENT in the style of one or several other images."""
-    from jaxopt_input.methods.style import recipe
+    with Run.of(context) as run:
+        from jaxopt_input.methods.style.page import style_page
+        from jaxopt_input.methods.style.recipe import stylize
 
-    def make(model: Any, pictures: list[Any], preset: Any, **rest: Any) -> Any:
-        named = initial is None or american(initial) in ("content", "style", "noise", "gray")
-        first = initial and american(initial) if named else _picture(str(initial), model)
-        masks = [_mask(mask) for mask in content_masks]
-        rest |= {"content_masks": masks, "color": color, "initial": first}
-        return recipe.stylize(model, _picture(content, model), pictures, preset=preset, size=size, **rest)
+        arguments, initial = _arguments(run, options), options["initial"]
+        if initial is not None:
+            named = american(initial) in STYLE_STARTS
+            arguments["initial"] = american(initial) if named else _photo(initial, run.model)
+        photo, *photos = (_photo(file, run.model) for file in (content, *styles))
+        made = stylize(
+            run.model,
+            photo,
+            photos,
+            preset=options["preset"],
+            size=options["size"],
+            content_masks=[_mask(file) for file in options["content_masks"]],
+            color=options["color"],
+            **arguments,
+        )
+        shown = [photo, *photos]
+        run.write(style_page(made, shown, "stylize", run.model.info.name, run.spec.seed, options["animate"]))
 
-    _synthesize("stylize", content, styles, make, options)
+
+def _arguments(run: Run, options: dict[str, Any]) -> dict[str, Any]:
+    """What `OPTIONS` say, as arguments of a recipe, but for the preset."""
+    from jaxopt_input.draw.animation import animation_steps, check_format
+    from jaxopt_input.methods.style.settings import Settings
+
+    if options["animate"]:
+        check_format(options["animate"])
+    fields = {field.name for field in dataclasses.fields(Settings)} & options.keys()
+    on = run.stage("evaluation")
+    return {
+        **{name: options[name] for name in fields if options[name] != ()},
+        "losses": tuple(map(_weighted, options["losses"])) or None,
+        "blend": options["blend"] or None,
+        "style_masks": [_mask(file) for file in options["style_masks"]],
+        "starts": options["starts"],
+        "key": run.key,
+        "frames": functools.partial(animation_steps, frames=24) if options["animate"] else None,
+        "dtype": on.dtype,
+        "memory": on.memory if options["memory"] else None,
+        "devices": on.devices,
+        "on_progress": on.progress,
+        "on_scale": _say,
+    }
 
 
-def _picture(file: str, model: Any) -> Any:
+def _say(shape: tuple[int, int], estimate: int, tile: int | None) -> None:
+    """Say on standard error what a scale takes."""
+    where = f"tiles of {tile} pixels" if tile else "the whole image"
+    click.echo(f"{shape[1]}x{shape[0]}: at most about {estimate / 2**30:.1f} GiB, on {where}", err=True)
+
+
+def _photo(file: str, model: Model) -> np.ndarray:
     from jaxopt_input import data
 
-    picture = data.read_image(file)
-    return picture if model.info.image_shape[2] == 3 else picture.mean(-1, keepdims=True)
+    photo = data.read_image(file)
+    return photo if model.info.image_shape[2] == 3 else photo.mean(-1, keepdims=True)
 
 
-def _mask(file: str) -> Any:
+def _mask(file: str) -> np.ndarray:
     from jaxopt_input import data
 
     return data.read_image(file).mean(-1)
-
-
-def _synthesize(
-    command: str, content: str | None, styles: tuple[str, ...], make: Callable[..., Any], options: dict[str, Any]
-) -> None:
-    """What both commands do with what they have in common."""
-    import jax
-
-    from jaxopt_input import networks
-    from jaxopt_input.draw.animation import animation_steps, check_format
-    from jaxopt_input.engine.memory import parse_bytes
-    from jaxopt_input.methods.style.page import write_stylized
-    from jaxopt_input.runs.writer import check_folder, compile_seconds
-
-    arguments = given_arguments(click.get_current_context())
-    out, animate, seed, memory = (options.pop(name) for name in ("out", "animate", "seed", "memory"))
-    overwrite, name, device = (options.pop(name) for name in ("overwrite", "model_name", "device"))
-    del options["precision"]  # in force already
-    check_folder(out, overwrite)
-    if animate:
-        check_format(animate)
-    devices = devices_of(device)[:1]
-    losses = [_weighted(text) for text in options.pop("losses")]
-    masks, blend = options.pop("style_masks"), options.pop("blend")
-    preset, starts, dtype = (options.pop(name) for name in ("preset", "starts", "dtype"))
-    changes = {name: value for name, value in options.items() if value not in (None, ())}
-    if losses:
-        changes["losses"] = tuple(losses)
-    begin = time.perf_counter()
-    with compile_seconds() as compiling, progress_bar("evaluation") as on_progress:
-        model = networks.load(name)
-
-        def on_scale(shape: tuple[int, int], estimate: int, tile: int | None) -> None:
-            on = f"tiles of {tile} pixels" if tile else "the whole image"
-            told = f"{shape[1]}x{shape[0]}: at most about {estimate / 2**30:.1f} GiB, on {on}"
-            click.echo(told, err=True)
-
-        done = make(
-            model,
-            [_picture(style, model) for style in styles],
-            preset,
-            blend=blend or None,
-            style_masks=[_mask(mask) for mask in masks],
-            key=jax.random.key(seed),
-            starts=starts,
-            dtype=dtype,
-            memory=parse_bytes(memory) if memory else None,
-            frames=(lambda steps: animation_steps(steps, 24)) if animate else None,
-            devices=devices,
-            on_progress=on_progress,
-            on_scale=on_scale,
-            **changes,
-        )
-        shown = [_picture(file, model) for file in (*((content,) if content else ()), *styles)]
-    info = write_stylized(
-        out,
-        done,
-        shown,
-        model,
-        devices=devices,
-        command=command,
-        arguments=arguments,
-        seed=seed,
-        seconds={"compile": sum(compiling), "run": time.perf_counter() - begin - sum(compiling)},
-        overwrite=overwrite,
-        animate=animate,
-    )
-    took = f"{info['seconds']['compile']:.1f} s compiling, {info['seconds']['run']:.1f} s running"
-    click.echo(f"{info['results'][0]['image']} in {out} ({took})")
-    report_failures(info["results"], "another style layer", "a smaller --style-weight or --learning-rate")
 
 
 def _weighted(text: str) -> tuple[str, float]:

@@ -31,13 +31,13 @@ from jaxopt_input.losses import Loss
 from jaxopt_input.methods.dream.settings import as_image, restricted
 from jaxopt_input.methods.resize import resize
 from jaxopt_input.methods.style import recolor as recolor
-from jaxopt_input.methods.style.settings import TEXTURE, Settings, default_layers, layer_weights, settle
+from jaxopt_input.methods.style.settings import TEXTURE, Settings, default_layers, layer_weights, settings_of
 from jaxopt_input.methods.style.terms import content_loss, style_loss, variation_loss
 from jaxopt_input.models.model import Model
 from jaxopt_input.models.receptive import receptive_field
 from jaxopt_input.models.tiling import tiled
+from jaxopt_input.names import STYLE_COLORS
 
-COLORS = ("style", "match", "luminance")
 GRAY = 1e-3  # of the nearly gray one
 MOST = 4 << 30  # bytes of main memory that a run takes unless told otherwise
 SEARCH = 20  # images that a line search holds besides its history: measured at 2048x1536
@@ -115,7 +115,7 @@ def stylize(
         model: the network.
         content: `[H, W, C]` in [0, 1], of any size.
         styles: one image like that, or several.
-        preset: one of `style_settings.PRESETS`, or `Settings`.
+        preset: one of `style.settings.PRESETS`, or `Settings`.
         size: of the result's longer side in pixels; the content's own if None.
         blend: a weight a style; they are divided by their sum. Equal ones if None.
         content_masks: one a style, `[H, W]` in [0, 1] of the content's size: where the result takes that style.
@@ -139,7 +139,7 @@ def stylize(
 
     Raises:
         InputError: before anything is compiled, for layers or weights that do not fit each other or the network, a
-            style smaller than a layer's receptive field, masks of another size or number, and as `settle`.
+            style smaller than a layer's receptive field, masks of another size or number, and as `settings_of`.
 
     Source:
         Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks (2016).
@@ -154,11 +154,11 @@ def stylize(
     """
     if isinstance(initial, str):
         settings["initial"], initial = initial, None
-    s = settle(preset, settings)
+    s = settings_of(preset, **settings)
     content = as_image(content, model, "the content")
     many = [as_image(style, model, "a style image") for style in _several(styles)]
-    if color not in COLORS:
-        raise unknown("color", color, COLORS)
+    if color not in STYLE_COLORS:
+        raise unknown("color", color, STYLE_COLORS)
     plain = content
     if color == "match":
         many = [recolor.match_moments(style, content) for style in many]
@@ -202,7 +202,7 @@ def texture(
     Args:
         model: the network.
         styles: `[H, W, C]` in [0, 1] of any size, or several, whose statistics are blended.
-        preset: one of `style_settings.PRESETS`, or `Settings`; its content is left out.
+        preset: one of `style.settings.PRESETS`, or `Settings`; its content is left out.
         size: of the result, a side or (height, width). The style keeps its own resolution, unless `style_scale` is
             not 1.
         blend, style_masks, key: as in `stylize`.
@@ -224,7 +224,7 @@ def texture(
         (1, 32, 48, 3)
     """
     fields = {field.name for field in dataclasses.fields(Settings)}
-    s = settle(preset, {name: value for name, value in options.items() if name in fields})
+    s = settings_of(preset, **{name: value for name, value in options.items() if name in fields})
     if s.initial == "content":
         s = dataclasses.replace(s, initial="noise")
     many = [as_image(style, model, "a style image") for style in _several(styles)]

@@ -1,15 +1,16 @@
-"""What a texture or a style transfer is asked for: losses, layers, weights, optimizer, and the authors' presets."""
+"""The settings of a texture or a style transfer: losses, layers, weights, optimizer, and the authors' presets."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from jaxopt_input.checks import count
 from jaxopt_input.errors import InputError, unknown
-from jaxopt_input.images import BY_NAME
-from jaxopt_input.methods.style.terms import STATISTICS
+from jaxopt_input.methods.presets import check_range, choose
 from jaxopt_input.models.model import Model
+from jaxopt_input.names import PARAMETERIZATIONS, STYLE_LOSSES, STYLE_STARTS
 
 Weight = Callable[[int, int], float]  # from (positions, channels) of a layer's map
 
@@ -19,7 +20,7 @@ CAFFE = 255 * 0.225  # pixels of 0 to 255 against pixels of unit variance: an es
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a style is transferred or a texture made; every field may be given to `stylize` and `texture` by name.
+    """How a style is transferred or a texture made; `stylize` and `texture` take every field by name.
 
     The loss is content_weight · content + Σ_layers Σ_losses weight · style + tv_weight · total variation. In
     "relative" units each term is divided by its value where the layer is silent, so that weights mean the same for
@@ -27,11 +28,11 @@ class Settings:
     of `jaxopt_input.losses`, each weighted by what its authors' formula makes of it.
 
     Attributes:
-        losses: names in `STATISTICS`, or (name, weight) pairs.
-        style_layers: their layers; those of `default_layers` if None.
-        style_weights: one a layer, or one for all.
-        content_layers: as `style_layers`.
-        content_weight: against the style.
+        losses: names in `names.STYLE_LOSSES`, or (name, weight) pairs.
+        style_layers: the layers of the style; those of `default_layers` if None.
+        style_weights: one per layer, or one for all.
+        content_layers: the layers of the content, likewise.
+        content_weight: of the content against the style.
         tv_weight: of the total variation.
         units: "relative" or "published".
         style_unit, content_unit: in published units, what a weight of 1 is: from the positions and channels of a map.
@@ -49,6 +50,9 @@ class Settings:
         initial: "content", "style", "noise" (normal, in the style's mean color and contrast) or "gray" (faint noise).
         style_scale: longer side of the style images against the result's; they are never enlarged.
         match_histogram: whether the result takes the color histogram of the style at the end.
+
+    Raises:
+        InputError: for an unknown name, offering the nearest, or a value out of range.
     """
 
     losses: Sequence[Any] = ("gram",)
@@ -73,6 +77,29 @@ class Settings:
     initial: str = "content"
     style_scale: float = 1.0
     match_histogram: bool = False
+
+    def __post_init__(self) -> None:
+        pairs = tuple(pair if isinstance(pair, tuple) else (pair, 1.0) for pair in self.losses)
+        object.__setattr__(self, "losses", pairs)
+        if not pairs:
+            raise InputError(f"no style loss: name at least one of {', '.join(STYLE_LOSSES)}")
+        for name, _ in pairs:
+            if name not in STYLE_LOSSES:
+                raise unknown("style loss", name, STYLE_LOSSES)
+        for name, options in (
+            ("units", ("relative", "published")),
+            ("optimizer", ("lbfgs", "adam")),
+            ("parameterization", PARAMETERIZATIONS),
+            ("initial", STYLE_STARTS),
+        ):
+            if getattr(self, name) not in options:
+                raise unknown(name, getattr(self, name), options)
+        for name, least in (("first_steps", 0), ("smallest", 0), ("history", 1), ("steps", 1)):
+            count(name, getattr(self, name), least)
+        check_range(self, ("content_weight", "tv_weight", "average"), 0)
+        check_range(self, ("feature_scale", "learning_rate", "style_scale"), 0, above=True)
+        if any(weight < 0 for weight in self.style_weights) or any(weight < 0 for _, weight in pairs):
+            raise InputError(f"weights of the style must be at least 0, not {list(self.style_weights)}, {list(pairs)}")
 
 
 def _li(loss: str, unit: Weight) -> Settings:
@@ -160,13 +187,13 @@ PRESETS: dict[str, Settings] = {
         smallest=128,
     ),
 }
-"""The published settings; `settle` says whose they are."""
+"""The published settings; `settings_of` says whose they are."""
 
 TEXTURE = dataclasses.replace(PRESETS["default"], content_weight=0.0, tv_weight=2.0, steps=300, initial="noise")
 
 
-def settle(preset: str | Settings, changes: Mapping[str, Any]) -> Settings:
-    """A preset with some of its settings changed, checked.
+def settings_of(preset: str | Settings, **changes: Any) -> Settings:
+    """The settings of a preset, with other values of some fields.
 
     - "default": Gram losses in relative units on one layer of each size of map, L-BFGS, from the content.
     - "gatys2015-texture": Gatys' texture synthesis, for `vgg19-normalized`; from noise, the histogram matched last.
@@ -183,52 +210,25 @@ def settle(preset: str | Settings, changes: Mapping[str, Any]) -> Settings:
 
     Args:
         preset: one of `PRESETS`, or `Settings`.
-        changes: fields of `Settings`; a change of losses or layers takes weights of its own.
+        changes: fields of `Settings`; None leaves the preset's own value. A change of losses or layers takes weights of
+            its own.
 
     Raises:
-        InputError: for an unknown preset, setting or loss, offering the nearest names, or a value out of range.
+        InputError: for an unknown preset or field, offering the nearest names, other losses than those that a
+            published preset's weights are made for, and as `Settings`.
 
     Source:
         Gatys et al. (2015, 2016) and PytorchNeuralStyleTransfer; Johnson, neural-style (2015); Li et al. (2017) and
         Neural-Style-MMD; Crowson, style-transfer-pytorch (2021).
 
     Example:
-        >>> settle("crowsonkb", {"steps": 100}).steps
+        >>> settings_of("crowsonkb", steps=100).steps
         100
     """
-    if isinstance(preset, str):
-        if preset not in PRESETS:
-            raise unknown("preset", preset, PRESETS)
-        preset = PRESETS[preset]
-    fields = [field.name for field in dataclasses.fields(Settings)]
-    if strange := [name for name in changes if name not in fields]:
-        raise unknown("setting", strange[0], fields)
-    if "losses" in changes and preset.units == "published":
+    settings = choose(PRESETS, preset)
+    if changes.get("losses") is not None and settings.units == "published":
         raise InputError("a published preset has the loss that its weights are made for: leave one of the two out")
-    s = dataclasses.replace(preset, **changes)
-    s = dataclasses.replace(s, losses=tuple(pair if isinstance(pair, tuple) else (pair, 1.0) for pair in s.losses))
-    if not s.losses:
-        raise InputError(f"no style loss: name at least one of {', '.join(STATISTICS)}")
-    for name, _ in s.losses:
-        if name not in STATISTICS:
-            raise unknown("style loss", name, STATISTICS)
-    for name, options in (
-        ("units", ("relative", "published")),
-        ("optimizer", ("lbfgs", "adam")),
-        ("parameterization", tuple(BY_NAME)),
-        ("initial", ("content", "style", "noise", "gray")),
-    ):
-        if getattr(s, name) not in options:
-            raise unknown(name, getattr(s, name), options)
-    for name in ("content_weight", "tv_weight", "average", "first_steps", "smallest"):
-        if getattr(s, name) < 0:
-            raise InputError(f"{name} must be at least 0, not {getattr(s, name)!r}")
-    for name in ("feature_scale", "learning_rate", "style_scale", "history", "steps"):
-        if not getattr(s, name) > 0:
-            raise InputError(f"{name} must be above 0, not {getattr(s, name)!r}")
-    if any(weight < 0 for weight in s.style_weights) or any(weight < 0 for _, weight in s.losses):
-        raise InputError(f"weights of the style must be at least 0, not {list(s.style_weights)}, {list(s.losses)}")
-    return s
+    return choose(PRESETS, settings, **changes)
 
 
 def layer_weights(settings: Settings, layers: Sequence[str]) -> list[float]:

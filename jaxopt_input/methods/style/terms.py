@@ -6,7 +6,7 @@ import functools
 import hashlib
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,7 @@ from jaxopt_input import losses
 from jaxopt_input.errors import InputError
 from jaxopt_input.losses import Loss
 from jaxopt_input.methods.resize import resize
-
-if TYPE_CHECKING:
-    from jaxopt_input.methods.style.settings import Settings
+from jaxopt_input.methods.style.settings import Settings
 
 Build = Callable[[str, Any, Any, jax.Array], Loss]  # from (layer, activation, positions, key)
 
@@ -90,18 +88,18 @@ def style_loss(
     """
     terms: list[Loss] = []
     for layer, weight in weights.items():
-        given = features[layer]
+        style = features[layer]
         if style_mask is not None:
-            given = given.reshape(1, -1, given.shape[-1])[:, positions(style_mask, given.shape, layer)]
+            style = style.reshape(1, -1, style.shape[-1])[:, positions(style_mask, style.shape, layer)]
         inside = None if content_mask is None else positions(content_mask, shapes[layer], layer)
         for name, factor in settings.losses:
             directions = jax.random.fold_in(key, _number(layer))
-            term = STATISTICS[name](layer, given, inside, directions)
+            term = STATISTICS[name](layer, style, inside, directions)
             if settings.units == "relative":
-                unit = 1 / _silent(STATISTICS[name](layer, given, None, directions), layer, given.shape)
+                unit = 1 / _silent(STATISTICS[name](layer, style, None, directions), layer, style.shape)
             else:
                 count = int(np.prod(shapes[layer][:2])) if inside is None else len(inside)
-                unit = settings.style_unit(count, given.shape[-1]) * settings.feature_scale ** DEGREES.get(name, 2)
+                unit = settings.style_unit(count, style.shape[-1]) * settings.feature_scale ** DEGREES.get(name, 2)
             terms.append(weight * factor * unit * term)
     return functools.reduce(operator.add, terms)
 
@@ -111,12 +109,12 @@ def content_loss(features: Mapping[str, np.ndarray], settings: Settings) -> Loss
     if not settings.content_weight:
         return None
     terms: list[Loss] = []
-    for layer, given in features.items():
+    for layer, content in features.items():
         if settings.units == "relative":
-            term: Any = losses.feature_distance(layer, given)
+            term: Loss = losses.feature_distance(layer, content)
         else:
-            unit = settings.content_unit(int(np.prod(given.shape[:2])), given.shape[-1]) * settings.feature_scale**2
-            term = unit * losses.content(layer, given)
+            unit = settings.content_unit(int(np.prod(content.shape[:2])), content.shape[-1]) * settings.feature_scale**2
+            term = unit * losses.content(layer, content)
         terms.append(settings.content_weight / len(features) * term)
     return functools.reduce(operator.add, terms)
 
