@@ -48,7 +48,8 @@ def choose(presets: Mapping[str, S | Callable[..., S]], preset: str | S, *fit: A
     for name in changes:
         if name not in fields:
             raise unknown("setting", name, fields)
-    result: S = dataclasses.replace(settings, **{key: value for key, value in changes.items() if value is not None})
+    changed: Any = dataclasses.replace(settings, **{key: value for key, value in changes.items() if value is not None})
+    result: S = changed
     return result
 
 

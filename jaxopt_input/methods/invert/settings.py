@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from jaxopt_input import images, losses, optimizers, projections, transforms
-from jaxopt_input.errors import unknown
 from jaxopt_input.images import Parameterization
 from jaxopt_input.images.parameterization import Shape
 from jaxopt_input.losses import Loss
+from jaxopt_input.methods.presets import choose
 from jaxopt_input.optimizers.named import Optimizer
 from jaxopt_input.projections import Projection
 from jaxopt_input.transforms import Transform
@@ -133,8 +134,8 @@ PRESETS: dict[str, Callable[[Shape, float, float], Preset]] = {
 }
 
 
-def preset(name: str, image_shape: Shape, depth: float, stride: float) -> Preset:
-    """A preset by name, for images of a shape and a layer.
+def preset(name: str | Preset, image_shape: Shape, depth: float, stride: float, **changes: Any) -> Preset:
+    """The settings of a preset for images of a shape and a layer, with other values of some fields.
 
     - "default": a Fourier image, L-BFGS, and total variation. Shallow layers keep fine detail, deep ones do not: the
       spectrum falls as frequency^(½ + ½ depth²), and the weight is 1000^(depth − 1) of the mean over pixels of
@@ -154,13 +155,14 @@ def preset(name: str, image_shape: Shape, depth: float, stride: float) -> Preset
     variance. Both papers show the last image, `solution.image`.
 
     Args:
-        name: one of `PRESETS`.
+        name: one of `PRESETS`, or a `Preset`.
         image_shape: (height, width, channels).
         depth: of the layer, its place among the taps by their number, above 0 up to 1.
         stride: of the layer's positions, in pixels.
+        changes: fields of `Preset`; None leaves the preset's own value.
 
     Raises:
-        InputError: for an unknown name, offering the nearest.
+        InputError: for an unknown preset or field, offering the nearest names.
 
     Source:
         Mahendran & Vedaldi, Understanding Deep Image Representations by Inverting Them (2015), and deep-goggle,
@@ -171,6 +173,4 @@ def preset(name: str, image_shape: Shape, depth: float, stride: float) -> Preset
         >>> preset("mahendran2016", (8, 8, 3), 0.5, 16.0).stages[0].transform
         Jitter(pixels=3)
     """
-    if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
-    return PRESETS[name](image_shape, depth, stride)
+    return choose(PRESETS, name, image_shape, depth, stride, **changes)

@@ -13,6 +13,7 @@ from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.images import Parameterization
 from jaxopt_input.images.parameterization import Shape
 from jaxopt_input.losses import Loss
+from jaxopt_input.methods.presets import choose
 from jaxopt_input.optimizers.named import Optimizer
 from jaxopt_input.projections import Projection
 from jaxopt_input.transforms import Transform
@@ -25,10 +26,10 @@ class Preset:
     Attributes:
         image, transform, optimizer, projection, steps: as in `minimize`.
         regularizer: a loss that is added.
-        objective: how a class is excited, see `engine.target.objective`.
+        objective: how a class is excited, one of `names.CLASS_OBJECTIVES`.
         center: whether a channel is excited at the center of its map, instead of in the mean.
         majority: whether the image is kept at which the unit first was the most active one of its layer.
-        alpha: whether the images have an importance mask, see `methods.visualize.importance`.
+        alpha: whether the images have an importance mask, as `methods.visualize.importance` makes it.
     """
 
     image: Parameterization
@@ -108,8 +109,8 @@ PRESETS: dict[str, Callable[[Shape], Preset]] = {
 }
 
 
-def preset(name: str, image_shape: Shape) -> Preset:
-    """A preset by name, for images of a shape.
+def preset(name: str | Preset, image_shape: Shape, **changes: Any) -> Preset:
+    """The settings of a preset for images of a shape, with other values of some fields.
 
     - "default": Lucid's, from coefficients of a larger spread, 256 steps, and a class by its logit and log-probability.
     - "erhan": pixels on the sphere around gray that has the norm of natural images.
@@ -119,7 +120,7 @@ def preset(name: str, image_shape: Shape) -> Preset:
       the unit was the most active of its layer (his "majority") are kept. His rates suit AlexNet at 227x227, and
       SqueezeNet; 64x64 images of a network whose classes pool over the whole map need about 30 times more.
     - "lucid": a Fourier image in decorrelated colors, random transforms, Adam at 0.05 for 512 steps.
-    - "maco": the phase of a spectrum of fixed magnitude, random crops with noise, one a step (they take 32 of them),
+    - "maco": the phase of a spectrum of fixed magnitude, random crops with noise, one per step (they take 32),
       NAdam at 1.0, 256 steps, an importance mask.
     - "cppn": a network from coordinates to color, no transforms, Adam at 0.005, 512 steps.
     - "plain": pixels and nothing else, which shows why priors are needed.
@@ -127,11 +128,12 @@ def preset(name: str, image_shape: Shape) -> Preset:
     The papers of "erhan" and "simonyan" give no rate nor λ: Adam at 0.02 and λ = 100 / (H · W · C) are this package's.
 
     Args:
-        name: one of `PRESETS`.
+        name: one of `PRESETS`, or a `Preset`.
         image_shape: (height, width, channels).
+        changes: fields of `Preset`; None leaves the preset's own value.
 
     Raises:
-        InputError: for an unknown name, offering the nearest.
+        InputError: for an unknown preset or field, offering the nearest names.
 
     Source:
         Erhan et al. (2009), section 3.2; Simonyan et al. (2014), equation 1; Yosinski et al. (2015), table 1, and
@@ -141,9 +143,7 @@ def preset(name: str, image_shape: Shape) -> Preset:
         >>> preset("yosinski-3", (8, 8, 3)).steps
         999
     """
-    if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
-    return PRESETS[name](image_shape)
+    return choose(PRESETS, name, image_shape, **changes)
 
 
 def regularizer(text: str) -> Loss:
