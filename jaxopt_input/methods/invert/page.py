@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -57,9 +58,12 @@ def inversion_sheets(inversion: Inversion, pictures: np.ndarray) -> list[Image.I
     starts = len(inversion.rungs[0].solution.names)
     captions = ["original", *map(caption, inversion.rungs)]
     if starts == 1:
-        square = Row([[inversion.image, *pictures]], below=[captions])
-        return sheet([square], columns=math.ceil(math.sqrt(len(captions))), side=SMALLEST)
-    groups = [[inversion.image], *(pictures[n : n + starts] for n in range(0, len(pictures), starts))]
+        shown: list[np.ndarray] = [inversion.image, *pictures]
+        return sheet([Row([shown], below=[captions])], columns=math.ceil(math.sqrt(len(captions))), side=SMALLEST)
+    groups: list[Any] = [
+        [inversion.image],
+        *(pictures[n : n + starts] for n in range(0, len(pictures), starts)),
+    ]
     return sheet([Row([group], text) for group, text in zip(groups, captions, strict=True)])
 
 
