@@ -51,27 +51,29 @@ def test_show(toy, dataset, images):
     field = receptive_field(toy, "first")
     for row, ends in zip([3, 0], show(dataset, ranking, [3, 0], field), strict=True):
         for end, exemplars in zip(ranking, ends, strict=True):
-            for n, one in enumerate(exemplars):
-                assert one.index == end.index[row, n]
-                assert one.name.endswith(f"{one.index:02}.png")
-                assert (one.label, one.value) == (-1, end.value[row, n])
-                np.testing.assert_array_equal(one.picture, patch(images[one.index], one.position, field))
+            for n, exemplar in enumerate(exemplars):
+                assert exemplar.index == end.index[row, n]
+                assert exemplar.name.endswith(f"{exemplar.index:02}.png")
+                assert (exemplar.label, exemplar.value) == (-1, end.value[row, n])
+                cut = patch(images[exemplar.index], exemplar.position, field)
+                np.testing.assert_array_equal(exemplar.picture, cut)
 
 
 def test_beside_targets(toy, dataset, images):
     """Layers, channels and classes in one pass, each with the images of its channel."""
-    wanted = [one for text in ("class:dog", "first:2@center", "-first:2", "second:*") for one in expand(text, toy)]
-    found = beside_targets(toy, dataset, wanted, k=2)
-    assert set(found.ends) == {("logits", 3), ("first", 2), *(("second", n) for n in range(8))}
+    texts = ("class:dog", "first:2@center", "-first:2", "second:*")
+    targets = [target for text in texts for target in expand(text, toy)]
+    beside = beside_targets(toy, dataset, targets, k=2)
+    assert set(beside.ends) == {("logits", 3), ("first", 2), *(("second", n) for n in range(8))}
     logits = np.asarray(toy.apply(toy.params, images.astype(np.float32) / 255, ("logits",))["logits"])[:, 3]
-    largest, smallest = found.ends["logits", 3]
+    largest, smallest = beside.ends["logits", 3]
     assert (largest[0].index, smallest[0].index) == (logits.argmax(), logits.argmin())
     assert largest[0].picture.shape == (12, 10, 3)
-    assert found.ends["first", 2][0][0].picture.shape == (3, 3, 3)
-    assert found.ends["second", 1][0][0].picture.shape == (5, 5, 3)
+    assert beside.ends["first", 2][0][0].picture.shape == (3, 3, 3)
+    assert beside.ends["second", 1][0][0].picture.shape == (5, 5, 3)
 
 
 @pytest.mark.parametrize("text", ["first", "first:1+first:2", "first:1~first:2"])
-def test_beside_targets_without_one_number_an_image(toy, dataset, text):
+def test_beside_targets_without_one_number_per_image(toy, dataset, text):
     with pytest.raises(joi.InputError, match="no data can be shown beside first"):
         beside_targets(toy, dataset, expand(text, toy))

@@ -25,8 +25,8 @@ def folder(toy_nets):
 
 
 def call(command, *args):
-    given = (command, "--model", "toy_nets:build", "--out", "out", *args)
-    return CliRunner().invoke(main, [str(arg) for arg in given])
+    arguments = (command, "--model", "toy_nets:build", "--out", "out", *args)
+    return CliRunner().invoke(main, [str(arg) for arg in arguments])
 
 
 def read(folder):
@@ -43,7 +43,11 @@ def test_directions(folder):
     assert info["command"] == "directions"
     assert info["arguments"]["directions"] == 6
     assert info["silent"] == ["first:4"]  # the dead channel
-    assert {group: one["sets"] for group, one in info["sets"].items()} == {"units": 4, "directions": 6, "random": 256}
+    assert {group: counts["sets"] for group, counts in info["sets"].items()} == {
+        "units": 4,
+        "directions": 6,
+        "random": 256,
+    }
     for group in ("units", "directions", "random", "units - directions"):
         for measure in ("entropy", "similarity"):
             interval = info["coherence"][group][measure]
@@ -52,12 +56,14 @@ def test_directions(folder):
     assert arrays["vectors"].shape == (11, 5)
     assert arrays["largest_index"].shape == (11, 3)
     shown = info["data"]["targets"]
-    assert [one["target"] for one in shown[:2]] == ["first:0", "first:1"]
-    assert [one["target"] for one in shown] == [arrays["names"][n] for n in (0, 1, 5, 6)]
+    assert [entry["target"] for entry in shown[:2]] == ["first:0", "first:1"]
+    assert [entry["target"] for entry in shown] == [arrays["names"][n] for n in (0, 1, 5, 6)]
     first = shown[0]["largest"][0]
     assert first["index"] == arrays["largest_index"][0, 0]
     assert first["label"] == ("a" if first["index"] < 6 else "b")
     assert {"units.png", "directions.png", "sheet.png", "coherence.png"} <= set(info["files"])
+    groups = [line.split()[0] for line in done.stdout.splitlines()[:3]]
+    assert groups == ["units", "directions", "random"]
     again = call("directions", "--layer", "first", "--data", "set", "--directions", 6, "--top", 3)
     assert again.exit_code == 1
     assert "not empty" in again.stderr
@@ -74,6 +80,18 @@ def test_directions_with_images_made(folder):
     assert all(Image.open(folder / "out" / r["image"]).size == (16, 16) for r in results)
 
 
+def test_the_comparison_is_kept_where_images_cannot_be_made(folder, monkeypatch):
+    def synthesize(*_, **__):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("jaxopt_input.methods.directions.recipe.synthesize", synthesize)
+    done = call("directions", "--layer", "first", "--data", "set", "--directions", 2, "--top", 3, "--synthetic")
+    assert done.exit_code == 1
+    info = read(folder)
+    assert (info["state"], info["reason"]) == ("failed", "out of memory")
+    assert {"coherence.png", "directions.npz"} <= set(info["files"])
+
+
 @pytest.mark.slow
 def test_with_data(folder):
     targets = ("--target", "first:*@2,3", "--target", "class:b", "--target", "-2*first:0@2,3")
@@ -85,7 +103,7 @@ def test_with_data(folder):
     assert data["receptive_fields"] == {"first": {"size": [3, 3], "stride": [1, 1], "offset": [-1, -1]}}
     for ends in data["targets"].values():
         for end, sign in (("largest", -1), ("smallest", 1)):
-            values = [one["value"] for one in ends[end]]
+            values = [image["value"] for image in ends[end]]
             assert values == sorted(values, key=lambda value: sign * value)
             assert len(values) == 3
     assert data["targets"]["-2*first:0@2,3"] == data["targets"]["first:0@2,3"]

@@ -1,4 +1,4 @@
-"""The measures against their definitions, and a data set whose coherence is known."""
+"""The measures against their definitions, and a data set of known coherence."""
 
 import itertools
 
@@ -20,7 +20,7 @@ from jaxopt_input.methods.directions.recipe import (
 
 @pytest.fixture(scope="module")
 def colors(linear, tmp_path_factory):
-    """12 images a class, each of its class's color in another brightness."""
+    """12 images per class, each of its class's color in another brightness."""
     folder, rng = tmp_path_factory.mktemp("colors"), np.random.default_rng(0)
     for channel, name in enumerate(linear.info.labels):
         (folder / name).mkdir()
@@ -33,18 +33,18 @@ def colors(linear, tmp_path_factory):
 
 def test_class_entropy_is_that_of_the_shares():
     labels = np.random.default_rng(0).integers(0, 4, (50, 7))
-    for found, row in zip(class_entropy(labels), labels, strict=True):
+    for entropy, row in zip(class_entropy(labels), labels, strict=True):
         share = np.unique(row, return_counts=True)[1] / 7
-        np.testing.assert_allclose(found, -(share * np.log2(share)).sum(), atol=1e-12)
+        np.testing.assert_allclose(entropy, -(share * np.log2(share)).sum(), atol=1e-12)
 
 
 def test_pair_similarity_is_the_mean_of_all_pairs():
     features = np.random.default_rng(0).normal(size=(5, 6, 3))
     features[2, 1] = 0
-    for found, rows in zip(pair_similarity(features), features, strict=True):
+    for similarity, rows in zip(pair_similarity(features), features, strict=True):
         lengths = np.maximum(np.linalg.norm(rows, axis=1), 1e-300)
         cosines = [rows[a] @ rows[b] / lengths[a] / lengths[b] for a, b in itertools.combinations(range(6), 2)]
-        np.testing.assert_allclose(found, np.mean(cosines), atol=1e-12)
+        np.testing.assert_allclose(similarity, np.mean(cosines), atol=1e-12)
 
 
 def test_intervals_have_the_width_of_the_standard_error():
@@ -54,17 +54,19 @@ def test_intervals_have_the_width_of_the_standard_error():
         group: {"entropy": rng.normal(mean, 1, 400), "similarity": None}
         for group, mean in (("units", 3), ("directions", 1), ("random", 0))
     }
-    found = summarize(jax.random.key(0), measured)
+    intervals = summarize(jax.random.key(0), measured)
     for group, values in measured.items():
-        interval = found[group]["entropy"]
+        interval = intervals[group]["entropy"]
         error = values["entropy"].std() / 20
         np.testing.assert_allclose(interval.mean, values["entropy"].mean())
         np.testing.assert_allclose(
             [interval.low - interval.mean, interval.high - interval.mean], [-1.96 * error, 1.96 * error], rtol=0.1
         )
-        assert found[group]["similarity"] is None
-    difference = found["units - directions"]["entropy"]
-    np.testing.assert_allclose(difference.mean, found["units"]["entropy"].mean - found["directions"]["entropy"].mean)
+        assert intervals[group]["similarity"] is None
+    difference = intervals["units - directions"]["entropy"]
+    np.testing.assert_allclose(
+        difference.mean, intervals["units"]["entropy"].mean - intervals["directions"]["entropy"].mean
+    )
     errors = [measured[group]["entropy"].std() / 20 for group in ("units", "directions")]
     np.testing.assert_allclose(difference.high - difference.low, 2 * 1.96 * np.hypot(*errors), rtol=0.1)
 
@@ -80,23 +82,23 @@ def test_random_sets():
 
 def test_pure_colors(linear, colors):
     """Each unit's images are of one class; random sets of 4 of 36 images in 3 classes have 1.28 bits on average."""
-    found = compare_directions(linear, colors, "logits", directions=6, k=4, key=jax.random.key(0))
-    assert found.names[:3] == ("logits:0", "logits:1", "logits:2")
-    assert found.units == 3
-    assert found.silent == ()
-    assert {name: len(sets) for name, sets in found.sets.items()} == {"units": 3, "directions": 6, "random": 256}
-    for channel, chosen in enumerate(found.sets["units"]):
+    comparison = compare_directions(linear, colors, "logits", directions=6, k=4, key=jax.random.key(0))
+    assert comparison.names[:3] == ("logits:0", "logits:1", "logits:2")
+    assert comparison.units == 3
+    assert comparison.silent == ()
+    assert {name: len(sets) for name, sets in comparison.sets.items()} == {"units": 3, "directions": 6, "random": 256}
+    for channel, chosen in enumerate(comparison.sets["units"]):
         first = 12 * colors.classes.index(linear.info.labels[channel])
         assert set(chosen.tolist()) <= set(range(first, first + 12))
-    entropy = {group: measures["entropy"] for group, measures in found.coherence.items()}
+    entropy = {group: measures["entropy"] for group, measures in comparison.coherence.items()}
     assert entropy["units"] == (0, 0, 0)
     assert 1.15 < entropy["random"].mean < 1.4
-    similarity = found.coherence["units"]["similarity"]
+    similarity = comparison.coherence["units"]["similarity"]
     assert similarity.low > 0.9
-    assert abs(found.coherence["random"]["similarity"].mean) < 0.1
+    assert abs(comparison.coherence["random"]["similarity"].mean) < 0.1
     again = compare_directions(linear, colors, "logits", directions=6, k=4, key=jax.random.key(0))
-    assert again.coherence == found.coherence
-    np.testing.assert_array_equal(again.vectors, found.vectors)
+    assert again.coherence == comparison.coherence
+    np.testing.assert_array_equal(again.vectors, comparison.vectors)
 
 
 def test_silent_units_have_no_set(toy, tmp_path):
@@ -104,12 +106,12 @@ def test_silent_units_have_no_set(toy, tmp_path):
     for n in range(9):
         joi.data.save_png(tmp_path / f"{n}.png", rng.random((12, 10, 3)))
     data = joi.data.load(str(tmp_path), toy)
-    found = compare_directions(toy, data, "second", directions=2, k=3, key=jax.random.key(0))
-    assert "second:7" in found.silent
-    assert len(found.sets["units"]) == 8 - len(found.silent)
-    assert found.coherence["units"]["entropy"] is None  # no labels
-    assert found.coherence["units"]["similarity"] is not None
-    units, directions = shown_rows(found, 20)
+    comparison = compare_directions(toy, data, "second", directions=2, k=3, key=jax.random.key(0))
+    assert "second:7" in comparison.silent
+    assert len(comparison.sets["units"]) == 8 - len(comparison.silent)
+    assert comparison.coherence["units"]["entropy"] is None  # no labels
+    assert comparison.coherence["units"]["similarity"] is not None
+    units, directions = shown_rows(comparison, 20)
     assert 7 not in units
     assert directions == [8, 9]
 
