@@ -46,9 +46,12 @@ DTYPES = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": None}
 CHECK_EVERY = 16  # steps between two checks of the untransformed loss, as in a run of the default 256
 EPSILON = 8 / 255
 LEAST_SECONDS = 0.2  # that a measurement takes: shorter calls are repeated
-_SIDES = {"cpu": 2048}  # of the matrices whose product is a ceiling; elsewhere:
-_SIDE, _COPY = 8192, {"cpu": 1 << 28}
-_COPIED = 1 << 30  # bytes
+_SIDES, _SIDE = {"cpu": 2048}, 8192  # sides of the matrices whose product is a ceiling: by platform, elsewhere
+_COPY, _COPIED = {"cpu": 1 << 28}, 1 << 30  # bytes that the copy moves: by platform, elsewhere
+
+Arrays = jax.Array | np.ndarray | tuple[jax.Array, jax.Array]
+Computation = Callable[[int], Arrays]
+"""What is timed, as a function of a seed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,8 +360,8 @@ class _Ready(NamedTuple):
     """A compiled case, and what compiling it has shown."""
 
     case: Case
-    gradient: Callable[[int], Any]
-    loop: Callable[[int], Any]
+    gradient: Computation
+    loop: Computation
     cold: First
     cached: First
     gradient_bytes: int
@@ -370,8 +373,8 @@ def _prepare(case: Case, device: jax.Device, tick: Callable[[], None]) -> _Ready
     placed = dataclasses.replace(case, model=dataclasses.replace(case.model, params=jax.device_put(case.model.params)))
     precision = DTYPES[case.dtype] if device.platform != "cpu" else None
 
-    def precise(function: Callable[[int], Any]) -> Callable[[int], Any]:
-        def run(seed: int) -> Any:
+    def precise(function: Computation) -> Computation:
+        def run(seed: int) -> Arrays:
             with jax.default_matmul_precision(precision):
                 return function(seed)
 
@@ -417,14 +420,14 @@ def _empty_cache() -> Iterator[None]:
             reset_cache()
 
 
-def _first(loop: Callable[[int], Any]) -> First:
+def _first(loop: Computation) -> First:
     began = time.perf_counter()
     with compile_seconds() as compiling:
         loop(0)
     return First(sum(compiling), time.perf_counter() - began)
 
 
-def _loop(case: Case, device: jax.Device) -> Callable[[int], Any]:
+def _loop(case: Case, device: jax.Device) -> Computation:
     """The whole run of a case, from a seed, waited for."""
     model, batch = case.model, case.batch
     shape = model.info.image_shape
@@ -432,7 +435,7 @@ def _loop(case: Case, device: jax.Device) -> Callable[[int], Any]:
         attacked = in_dtype(model, case.activations)
         originals = smooth_images(batch, shape)
 
-        def attack(seed: int) -> Any:
+        def attack(seed: int) -> Arrays:
             return attacks.pgd(
                 jax.random.key(seed), attacked, originals, 0,
                 epsilon=EPSILON, steps=case.steps, stop=False, chunk=batch, devices=[device],
@@ -442,7 +445,7 @@ def _loop(case: Case, device: jax.Device) -> Callable[[int], Any]:
     initial = smooth_images(batch, shape) if case.task in ("dream", "style") else None
     optimizer = optimizers.adam(0.02 if case.task in ("dream", "style") else 0.05)
 
-    def optimize(seed: int) -> Any:
+    def optimize(seed: int) -> Arrays:
         solution = minimize(
             case.loss,
             model,
@@ -476,7 +479,7 @@ def _total(case: Case) -> Callable[[Any, jax.Array], jax.Array]:
     return total
 
 
-def _gradient(case: Case) -> tuple[Callable[[int], Any], int]:
+def _gradient(case: Case) -> tuple[Computation, int]:
     """The loss and its gradient by the images alone, compiled; and the bytes that the program takes."""
     params = cast(case.model.params, case.activations)
     batch = jnp.asarray(smooth_images(case.batch, case.model.info.image_shape))
@@ -496,7 +499,7 @@ def _stored(dtype: str) -> str:
     return "bfloat16" if dtype == "bfloat16" else "float32"
 
 
-def _often(function: Callable[[int], Any]) -> Callable[[], float]:
+def _often(function: Computation) -> Callable[[], float]:
     """A timer of seconds per call, over as many calls as take a while; each call has another seed."""
 
     def seconds(calls: int) -> float:
