@@ -197,7 +197,7 @@ def test_command(toy_nets):
     assert Image.open(toy_nets / "out" / "bench.png").size == (770, 462)
     lines = done.stdout.strip().splitlines()
     assert lines[0].split()[:4] == ["model", "task", "dtype", "batch"]
-    assert len(lines) == 4
+    assert lines[1].split()[1:4] == ["pgd", "float32", "2"]
     assert lines[2].startswith("float32: matrix product")
 
 
