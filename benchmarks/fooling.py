@@ -25,7 +25,7 @@ from tqdm import tqdm
 import jaxopt_input as joi
 from jaxopt_input.attacks.examine import logits_of
 from jaxopt_input.data import save_png
-from jaxopt_input.draw.sheet import grid_sheet
+from jaxopt_input.draw.sheet import target_pages
 
 CONFIDENT = 0.99
 
@@ -98,7 +98,7 @@ def main() -> None:
         }
     if args.sheet:
         names = [f"{p:.2f} {model.info.label(int(c))}" for c, p in zip(found.label, probability, strict=True)]
-        save_png(args.sheet, grid_sheet(pictures, names))
+        save_png(args.sheet, target_pages(pictures, [[n] for n in range(len(names))], names)[0])
     keep(args.out or RESULTS / f"fooling-{args.model}.json", {**result, **ground()})
 
 
