@@ -155,9 +155,9 @@ class Run:
     @functools.cached_property
     def model(self) -> Model:
         """The network of `--model`."""
-        return self.known(self.load(self._options["model_name"]))
+        return self.record_model(self.load(self._options["model_name"]))
 
-    def known(self, model: Model) -> Model:
+    def record_model(self, model: Model) -> Model:
         """Say in the record that a network is that of the run."""
         self._info["model"] = {"name": model.info.name, "sha256": model.info.sha256}
         return model
@@ -365,16 +365,16 @@ def _stopping(run: Run) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield  # within a program that has a mind of its own
         return
-    heard = threading.Event()
+    arrived = threading.Event()
 
     def stop(number: int, _: Any) -> None:
-        heard.set()
+        arrived.set()
         run.abandon(f"stopped by {signal.Signals(number).name}")
         os._exit(128 + number)
 
     def watch() -> None:
         while number := os.read(reading, 1):
-            if number[0] == signal.SIGTERM and not heard.wait(PATIENCE):
+            if number[0] == signal.SIGTERM and not arrived.wait(PATIENCE):
                 stop(number[0], None)
 
     reading, writing = os.pipe()

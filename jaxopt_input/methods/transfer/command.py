@@ -48,7 +48,7 @@ def transfer(context: click.Context, names: str, method: str, epsilon: str | Non
         if len(set(wanted)) < len(wanted):
             raise InputError(f"each network is named once, not as in {names}")
         models = {name: run.load(name) for name in wanted}
-        first = run.known(models[wanted[0]])
+        first = run.record_model(models[wanted[0]])
         photos = originals(first, data.load(options["images"], first), options["limit"], options["label"])
         number, stage = itertools.count(), run.stage("image")
 

@@ -152,7 +152,7 @@ def _compare(run: Run, options: dict[str, Any]) -> None:
     parts = []
     for name, part, model in zip(names, part_names(names), models, strict=True):
         with run.part(part, model_name=name, others=()) as own:
-            own.known(model)
+            own.record_model(model)
             solution = _visualize(own, model, options)
         parts.append((part, solution, own.info))
     run.write(comparison_page(parts))
