@@ -12,6 +12,7 @@ import numpy as np
 from jaxopt_input import checks, losses, optimizers
 from jaxopt_input.attacks.examine import check_logits, logits_of
 from jaxopt_input.data import to_uint8
+from jaxopt_input.engine.lanes import Resources
 from jaxopt_input.engine.minimize import Progress, minimize
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import pixels
@@ -110,9 +111,7 @@ def fool(
         optimizer=optimizer,
         steps=steps,
         key=key,
-        chunk=chunk,
-        devices=devices,
-        on_progress=on_progress,
+        on=Resources(devices, chunk, progress=on_progress),
     )
     image = to_uint8(solution.best_image) / np.float32(255)
     probability = np.asarray(jax.nn.softmax(logits_of(model, image)))[np.arange(len(label)), label]

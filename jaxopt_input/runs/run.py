@@ -31,6 +31,7 @@ from jaxopt_input.runs.spec import Spec, code
 if TYPE_CHECKING:
     import jax
 
+    from jaxopt_input.engine.lanes import Resources
     from jaxopt_input.models.model import Model
     from jaxopt_input.runs.page import Page
 
@@ -38,33 +39,6 @@ PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}
 """The names that JAX has for precisions of the command line."""
 PATIENCE = 1.0  # seconds in which a run may hear of a signal by itself
 OFTEN = 1.0  # seconds between two records while much is written
-
-
-@dataclasses.dataclass(frozen=True)
-class Resources:
-    """What a recipe may use, and whom it tells how far it is.
-
-    Attributes:
-        devices: that share the work.
-        chunk: images that a device runs at once; None where that is left to the memory.
-        memory: bytes that a device's share of the work may take.
-        dtype: of the activations.
-        progress: called with (done, in all) and, where there is one, the mean loss.
-    """
-
-    devices: Sequence[jax.Device]
-    chunk: int | None
-    memory: int
-    dtype: str
-    progress: Callable[..., None]
-
-    def part(self, number: int, parts: int) -> Resources:
-        """Those of one of several equal parts of the work."""
-
-        def progress(done: int, total: int, *loss: float) -> None:
-            self.progress(number * total + done, parts * total, *loss)
-
-        return dataclasses.replace(self, progress=progress)
 
 
 class Run:
@@ -197,6 +171,8 @@ class Run:
     @property
     def resources(self) -> Resources:
         """What a recipe may use."""
+        from jaxopt_input.engine.lanes import Resources
+
         return Resources(self.devices, self._options.get("chunk"), self.memory, self.dtype, self.progress)
 
     def stage(self, unit: str) -> Resources:
