@@ -94,7 +94,7 @@ class State(NamedTuple):
     moved: jax.Array
     restarts: jax.Array
     milestone: Any  # (θ, step) of the first iterate that reached it, or ()
-    carried: Any  # (value, gradient, settled) at θ where a line search has found them already
+    carried: Any  # (value, gradient, settled) at θ where a line search ended with them
 
 
 @functools.partial(jax.jit, static_argnames="program")
@@ -282,7 +282,7 @@ def _update(
 ) -> State:
     """One update of an Optax rule, each lane for itself."""
 
-    def one(trees: Trees, g: Any, state: Any, theta: Any, value: Any, lane: Lanes, key: Any) -> tuple[Any, Any]:
+    def lane_update(trees: Trees, g: Any, state: Any, theta: Any, value: Any, lane: Lanes, key: Any) -> tuple[Any, Any]:
         def value_fn(theta: Any) -> jax.Array:  # for rules with a line search of their own
             if program.group > 1:
                 raise InputError("a line search moves each start alone: take another optimizer for coupled starts")
@@ -292,7 +292,7 @@ def _update(
         rule = trees.optimizer.build()
         return rule.update(g, state, theta, value=value, grad=g, value_fn=value_fn)
 
-    updates, optimizer = targets.vmap_lanes(one, trees, lanes.target)(
+    updates, optimizer = targets.vmap_lanes(lane_update, trees, lanes.target)(
         gradient, s.optimizer, s.theta, value, lanes, keys
     )
     theta = _project(program, trees, lanes, optax.apply_updates(s.theta, updates))

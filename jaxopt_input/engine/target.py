@@ -74,11 +74,11 @@ class Joint:
 
     @property
     def program(self) -> tuple[object, ...]:
-        """See `Target.program`."""
+        """What targets that share one compiled program have in common."""
         return "joint", *(term.program for term in self.terms)
 
     def central(self, shapes: Shapes) -> Joint:
-        """See `Target.central`."""
+        """The same with the units at the maps' centers in place of channels."""
         return Joint(tuple(term.central(shapes) for term in self.terms))
 
 
@@ -94,11 +94,11 @@ class Between:
 
     @property
     def program(self) -> tuple[object, ...]:
-        """See `Target.program`."""
+        """What targets that share one compiled program have in common."""
         return "between", self.first.program, self.second.program
 
     def central(self, shapes: Shapes) -> Between:
-        """See `Target.central`."""
+        """The same with the units at the maps' centers in place of channels."""
         return Between(self.first.central(shapes), self.second.central(shapes))
 
 

@@ -111,7 +111,7 @@ def invert(
         image: `[H, W, C]` in [0, 1], what to invert; its size is that of the results.
         layers: a layer, or several as a ladder of which each is matched for itself; "A+B" is one image that matches
             both, "0.5*A+B" weighs them, "all" stands for every tap.
-        preset: a published method by name, see `methods.invert.settings.preset`.
+        preset: a published method by name, of `methods.invert.settings.preset`.
         starts: random starts of each rung.
         steps: updates of each image; presets of several stages share them out in the same proportion. If None, as many
             as the preset has, and with L-BFGS as many evaluations of its line searches at most.
@@ -119,10 +119,10 @@ def invert(
         region: (y0, x0, y1, x1), a rectangle of the image in pixels, the last two past its end: the positions alone are
             matched whose receptive field has its center there. So one region suits all layers of a ladder.
         parameterization: of the image to be found, such as `images.pixels()`.
-        optimizer, projection: see `minimize`.
+        optimizer, projection: as in `minimize`.
         learning_rate: of the optimizer, in place of its own; of the first stage where a preset has several.
         regularizer: a loss to add in place of the preset's, such as `1e-6 * losses.total_variation()`.
-        snapshots: see `minimize`.
+        snapshots: as in `minimize`.
         key: a JAX key; `jax.random.key(0)` if None.
         on: the resources.
         options: further arguments of `minimize`.
@@ -238,7 +238,7 @@ def distance(terms: Sequence[Target], target: Mapping[str, np.ndarray], weights:
     Args:
         terms: the layers.
         target: Φ₀ of each, `[H, W, C]` or `[C]`.
-        weights: of each feature, see `losses.feature_distance`.
+        weights: of each feature, as in `losses.feature_distance`.
 
     Example:
         >>> phi = np.array([[[3.0, 4.0]]], np.float32)

@@ -63,15 +63,15 @@ def visualize(
         starts: random starts of each target.
         steps: updates.
         size: of the image, a side or (height, width); the model's own if None.
-        preset: a published method by name, see `methods.visualize.settings.preset`.
+        preset: a published method by name, of `methods.visualize.settings.preset`.
         image: the image parameterization.
-        transform: see `minimize`; None is no transform.
-        optimizer, projection: see `minimize`.
+        transform: as in `minimize`; None is no transform.
+        optimizer, projection: as in `minimize`.
         learning_rate: of the optimizer, in place of its own.
         regularizer: a loss to add, such as `1e-3 * losses.total_variation()`.
-        class_objective: "logit", "probability", "log-probability" or "default", see `engine.target.objective`.
+        class_objective: "logit", "probability", "log-probability" or "default", as in `engine.target.objective`.
         like: an image `[H, W, C]` in [0, 1] of the size asked for: a LAYER target is then its caricature.
-        redirected: let the gradient through ReLUs that are dead in the first 16 steps, see `redirect_relu`.
+        redirected: let the gradient through ReLUs that are dead in the first 16 steps, by `redirect_relu`.
         key: a JAX key; `jax.random.key(0)` if None.
         on: the resources, such as `Resources(memory="4GiB")`.
         options: further arguments of `minimize`, such as `keep`, `snapshots`.
