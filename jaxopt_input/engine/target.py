@@ -195,6 +195,9 @@ def _sums(text: str, model: Model, image_shape: tuple[int, int, int] | None) -> 
     terms = []
     for part in text.split("+"):
         minus, weight, plain = _TERM.fullmatch(part).groups()  # type: ignore[union-attr]
+        number, star, layer = plain.partition(":")[0].rpartition("*")
+        if star:
+            raise InputError(f"in target {text!r}, a weight is a positive number, as in 0.5*{layer}, not {number!r}")
         factor = (-1.0 if minus else 1.0) * float(weight or 1)
         if factor == 0:
             raise InputError(f"in target {text!r}, a weight of 0 leaves nothing to excite")
