@@ -33,7 +33,7 @@ class Solution:
     """What `minimize` makes of N = targets x starts lanes, target-major.
 
     A pytree: it passes through `jax.jit`, `jax.vmap` and `jax.device_get`. Its arrays are on the devices where all
-    lanes ran in one round, and NumPy arrays where they came off the devices round by round.
+    lanes ran in one round, and NumPy arrays where they came off the devices round by round, or were taken or joined.
 
     Attributes:
         image: `[N, H, W, C]` float32 in [0, 1], the last iterate.
@@ -120,7 +120,8 @@ class Solution:
         lanes = jnp.asarray(lanes) if traced else np.asarray(lanes)
 
         def rows(x: Any, axis: int) -> Any:
-            return (jnp.asarray(x) if traced else x)[(slice(None),) * axis + (lanes,)]
+            x = jnp.asarray(x) if traced or is_traced(x) else np.asarray(x)  # nothing to compile for what is there
+            return x[(slice(None),) * axis + (lanes,)]
 
         out = self._map(rows)
         if is_traced(out.target):
@@ -168,24 +169,24 @@ class Solution:
         """
         steps = self.loss.shape[1] - 1
         offset = self.check_steps[-1] - (later.check_steps[-1] - (later.loss.shape[1] - 1))  # 0 where it went on
-        better: Any = (later.best_loss < self.best_loss) | ~jnp.isfinite(jnp.asarray(self.best_loss))
-        better = better if is_traced(better) else np.asarray(better)
-        xp: Any = jnp if is_traced(better) else np
+        xp: Any = jnp if is_traced(self, later) else np
+        first_loss, later_loss = xp.asarray(self.best_loss), xp.asarray(later.best_loss)
+        better = (later_loss < first_loss) | ~xp.isfinite(first_loss)
 
         def sum_of(name: str) -> Any:
             parts = getattr(self, name), getattr(later, name)
-            return None if parts[0] is None or parts[1] is None else parts[0] + parts[1]
+            return None if parts[0] is None or parts[1] is None else xp.asarray(parts[0]) + xp.asarray(parts[1])
 
         return dataclasses.replace(
             later,
             best_image=xp.where(better[:, None, None, None], later.best_image, self.best_image),
-            loss=_joined([self.loss[:, :steps], later.loss], 1),
-            best_loss=xp.where(better, later.best_loss, self.best_loss),
-            best_step=xp.where(better, later.best_step + offset, self.best_step),
+            loss=_joined([xp.asarray(self.loss)[:, :steps], later.loss], 1),
+            best_loss=xp.where(better, later_loss, first_loss),
+            best_step=xp.where(better, xp.asarray(later.best_step) + offset, self.best_step),
             evaluations=sum_of("evaluations"),
             restarts=sum_of("restarts"),
-            finite=self.finite & later.finite,
-            dead=self.dead & later.dead,
+            finite=xp.logical_and(self.finite, later.finite),
+            dead=xp.logical_and(self.dead, later.dead),
             snapshots=_joined([self.snapshots, later.snapshots]),
             check_steps=tuple(sorted({*self.check_steps, *(offset + n for n in later.check_steps)})),
         )
