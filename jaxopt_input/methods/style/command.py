@@ -153,7 +153,10 @@ def _arguments(run: Run, options: dict[str, Any]) -> dict[str, Any]:
         "starts": options["starts"],
         "key": run.key,
         "frames": functools.partial(animation_steps, frames=24) if options["animate"] else None,
-        "on": on if options["memory"] else dataclasses.replace(on, memory=None),
+        "dtype": on.dtype,
+        "memory": on.memory if options["memory"] else None,
+        "devices": on.devices,
+        "on_progress": on.progress,
         "on_scale": _say,
     }
 
