@@ -22,7 +22,6 @@ from typing import Any
 from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
-from jaxopt_input.engine.memory import parse_bytes
 from jaxopt_input.methods.visualize.units import visualize_units
 from jaxopt_input.models.receptive import receptive_field
 
@@ -35,7 +34,13 @@ def compared(model: joi.Model, layer: str, channels: int, steps: int, repeats: i
         for way, times in zip((visualize_units, joi.visualize), found.values(), strict=True):
             clock: list[tuple[float, float]] = []
             note = functools.partial(_note, clock)
-            way(model, targets, steps=steps, chunk=channels, check_every=steps, on_progress=note)
+            way(
+                model,
+                targets,
+                steps=steps,
+                watch=joi.Watch(every=steps),
+                on=joi.Resources(chunk=channels, progress=note),
+            )
             if turn:
                 per = 1000 / (channels * (len(clock) - 1))  # one report a step, up to 20 steps
                 times.append((per * (clock[-1][0] - clock[0][0]), per * (clock[-1][1] - clock[0][1])))
@@ -61,11 +66,11 @@ def _note(clock: list[tuple[float, float]], *_: Any) -> None:
 def sheet(model: joi.Model, layer: str, steps: int, memory: str) -> dict[str, Any]:
     """All channels of a layer within a memory budget."""
     began = time.perf_counter()
-    solution = visualize_units(model, f"{layer}:*", steps=steps, memory=parse_bytes(memory))
+    solution = visualize_units(model, f"{layer}:*", steps=steps, on=joi.Resources(memory=memory))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
     return {
         "layer": layer,
-        "images": len(solution.names),
+        "images": len(solution),
         "dead": int(solution.dead.sum()),
         "seconds": round(time.perf_counter() - began, 1),
         "peak_GiB": round(peak, 2),

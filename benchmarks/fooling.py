@@ -25,7 +25,7 @@ from tqdm import tqdm
 import jaxopt_input as joi
 from jaxopt_input.attacks.examine import logits_of
 from jaxopt_input.data import save_png
-from jaxopt_input.draw.sheet import grid_sheet
+from jaxopt_input.draw.sheet import target_pages
 
 CONFIDENT = 0.99
 
@@ -64,12 +64,10 @@ def main() -> None:
 
         if evolves:
             size = {"generations": args.generations, "population": args.population}
-            found = joi.attacks.map_elites(
-                key, model, encoding=args.method, **size, on=joi.Resources(progress=on_progress)
-            )
+            found = joi.attacks.map_elites(key, model, encoding=args.method, **size, on_progress=on_progress)
         else:
             size = {"steps": args.steps}
-            found = joi.attacks.fool(key, model, init=args.method, **size, on=joi.Resources(progress=on_progress))
+            found = joi.attacks.fool(key, model, init=args.method, **size, on_progress=on_progress)
     seconds, processor = time.perf_counter() - began, time.process_time() - processor
     pictures, each = through_png(found.image), np.arange(len(found.label))
     probability = np.asarray(jax.nn.softmax(logits_of(model, pictures)))[each, found.label]
@@ -100,7 +98,7 @@ def main() -> None:
         }
     if args.sheet:
         names = [f"{p:.2f} {model.info.label(int(c))}" for c, p in zip(found.label, probability, strict=True)]
-        save_png(args.sheet, grid_sheet(pictures, names))
+        save_png(args.sheet, target_pages(pictures, [[n] for n in range(len(names))], names)[0])
     keep(args.out or RESULTS / f"fooling-{args.model}.json", {**result, **ground()})
 
 

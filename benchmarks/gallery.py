@@ -1,10 +1,10 @@
 """The figure of the README: each of its pictures, and the command that makes it.
 
-    JAXOPT_INPUT_DATA=DATA python benchmarks/gallery.py [--work DIR] [NAME ...]
+    JAXOPT_INPUT_DATA=DATA python benchmarks/gallery.py [--work DIR] [--draw]
 
 runs the commands in DIR, where the photographs and the weights lie under the names that the commands give them, and
-writes `results/readme.jpg` and, with the machine, the versions and the commit, `results/readme.json`. With NAMEs only
-these are run again, and the other pictures are taken from DIR.
+writes `results/readme.jpg` and, with the machine, the versions and the commit, `results/readme.json`. With `--draw` it
+runs nothing and draws the figure of what lies in DIR.
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ CELLS = (
         pictures=("data.png",),
         height=137,
     ),
-    Cell(f"jaxopt-input dream tubingen.jpg --model {SQUEEZENET} --target fire7 --size 512 --out dream", height=300),
+    Cell(f"jaxopt-input dream tubingen.jpg --model {SQUEEZENET} --target fire7 --size 512 --out dream", height=384),
     Cell(
         f"jaxopt-input stylize tubingen.jpg starry_night.jpg --model {SQUEEZENET} --size 384 --steps 200 --out style",
-        height=300,
+        height=384,
     ),
     Cell(
         f"jaxopt-input invert {PHOTO} --model {SQUEEZENET} --layer fire4 --layer fire8 --out invert",
-        pictures=("sheet.png",),
-        height=227,
+        pictures=("original.png", "fire4-start0.png", "fire8-start0.png"),
+        height=205,
     ),
     Cell(
         f"jaxopt-input attack --images {PHOTO} --label parachute --target goldfish --model {SQUEEZENET} "
@@ -157,19 +157,23 @@ def figure(cells: Sequence[Cell], work: Path) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*(cell.name for cell in CELLS), []])
     parser.add_argument("--work", type=Path, help="the folder to work in, kept; a temporary one if it is not given")
-    given = parser.parse_args()
+    parser.add_argument("--draw", action="store_true", help="run nothing: draw what lies in the folder")
+    args = parser.parse_args()
+    record = RESULTS / "readme.json"
     with tempfile.TemporaryDirectory() as temporary:
-        work = given.work or Path(temporary)
-        work.mkdir(parents=True, exist_ok=True)
-        supply(work.absolute(), Path(os.environ["JAXOPT_INPUT_DATA"]).absolute())
-        for cell in CELLS:
-            if not given.names or cell.name in given.names:
+        work = args.work or Path(temporary)
+        if args.draw:
+            made = json.loads(record.read_text())
+        else:
+            work.mkdir(parents=True, exist_ok=True)
+            made = ground()
+            supply(work.absolute(), Path(os.environ["JAXOPT_INPUT_DATA"]).absolute())
+            for cell in CELLS:
                 run(cell, work)
+        made["cells"] = [{"command": cell.command, "pictures": files(cell, work)} for cell in CELLS]
         figure(CELLS, work).save(RESULTS / "readme.jpg", quality=88, optimize=True)
-        cells = [{"command": cell.command, "pictures": files(cell, work)} for cell in CELLS]
-    (RESULTS / "readme.json").write_text(json.dumps({"cells": cells, **ground()}, indent=1) + "\n")
+    record.write_text(json.dumps(made, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from record import RESULTS, ground, keep
 from similarity import ssim
 
 import jaxopt_input as joi
-from jaxopt_input.draw.sheet import contact_sheet
+from jaxopt_input.draw.sheet import Row, sheet
 
 
 def photographs(folder: Path, count: int, shape: tuple[int, int, int]) -> tuple[list[str], np.ndarray]:
@@ -76,8 +76,9 @@ def main() -> None:
         columns.append(images)
         captions.append(f"{layer} {100 * figures['median']['error']:.3g} %")
         if args.sheet:  # anew after each layer, so that a run that is cut short leaves one
-            rows = list(np.stack(columns, 1))
-            joi.data.save_png(args.sheet, contact_sheet(rows, [", ".join(["original", *captions]), *names[1:]]))
+            texts = [", ".join(["original", *captions]), *names[1:]]
+            rows = [Row([row], text) for row, text in zip(np.stack(columns, 1), texts, strict=True)]
+            joi.data.save_png(args.sheet, sheet(rows)[0])
 
 
 if __name__ == "__main__":

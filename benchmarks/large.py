@@ -67,10 +67,9 @@ def main() -> None:
         image=joi.images.pixels(shape),
         optimizer=joi.optimizers.adam(0.02),
         initial=content,
-        dtype=args.dtype,
         steps=args.steps,
         key=jax.random.key(0),
-        on_progress=mark,
+        on=joi.Resources(dtype=args.dtype, progress=mark),
     )
     jax.block_until_ready(solution.image)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

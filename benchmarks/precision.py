@@ -51,9 +51,8 @@ def measured(model: Any, images: np.ndarray, args: argparse.Namespace, products:
     """The figures of one precision."""
     classes = [k * len(model.info.labels) // args.classes for k in range(args.classes)]
     with jax.default_matmul_precision(products):
-        solution = joi.visualize(
-            model, [f"class:{k}" for k in classes], steps=args.steps, dtype=dtype, key=jax.random.key(0)
-        )
+        targets, on = [f"class:{k}" for k in classes], joi.Resources(dtype=dtype)
+        solution = joi.visualize(model, targets, steps=args.steps, key=jax.random.key(0), on=on)
         attacked = in_dtype(model, dtype)
         labels = np.asarray(attacked.activations(images, ["logits"])["logits"].argmax(-1))
         found = joi.attacks.pgd(

@@ -84,11 +84,10 @@ def main() -> None:
             [f"class:{index}" for index in classes],
             starts=args.starts,
             steps=args.steps,
-            chunk=args.chunk,
             image=joi.images.by_name(args.parameterization),
             transform=joi.transforms.by_name(args.transform),
             key=jax.random.key(args.seed),
-            on_progress=on_progress,
+            on=joi.Resources(chunk=args.chunk, progress=on_progress),
         )
     seconds = time.time() - began
     pictures = through_png(np.asarray(solution.best_image))

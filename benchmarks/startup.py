@@ -33,7 +33,7 @@ def first(done, total, loss):
 
 joi.compilation_cache({folder!r})
 try:
-    joi.visualize(joi.load({model!r}), "class:1", steps=20, key=jax.random.key(0), on_progress=first)
+    joi.visualize(joi.load({model!r}), "class:1", steps=20, key=jax.random.key(0), on=joi.Resources(progress=first))
 except Done:
     pass
 """

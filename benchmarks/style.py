@@ -96,19 +96,19 @@ def compared(model: joi.Model, content: np.ndarray, style: np.ndarray, evaluatio
     free = jax.jit(jax.value_and_grad(of_image))
     found: dict[str, float] = {"first": float(of_image(content))}
 
-    def ours(optimizer: Any, **budget: int) -> float:
+    def ours(optimizer: Any) -> float:
+        steps = evaluations - 1
         solution = joi.minimize(
-            loss, model, image=pixels, optimizer=optimizer, key=jax.random.key(0), initial=content, **budget
+            loss, model, image=pixels, optimizer=optimizer, steps=steps, key=jax.random.key(0), initial=content
         )
         assert int(solution.evaluations[0]) <= evaluations
         return float(of_image(solution.best_image[0]))
 
-    budget = {"steps": evaluations - 1, "max_evaluations": evaluations}
-    found["lbfgs"] = ours(joi.optimizers.lbfgs(), **budget)
+    found["lbfgs"] = ours(joi.optimizers.lbfgs(max_evaluations=evaluations))
     theta = torch_lbfgs(free, content, evaluations)
     found["torch"], found["torch-clipped"] = float(of_image(theta)), float(of_image(np.clip(theta, 0, 1)))
     for rate in RATES:
-        found[f"adam-{rate}"] = ours(joi.optimizers.adam(rate), steps=evaluations - 1)
+        found[f"adam-{rate}"] = ours(joi.optimizers.adam(rate))
     return {name: round(value, 6) for name, value in found.items()}
 
 

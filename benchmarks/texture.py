@@ -20,7 +20,7 @@ import jax
 from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
-from jaxopt_input.draw.sheet import contact_sheet
+from jaxopt_input.draw.sheet import Row, sheet
 from jaxopt_input.methods.resize import resize
 from jaxopt_input.methods.style.terms import STATISTICS
 
@@ -66,7 +66,8 @@ def main() -> None:
         pictures.append(made.image[0])
         names.append(loss)
         if args.sheet:  # anew after each loss, so that a run that is cut short leaves one
-            joi.data.save_png(args.sheet, contact_sheet([picture[None] for picture in pictures], names))
+            rows = [Row([[picture]], name) for picture, name in zip(pictures, names, strict=True)]
+            joi.data.save_png(args.sheet, sheet(rows)[0])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from jaxopt_input.errors import InputError
 if TYPE_CHECKING:
     from jaxopt_input import attacks, data, images, losses, networks, optimizers, projections, transforms
     from jaxopt_input.engine.lanes import Resources
-    from jaxopt_input.engine.minimize import Solution, minimize
+    from jaxopt_input.engine.minimize import Watch, minimize
+    from jaxopt_input.engine.solution import Solution
     from jaxopt_input.methods.dream.recipe import dream
     from jaxopt_input.methods.invert.recipe import invert
     from jaxopt_input.methods.style.recipe import stylize, texture
@@ -34,6 +35,7 @@ __all__ = [
     "ReceptiveField",
     "Resources",
     "Solution",
+    "Watch",
     "attacks",
     "compilation_cache",
     "data",
@@ -63,7 +65,8 @@ __all__ = [
 
 _HOMES = {
     "engine.lanes": ("Resources",),
-    "engine.minimize": ("Solution", "minimize"),
+    "engine.minimize": ("Watch", "minimize"),
+    "engine.solution": ("Solution",),
     "methods.dream.recipe": ("dream",),
     "methods.invert.recipe": ("invert",),
     "methods.style.recipe": ("stylize", "texture"),

@@ -69,8 +69,8 @@ def whole_loop(request: dict[str, Any]) -> tuple[Callable[[], Any], Any]:
             transform=transform,
             steps=request["steps"],
             starts=request["batch"],
-            chunk=request["batch"],
-            check_every=16,  # as in a run of the default 256 steps
+            watch=joi.Watch(every=16),  # as in a run of the default 256 steps
+            on=joi.Resources(chunk=request["batch"]),
             key=jax.random.key(0),
         ).image
 
@@ -89,7 +89,7 @@ def bare(request: dict[str, Any]) -> tuple[Callable[[], Any], Any]:
 def visualization(request: dict[str, Any]) -> tuple[Callable[[], Any], Any]:
     """One channel with Lucid's setting, as `joi.visualize` has it."""
     model, target = model_of(request), f"{request['layer']}:{request['channel']}"
-    options = {"steps": request["steps"], "size": request["size"], "check_every": 16}
+    options = {"steps": request["steps"], "size": request["size"], "watch": joi.Watch(every=16)}
     return lambda: joi.visualize(model, target, key=jax.random.key(0), **options).image, {}
 
 
@@ -99,12 +99,7 @@ def attack(request: dict[str, Any]) -> tuple[Callable[[], Any], Any]:
     labels = np.asarray(model.activations(x, ["logits"])["logits"]).argmax(-1)
     method = {"pgd": joi.attacks.pgd, "apgd": joi.attacks.apgd}[request["work"]]
     options = {"step": request["step"]} if request["work"] == "pgd" else {}
-    options |= {
-        "epsilon": request["epsilon"],
-        "steps": request["steps"],
-        "stop": False,
-        "on": joi.Resources(chunk=len(x)),
-    }
+    options |= {"epsilon": request["epsilon"], "steps": request["steps"], "stop": False, "chunk": len(x)}
     return lambda: method(jax.random.key(0), model, x, labels, **options).image, {}
 
 

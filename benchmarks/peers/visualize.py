@@ -23,7 +23,8 @@ import jax
 import numpy as np
 
 import jaxopt_input as joi
-from jaxopt_input.draw.sheet import contact_sheet
+from jaxopt_input.draw.sheet import Row
+from jaxopt_input.draw.sheet import sheet as draw_sheet
 
 LAYERS = ("fire2", "fire4", "fire6", "fire8")
 CHANNELS = 8  # of each layer, evenly spread
@@ -131,7 +132,8 @@ def main() -> None:
     }
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "peers-visualize.json").write_text(json.dumps(result, indent=1) + "\n")
-    contact_sheet(sheet, captions).reduce(2).save(args.out / "peers-visualize.jpg", quality=85)
+    captioned = [Row([row], text) for row, text in zip(sheet, captions, strict=True)]
+    draw_sheet(captioned)[0].reduce(2).save(args.out / "peers-visualize.jpg", quality=85)
     print(f"ours / Lucent, geometric mean over {len(alive)} channels: {result['geometric_mean_of_ratios']:.3f}")
 
 

@@ -209,21 +209,6 @@ def titled(captions: Sequence[str]) -> tuple[str, list[str]]:
     return parts[0][0], [text for _, _, text in parts]
 
 
-def contact_sheet(rows: Sequence[Pictures], captions: Sequence[str], columns: int | None = None) -> Image.Image:
-    """The first page of rows of pictures, each row's caption to its left.
-
-    Example:
-        >>> contact_sheet([np.zeros((2, 8, 8, 3))], ["class:3 bullfrog"]).mode
-        'RGB'
-    """
-    return sheet([Row([row], text) for row, text in zip(rows, captions, strict=True)], columns=columns)[0]
-
-
-def target_sheet(pictures: Pictures, rows: Sequence[Sequence[int]], captions: Sequence[str]) -> Image.Image:
-    """The first page of `target_pages`."""
-    return target_pages(pictures, rows, captions)[0]
-
-
 def target_pages(pictures: Pictures, rows: Sequence[Sequence[int]], captions: Sequence[str]) -> list[Image.Image]:
     """Pages of targets: one row per target, or a square where they are many with one picture each.
 
@@ -241,17 +226,6 @@ def target_pages(pictures: Pictures, rows: Sequence[Sequence[int]], captions: Se
         together = Row([[pictures[row[0]] for row in rows]], below=[texts])
         return sheet([together], title=title, columns=square(len(rows)), side=64)
     return sheet([Row([[pictures[n] for n in row]], text) for row, text in zip(rows, captions, strict=True)])
-
-
-def grid_sheet(pictures: Pictures, captions: Sequence[str]) -> Image.Image:
-    """The first page of one square of pictures, each with its caption below; what these share is the title.
-
-    Example:
-        >>> grid_sheet(np.zeros((9, 32, 32, 3)), [f"fire4:{n}" for n in range(9)]).size
-        (216, 282)
-    """
-    title, texts = titled(captions)
-    return sheet([Row([pictures], below=[texts])], title=title, columns=square(len(texts)), side=64)[0]
 
 
 def _lines(caption: str, width: int, font: Any) -> list[str]:

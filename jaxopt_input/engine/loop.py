@@ -1,23 +1,25 @@
 """The compiled side of `minimize`: the state of all lanes, a step, a line search, and what is kept of them.
 
-The loop runs a traced number of steps, so that the host can call it segment by segment without changing the program or
-its results. Each device runs the same program on a chunk of lanes of its own, without any collective.
+The loop runs in segments of one fixed length: which steps they are, and how many, is traced, so that a run of 200 steps
+uses the program of a run of 100, and the host may stop anywhere without changing the results. Each device runs the same
+program on a chunk of lanes of its own, without any collective.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
 from jaxopt_input import targets
+from jaxopt_input.engine.lanes import any_row, dot, on_each_device, rows, where
+from jaxopt_input.engine.lanes import keys as keys_of
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization
 from jaxopt_input.losses.algebra import Loss
@@ -28,8 +30,7 @@ from jaxopt_input.projections import Projection
 from jaxopt_input.transforms import Transform
 
 MAX_TRIALS = 16
-UNLIMITED = np.iinfo(np.int32).max
-_LANES, _SHARED = PartitionSpec("starts"), PartitionSpec()
+SEGMENT = 128  # steps of one call of the compiled loop, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +41,7 @@ class Program:
     taps: tuple[str, ...]
     image: Parameterization
     transform: Transform | None
-    raw_optimizer: optax.GradientTransformation | None
-    steps: int
-    check_every: int
+    segment: int  # steps of one call, at most
     group: int  # neighboring lanes that are optimized together: the starts of a target, or 1
     dtype: str
     mesh: Mesh
@@ -52,7 +51,7 @@ class Trees(NamedTuple):
     """The traced parts with a target axis."""
 
     loss: Loss
-    optimizer: Optimizer | tuple[()]
+    optimizer: Optimizer
     projection: Projection | tuple[()]
     milestone: Loss | tuple[()]
 
@@ -64,12 +63,29 @@ class Lanes(NamedTuple):
     key: jax.Array
 
 
+class Origin(NamedTuple):
+    """What lanes begin from: images to encode, or θ itself, or noise where both are None; an optimizer's state."""
+
+    image: Any = None
+    theta: Any = None
+    optimizer: Any = None
+
+
+class Span(NamedTuple):
+    """Which steps a call takes: from `begin` to before `stop`, of a run from step `first` to step `last`."""
+
+    begin: jax.Array
+    stop: jax.Array
+    first: jax.Array
+    last: jax.Array
+    check_every: jax.Array
+
+
 class State(NamedTuple):
-    """The loop's state, one row a lane."""
+    """The loop's state, one row per lane."""
 
     theta: Any
     optimizer: Any
-    history: jax.Array
     best_theta: Any
     best_loss: jax.Array
     best_step: jax.Array
@@ -78,74 +94,100 @@ class State(NamedTuple):
     moved: jax.Array
     restarts: jax.Array
     milestone: Any  # (θ, step) of the first iterate that reached it, or ()
-    carried: Any  # (value, gradient, settled) at θ where a line search has found them already
+    carried: Any  # (value, gradient, settled) at θ where a line search ended with them
 
 
 @functools.partial(jax.jit, static_argnames="program")
 def begin(
-    program: Program, trees: Trees, base: jax.Array, target: Any, identity: Any, k: Any, first: Any, past: Any
+    program: Program, trees: Trees, base: jax.Array, target: Any, identity: Any, k: Any, origin: Origin
 ) -> tuple[Lanes, State]:
-    """The lanes' keys and the state before the first step."""
+    """The lanes' keys and the state before the first step.
 
-    def local(
-        trees: Trees, base: jax.Array, target: Any, identity: Any, k: Any, first: Any, past: Any
-    ) -> tuple[Lanes, State]:
-        keys = jax.vmap(lambda i, n: jax.random.fold_in(jax.random.fold_in(base, i), n))(identity, k)
-        keys, init_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-        lanes = Lanes(target, keys)
-        if first is None:
-            theta = jax.vmap(lambda key: jax.tree.map(lambda x: x[0], program.image.init(key, 1)))(init_keys)
-        else:
-            theta = program.image.encode(first)
-        theta = _project(program, trees, lanes, theta)
-        if past is None:
-            begin = targets.vmap_lanes(lambda o, t: _build(program, o).init(t), trees.optimizer, target)
-            past = begin(theta)
-        n = target.shape[0]
-        zeros = jnp.zeros(n)
-        carried = (zeros, jax.tree.map(jnp.zeros_like, theta), zeros > 0) if _searches(trees) else ()
-        return lanes, State(
-            theta=theta,
-            optimizer=past,
-            history=jnp.zeros((n, program.steps + 1)),
-            best_theta=theta,
-            best_loss=zeros + jnp.inf,
-            best_step=jnp.zeros(n, jnp.int32),
-            evaluations=jnp.zeros(n, jnp.int32),
-            finite=zeros == 0,
-            moved=zeros > 0,
-            restarts=jnp.zeros(n, jnp.int32),
-            milestone=(theta, jnp.full(n, -1, jnp.int32)) if trees.milestone else (),
-            carried=carried,
-        )
-
-    return jax.shard_map(
-        local,
-        mesh=program.mesh,
-        in_specs=(_SHARED, _SHARED, _LANES, _LANES, _LANES, _LANES, _LANES),
-        out_specs=_LANES,
-        check_vma=False,
-    )(trees, base, target, identity, k, first, past)
+    Args:
+        program: all that is static.
+        trees: the parts with a target axis.
+        base: the caller's key.
+        target: `[L]` int32, the target of each lane.
+        identity: `[L]` uint32, the hash of its name.
+        k: `[L]` uint32, its start.
+        origin: what each lane begins from.
+    """
+    return on_each_device(functools.partial(_begin_local, program), program.mesh, shared=2)(
+        trees, base, target, identity, k, origin
+    )
 
 
-@functools.partial(jax.jit, static_argnames="program", donate_argnames="state")
-def advance(program: Program, params: Any, trees: Trees, lanes: Lanes, state: State, span: Any) -> State:
-    """Steps `span[0]` to `span[1]`, of `span[2]` evaluations at most, and the last value where that is the end."""
-    return jax.shard_map(
-        functools.partial(_advance_local, program),
-        mesh=program.mesh,
-        in_specs=(_SHARED, _SHARED, _LANES, _LANES, _SHARED),
-        out_specs=_LANES,
-        check_vma=False,
-    )(params, trees, lanes, state, span)
+def _begin_local(
+    program: Program, trees: Trees, base: jax.Array, target: Any, identity: Any, k: Any, origin: Origin
+) -> tuple[Lanes, State]:
+    # One key per lane for the steps, one for the noise.
+    lane_keys, init_keys = jax.vmap(jax.random.split, out_axes=1)(keys_of(base, identity, k))
+    lanes = Lanes(target, lane_keys)
+
+    # θ of an earlier run is feasible already: projecting it again could change its last bits.
+    if origin.theta is not None:
+        theta = origin.theta
+    elif origin.image is not None:
+        theta = _project(program, trees, lanes, program.image.encode(origin.image))
+    else:
+        noise = jax.vmap(lambda key: jax.tree.map(lambda x: x[0], program.image.init(key, 1)))(init_keys)
+        theta = _project(program, trees, lanes, noise)
+
+    past = origin.optimizer
+    if past is None:
+        init = targets.vmap_lanes(lambda o, t: o.build().init(t), trees.optimizer, target)
+        past = init(theta)
+    n = target.shape[0]
+    zeros = jnp.zeros(n)
+    carried = (zeros, jax.tree.map(jnp.zeros_like, theta), zeros > 0) if _searches(trees) else ()
+    return lanes, State(
+        theta=theta,
+        optimizer=past,
+        best_theta=theta,
+        best_loss=zeros + jnp.inf,
+        best_step=jnp.zeros(n, jnp.int32),
+        evaluations=jnp.zeros(n, jnp.int32),
+        finite=zeros == 0,
+        moved=zeros > 0,
+        restarts=jnp.zeros(n, jnp.int32),
+        milestone=(theta, jnp.full(n, -1, jnp.int32)) if trees.milestone else (),
+        carried=carried,
+    )
 
 
-def _advance_local(program: Program, params: Any, trees: Trees, lanes: Lanes, state: State, span: Any) -> State:
-    begin, stop, budget = span
+def _advance(
+    program: Program, params: Any, trees: Trees, span: Span, lanes: Lanes, state: State
+) -> tuple[State, jax.Array]:
+    """The state after the steps of a span, and their losses.
+
+    Args:
+        program: all that is static.
+        params: of the network.
+        trees: the parts with a target axis.
+        span: at most `program.segment` steps; where it ends the run, the last value is taken as well.
+        lanes: as `begin` makes them.
+        state: is given up.
+
+    Returns:
+        The state, and `[L, segment + 1]`: column j is the loss before step `span.begin + j`; 0 past the span.
+    """
+    return on_each_device(functools.partial(_advance_local, program), program.mesh, shared=3)(
+        params, trees, span, lanes, state
+    )
+
+
+advance = jax.jit(_advance, static_argnames="program", donate_argnames="state")
+# Within another transformation nothing can be given up, and JAX would warn of it.
+advance_traced = jax.jit(_advance, static_argnames="program")
+
+
+def _advance_local(
+    program: Program, params: Any, trees: Trees, span: Span, lanes: Lanes, state: State
+) -> tuple[State, jax.Array]:
     params = cast(params, program.dtype)
 
+    # What is computed of θ: the loss, the milestone if there is one, and the loss's gradient.
     def values(theta: Any, keys: jax.Array | None) -> tuple[jax.Array, ...]:
-        """The loss, and the milestone if there is one."""
         losses = (trees.loss, trees.milestone) if trees.milestone else (trees.loss,)
         return _values(program, params, losses, lanes.target, theta, keys)
 
@@ -163,47 +205,58 @@ def _advance_local(program: Program, params: Any, trees: Trees, lanes: Lanes, st
     def check(s: State, i: jax.Array) -> State:
         return _keep_best(s, values(s.theta, None)[0], i)._replace(evaluations=s.evaluations + 1)
 
-    def step(i: jax.Array, s: State) -> State:
+    def step(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+        s, history = carry
         keys = view_keys(i)
+
+        # The value and gradient at θ. A line search without a transform ended with them: no need to run the network.
         if _searches(trees):
             carried = ((s.carried[0],), s.carried[1])
-            known = i > 0 if program.transform is None else jnp.zeros((), bool)
-            (value,), gradient = jax.lax.cond(known, lambda: carried, lambda: evaluate(s.theta, keys))
-            s = s._replace(evaluations=s.evaluations + jnp.where(known, 0, 1))
+            at_hand = i > span.first if program.transform is None else jnp.zeros((), bool)
+            (value,), gradient = jax.lax.cond(at_hand, lambda: carried, lambda: evaluate(s.theta, keys))
+            s = s._replace(evaluations=s.evaluations + jnp.where(at_hand, 0, 1))
         else:
             (value, *watched), gradient = evaluate(s.theta, keys)
             s = _keep_milestone(s, watched, i)
             s = s._replace(evaluations=s.evaluations + 1)
+
+        # The best so far, by the loss of the image itself: at hand without a transform, else one more forward pass.
         if program.transform is None:
             s = _keep_best(s, value, i)
         else:
-            s = jax.lax.cond(i % program.check_every == 0, lambda: check(s, i), lambda: s)
+            s = jax.lax.cond(i % span.check_every == 0, lambda: check(s, i), lambda: s)
+
+        # The marks of lanes that fail; then the update.
+        history = history.at[:, i - span.begin].set(value)
         s = s._replace(
-            history=s.history.at[:, i].set(value),
-            moved=s.moved | _any_lane(lambda x: x != 0, gradient),
-            finite=s.finite & jnp.isfinite(value) & ~_any_lane(lambda x: ~jnp.isfinite(x), gradient),
+            moved=s.moved | any_row(lambda x: x != 0, gradient),
+            finite=s.finite & jnp.isfinite(value) & ~any_row(lambda x: ~jnp.isfinite(x), gradient),
         )
         if _searches(trees):
-            return _search(program, trees, lanes, s, value, gradient, budget, lambda theta: evaluate(theta, keys))
-        return _update(program, params, trees, lanes, s, value, gradient, keys)
+            return _search(program, trees, lanes, s, value, gradient, lambda theta: evaluate(theta, keys)), history
+        return _update(program, params, trees, lanes, s, value, gradient, keys), history
 
-    def last(s: State) -> State:
-        i = jnp.int32(program.steps)
+    def last(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+        s, history = carry
+        i = span.last
         value, *watched = values(s.theta, view_keys(i))
         s = _keep_milestone(s, watched, i)
-        s = s._replace(history=s.history.at[:, i].set(value), finite=s.finite & jnp.isfinite(value))
+        s = s._replace(finite=s.finite & jnp.isfinite(value))
         counted = jnp.where(_searches(trees) and program.transform is None, 0, 1)  # a line search has it already
         s = s._replace(evaluations=s.evaluations + counted)
-        return _keep_best(s, value, i) if program.transform is None else check(s, i)
+        s = _keep_best(s, value, i) if program.transform is None else check(s, i)
+        return s, history.at[:, i - span.begin].set(value)
 
-    state = jax.lax.fori_loop(begin, stop, step, state)
-    return jax.lax.cond(stop == program.steps, last, lambda s: s, state)
+    history = jnp.zeros((lanes.target.shape[0], program.segment + 1))
+    carry = jax.lax.fori_loop(span.begin, span.stop, step, (state, history))
+    return jax.lax.cond(span.stop == span.last, last, lambda carry: carry, carry)
 
 
 def _values(
     program: Program, params: Any, losses: tuple[Loss, ...], target: jax.Array, theta: Any, keys: jax.Array | None
 ) -> tuple[jax.Array, ...]:
     """`[lanes]` of each loss: its value for each lane's image, under the lane's transform if keys are given."""
+    # The model runs on the whole batch: `vmap` over it would cost 15 %.
     images = program.image.decode(theta)
     views = images if keys is None or program.transform is None else jax.vmap(program.transform)(keys, images)
     activations = program.apply(params, views.astype(program.dtype), program.taps)
@@ -220,8 +273,8 @@ def _values(
         return jax.vmap(functools.partial(each, losses), axis_name="starts")(activations, images)
 
     grouped = jax.tree.map(lambda x: x.reshape(-1, program.group, *x.shape[1:]), (activations, images))
-    found = targets.vmap_lanes(together, losses, target[:: program.group])(*grouped)
-    return tuple(value.reshape(-1) for value in found)
+    groups = targets.vmap_lanes(together, losses, target[:: program.group])(*grouped)
+    return tuple(value.reshape(-1) for value in groups)
 
 
 def _update(
@@ -229,64 +282,70 @@ def _update(
 ) -> State:
     """One update of an Optax rule, each lane for itself."""
 
-    def one(trees: Trees, g: Any, state: Any, theta: Any, value: Any, lane: Lanes, key: Any) -> tuple[Any, Any]:
+    def lane_update(trees: Trees, g: Any, state: Any, theta: Any, value: Any, lane: Lanes, key: Any) -> tuple[Any, Any]:
         def value_fn(theta: Any) -> jax.Array:  # for rules with a line search of their own
             if program.group > 1:
                 raise InputError("a line search moves each start alone: take another optimizer for coupled starts")
             batch = jax.tree.map(lambda x: x[None], (theta, key))
             return _values(program, params, (trees.loss,), jnp.zeros(1, jnp.int32), *batch)[0][0]
 
-        rule = _build(program, trees.optimizer)
+        rule = trees.optimizer.build()
         return rule.update(g, state, theta, value=value, grad=g, value_fn=value_fn)
 
-    updates, optimizer = targets.vmap_lanes(one, trees, lanes.target)(
+    updates, optimizer = targets.vmap_lanes(lane_update, trees, lanes.target)(
         gradient, s.optimizer, s.theta, value, lanes, keys
     )
     theta = _project(program, trees, lanes, optax.apply_updates(s.theta, updates))
     trials = optax.tree_utils.tree_get(optimizer, "num_linesearch_steps", default=0)
     return s._replace(
-        theta=_where(s.finite & ~_any_lane(lambda x: ~jnp.isfinite(x), theta), theta, s.theta),
+        theta=where(s.finite & ~any_row(lambda x: ~jnp.isfinite(x), theta), theta, s.theta),
         optimizer=optimizer,
         evaluations=s.evaluations + jnp.asarray(trials, jnp.int32),
     )
 
 
-def _search(
-    program: Program, trees: Trees, lanes: Lanes, s: State, value: Any, gradient: Any, budget: Any, evaluate: Any
-) -> State:
+def _search(program: Program, trees: Trees, lanes: Lanes, s: State, value: Any, gradient: Any, evaluate: Any) -> State:
     """One step of L-BFGS: a direction, then a line search that evaluates all lanes at once, each at its own trial.
 
-    Where the search finds nothing lower, the curvature that the direction was made of is forgotten: the next step
-    begins anew, downhill from the same θ. Where that finds nothing either, the lane has settled.
+    Where the search meets nothing lower, the curvature that the direction was made of is forgotten: the next step
+    begins anew, downhill from the same θ. Where that meets nothing either, the lane has settled.
     """
     settled = s.carried[2]
-    rule = targets.vmap_lanes(lambda o, g, st, t: _build(program, o).update(g, st, t), trees.optimizer, lanes.target)
+    budget = targets.vmap_lanes(lambda o, _: o.hyperparameters["max_evaluations"], trees.optimizer, lanes.target)(
+        s.evaluations
+    )
+
+    # The direction: −H · gradient, or straight downhill where that does not descend.
+    rule = targets.vmap_lanes(lambda o, g, st, t: o.build().update(g, st, t), trees.optimizer, lanes.target)
     direction, optimizer = rule(gradient, s.optimizer, s.theta)
     direction = jax.tree.map(jnp.negative, direction)
-    descends = _dot(direction, gradient) < 0  # the last step may have left no positive curvature behind
-    norm = jnp.sqrt(_dot(gradient, gradient))
-    downhill = jax.tree.map(lambda g: -g / _rows(jnp.where(norm > 0, norm, 1.0), g), gradient)
-    direction = _where(descends, direction, downhill)
+    descends = dot(direction, gradient) < 0  # the last step may have left no positive curvature behind
+    norm = jnp.sqrt(dot(gradient, gradient))
+    downhill = jax.tree.map(lambda g: -g / rows(jnp.where(norm > 0, norm, 1.0), g), gradient)
+    direction = where(descends, direction, downhill)
     active = s.finite & ~settled & (norm > 0)
 
+    # The search. Lanes that are done, or out of evaluations, wait for the others; what they keep does not change.
     def unfinished(carry: Any) -> jax.Array:
         trial, b, _, evaluations = carry
         return jnp.any(active & ~b.done & (evaluations < budget)) & (trial < MAX_TRIALS)
 
     def attempt(carry: Any) -> Any:
         trial, b, kept, evaluations = carry
-        theta = jax.tree.map(lambda x, d: x + _rows(b.step, x) * d, s.theta, direction)
+        theta = jax.tree.map(lambda x, d: x + rows(b.step, x) * d, s.theta, direction)
         theta = _project(program, trees, lanes, theta)
         (new_value,), new_gradient = evaluate(theta)
-        path = jax.tree.map(lambda new, old: (new - old) / _rows(b.step, new), theta, s.theta)
+        path = jax.tree.map(lambda new, old: (new - old) / rows(b.step, new), theta, s.theta)
         running = active & ~b.done & (evaluations < budget)
-        after, decreased = jax.vmap(narrow)(b, (value, _dot(gradient, path)), (new_value, _dot(new_gradient, path)))
-        kept = _where(running & decreased, (theta, new_value, new_gradient), kept)
+        after, decreased = jax.vmap(narrow)(b, (value, dot(gradient, path)), (new_value, dot(new_gradient, path)))
+        kept = where(running & decreased, (theta, new_value, new_gradient), kept)
         return trial + 1, after, kept, evaluations + running
 
-    first = jax.vmap(bracket)(value, _dot(direction, gradient), jnp.ones_like(value))
+    first = jax.vmap(bracket)(value, dot(direction, gradient), jnp.ones_like(value))
     start = (jnp.int32(0), first, (s.theta, value, gradient), s.evaluations)
     _, b, (theta, value, gradient), evaluations = jax.lax.while_loop(unfinished, attempt, start)
+
+    # A lane without a lower value either forgets its past or has settled.
     failed = active & (b.low == 0) & (evaluations < budget)
     anew = failed & descends & (s.optimizer.count > 0)
     return s._replace(
@@ -304,7 +363,7 @@ def _search(
 def _keep_best(s: State, value: jax.Array, i: jax.Array) -> State:
     better = jnp.isfinite(value) & (value < s.best_loss)
     return s._replace(
-        best_theta=_where(better, s.theta, s.best_theta),
+        best_theta=where(better, s.theta, s.best_theta),
         best_loss=jnp.where(better, value, s.best_loss),
         best_step=jnp.where(better, i, s.best_step).astype(jnp.int32),
     )
@@ -317,7 +376,7 @@ def _keep_milestone(s: State, watched: Sequence[jax.Array], i: jax.Array) -> Sta
     theta, step = s.milestone
     waiting = step < 0
     reached = waiting & (watched[0] <= 0)
-    return s._replace(milestone=(_where(waiting, s.theta, theta), jnp.where(reached, i, step)))
+    return s._replace(milestone=(where(waiting, s.theta, theta), jnp.where(reached, i, step)))
 
 
 def _project(program: Program, trees: Trees, lanes: Lanes, theta: Any) -> Any:
@@ -340,45 +399,26 @@ def _couple(program: Program, tree: Any) -> Any:
     return program.image.couple(tree, mean)
 
 
-def _build(program: Program, optimizer: Any) -> optax.GradientTransformationExtraArgs:
-    return optax.with_extra_args_support(program.raw_optimizer) if program.raw_optimizer else optimizer.build()
-
-
 def _searches(trees: Trees) -> bool:
     return is_line_search(trees.optimizer)
 
 
-def _rows(lane_values: jax.Array, like: jax.Array) -> jax.Array:
-    """`[n]` as `[n, 1, …]`, to multiply or select rows of `like`."""
-    return lane_values.reshape(-1, *[1] * (like.ndim - 1))
-
-
-def _where(lane_mask: jax.Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(_rows(lane_mask, a), a, b), new, old)
-
-
-def _any_lane(predicate: Callable[[jax.Array], jax.Array], tree: Any) -> jax.Array:
-    """`[n]`: whether the predicate holds for any number of a lane."""
-    return functools.reduce(
-        jnp.logical_or, [predicate(x).reshape(x.shape[0], -1).any(-1) for x in jax.tree.leaves(tree)]
-    )
-
-
-def _dot(a: Any, b: Any) -> jax.Array:
-    """`[n]`: the inner product of each lane's rows."""
-    products = jax.tree.map(lambda x, y: jnp.sum((x * y).reshape(x.shape[0], -1), -1), a, b)
-    return functools.reduce(jnp.add, jax.tree.leaves(products))
-
-
 @functools.partial(jax.jit, static_argnames="program")
 def decode(program: Program, theta: Any) -> jax.Array:
+    """The images `[L, H, W, C]` of θ."""
     return program.image.decode(theta)
+
+
+@jax.jit
+def join(parts: list[jax.Array], columns: Any) -> jax.Array:
+    """`[L, steps + 1]`: the losses of all steps, those columns of what `advance` returned segment by segment."""
+    return jnp.concatenate(parts, 1)[:, columns]
 
 
 @functools.partial(jax.jit, static_argnames="program")
 def collect(program: Program, trees: Trees, state: State, snapshots: list[jax.Array]) -> dict[str, Any]:
-    """The arrays of a `Solution` from the last state."""
-    averages = isinstance(trees.optimizer, Optimizer) and trees.optimizer.average is not None
+    """The arrays of a `Solution` from the last state, less the losses."""
+    averages = trees.optimizer.average is not None
     image, best_image = program.image.decode(state.theta), program.image.decode(state.best_theta)
     theta, step = state.milestone or (None, None)
     return {
@@ -389,7 +429,6 @@ def collect(program: Program, trees: Trees, state: State, snapshots: list[jax.Ar
         "image": image,
         "best_image": best_image,
         "theta": state.theta,
-        "loss": state.history,
         "best_loss": state.best_loss,
         "best_step": state.best_step,
         "evaluations": state.evaluations,

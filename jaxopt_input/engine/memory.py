@@ -66,9 +66,9 @@ def _main_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup
     v1 = ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file")
     for limit, used, stat, cache in (v2, v1):
         with contextlib.suppress(OSError, ValueError):  # absent, or "max"
-            given = int((groups / limit).read_text()) - int((groups / used).read_text())
+            left = int((groups / limit).read_text()) - int((groups / used).read_text())
             stats = dict(line.split() for line in (groups / stat).read_text().splitlines())
-            free.append(given + int(stats.get(cache, 0)))  # files that were read give way
+            free.append(left + int(stats.get(cache, 0)))  # files that were read give way
     return max(min(free), 0)
 
 
@@ -170,7 +170,7 @@ def estimate(model: Model, taps: Sequence[str], image_shape: Sequence[int], opti
     """All that a process takes which optimizes one image, in bytes, before anything is compiled.
 
     Args:
-        model, taps, optimizer_copies: see `image_bytes`.
+        model, taps, optimizer_copies: as in `image_bytes`.
         image_shape: (height, width, channels) of the image, and of what the network sees.
 
     Example:
@@ -194,8 +194,8 @@ def images_within(budget: int, each: int, model: Model, kept: int = 0) -> int:
     """
     fixed = _fixed(model) + kept
     if budget < fixed + each:
-        least, given = math.ceil((fixed + each) / 2**20), budget >> 20
-        raise InputError(f"a memory of {given} MiB is too little: one image at a time takes {least} MiB in all")
+        least = math.ceil((fixed + each) / 2**20)
+        raise InputError(f"a memory of {budget >> 20} MiB is too little: one image at a time takes {least} MiB in all")
     return (budget - fixed) // each
 
 
@@ -209,7 +209,7 @@ def tile_within(
         taps: the layers that the loss reads.
         image_shape: (height, width, channels) of the image.
         budget: in bytes, for all that the process holds.
-        optimizer_copies: see `image_bytes`.
+        optimizer_copies: as in `image_bytes`.
 
     Returns:
         (tile, bytes): for `tiling.tiled`, one of `TILES`, or None where the network fits as it is; and the estimate.

@@ -5,89 +5,68 @@
                └── projection ◄── optimizer's update, vmapped over starts ◄── ∂/∂θ ◄── loss(activations, image)
 
 The model runs on the whole batch and the loss is vmapped over it. Here is the host's side: what is checked before
-anything is compiled, the lanes of each round, and the calls of `loop` between progress and snapshots.
+anything is compiled, the rounds of lanes, and the calls of `loop` between progress and snapshots.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxopt_input import targets
-from jaxopt_input.checks import count, typed_key
-from jaxopt_input.engine import loop
+from jaxopt_input.checks import Shape, check_images, count, typed_key
+from jaxopt_input.engine import lanes, loop
+from jaxopt_input.engine.lanes import Best, Layout, Resources, Rows, is_traced, resources
 from jaxopt_input.engine.memory import image_bytes, images_within
+from jaxopt_input.engine.solution import Solution
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization, as_parameterization
-from jaxopt_input.images.parameterization import Shape, check_images
 from jaxopt_input.kernels.threefry import written_out
-from jaxopt_input.losses.algebra import Function, Loss, names, resolve
+from jaxopt_input.losses.algebra import Function, Loss, as_loss, names, resolve
 from jaxopt_input.models.model import Model
+from jaxopt_input.models.redirect import WarmUp
 from jaxopt_input.optimizers import Optimizer, as_optimizer, is_line_search
 from jaxopt_input.projections import Projection, as_projection, check_projection
 from jaxopt_input.transforms import Transform, as_transform, view_shape
 
-DEFAULT_CHUNK = 32
+REPORTS = 20  # of progress per round, about
+CHECKS = 16  # of the untransformed loss in a run, about
 Progress = Callable[[int, int, float], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Solution:
-    """What `minimize` found, for N = targets x starts lanes, target-major.
+class Watch:
+    """What is watched while images are optimized.
 
     Attributes:
-        image: `[N, H, W, C]` float32 in [0, 1], the last iterate.
-        best_image: `[N, H, W, C]`, the iterate with the least untransformed loss among `check_steps`.
-        theta: the last θ, a pytree with leading axis N.
-        loss: `[N, steps + 1]`, the loss before each update and after the last, under that step's transform.
-        best_loss: `[N]`, the untransformed loss of `best_image`.
-        best_step: `[N]` int32, its step.
-        evaluations: `[N]` int32, how often each start would have run the network alone: gradients, the trials of a
-            line search, the untransformed checks and the last value included.
-        finite: `[N]` bool, False where a loss or gradient was not finite; such a start stopped there.
-        dead: `[N]` bool, True where the gradient was zero at every step.
-        snapshots: `[len(snapshots), N, H, W, C]`, the iterates at the steps asked for.
-        names: the canonical name of each lane's target.
-        start: `[N]` int32, the index of each lane among its target's starts.
-        check_steps: the steps at which `best_image` was chosen.
-        milestone_image: `[N, H, W, C]`, the first iterate whose milestone was reached, the last one where none was;
-            None without a milestone.
-        milestone_step: `[N]` int32, its step, −1 where none was; None without a milestone.
-        restarts: `[N]` int32, how often a line search found no lower loss along the direction of L-BFGS, which then
-            forgot its past and began anew from the best θ.
-        average_image: `[N, H, W, C]`, the image of the average θ of `optimizers.averaged`; None without it.
-        optimizer_state: the optimizer's last state, a pytree with leading axis N, for another call to begin with;
-            None where the lanes did not all run at once.
+        every: how often, in steps, the untransformed loss is taken to elect `best_image` (it costs one forward pass);
+            every 16th part of the steps if None. Without a transform every step is a check, at no cost.
+        milestone: a loss that is only watched: the first image at which it is at most 0 is kept.
+
+    Raises:
+        InputError: for anything else.
+
+    Example:
+        >>> Watch(every=8).every
+        8
     """
 
-    image: jax.Array
-    best_image: jax.Array
-    theta: Any
-    loss: jax.Array
-    best_loss: jax.Array
-    best_step: jax.Array
-    evaluations: jax.Array
-    finite: jax.Array
-    dead: jax.Array
-    snapshots: jax.Array
-    names: tuple[str, ...]
-    start: np.ndarray
-    check_steps: tuple[int, ...]
-    milestone_image: jax.Array | None = None
-    milestone_step: jax.Array | None = None
-    restarts: jax.Array | None = None
-    average_image: jax.Array | None = None
-    optimizer_state: Any = dataclasses.field(default=None, repr=False)
+    every: int | None = None
+    milestone: Loss | Function | None = None
+
+    def __post_init__(self) -> None:
+        if self.every is not None:
+            object.__setattr__(self, "every", count("every", self.every))
+        if self.milestone is not None:
+            object.__setattr__(self, "milestone", as_loss(self.milestone))
 
 
 def minimize(
@@ -100,61 +79,47 @@ def minimize(
     projection: Projection | Callable[..., Any] | None = None,
     steps: int = 256,
     starts: int = 1,
+    keep: int | None = None,
     key: jax.Array,
     initial: Any = None,
-    optimizer_state: Any = None,
-    max_evaluations: int | None = None,
-    dtype: Any = jnp.float32,
-    chunk: int | None = None,
-    memory: int | None = None,
-    check_every: int | None = None,
     snapshots: Sequence[int] = (),
-    warm_up: tuple[Model, int] | None = None,
-    milestone: Loss | Function | None = None,
-    devices: Sequence[jax.Device] | None = None,
-    on_progress: Progress | None = None,
+    watch: Watch | None = None,
+    on: Resources | None = None,
 ) -> Solution:
     """Optimize the input of a frozen network from several random starts of several targets, in one compiled loop.
 
     The random numbers of start k of a target derive from (key, the target's canonical name, k) alone. The same key
     and chunk give the same bits on any number of devices; another chunk, or another place of the lane in it, because
-    other targets are asked for, agrees to rounding.
+    other targets are asked for, agrees to rounding. Can be called under `jax.jit` and `jax.vmap`, over the key, the
+    model's parameters, initial images and the numbers of its parts.
 
     Args:
         loss: what to minimize, a loss or any function of (activations, image) that returns one number; arrays of
             indices or weights in it are its targets. A function is compiled once per function object.
-        model: the network.
-        image: the image parameterization, `images.fourier()` if None.
-        transform: what the network sees of the image at each step; None is the image itself.
-        optimizer: one of `jaxopt_input.optimizers`, or any Optax object; Adam at 0.05 if None.
-        projection: applied to θ after each update, such as `projections.box()`.
-        steps: the number of updates, at least 1.
+        model: the network. One of `redirect_relu(model, steps)` lets the gradient through dead ReLUs at first.
+        image: the image parameterization, or its name in `images.BY_NAME`; `images.fourier()` if None.
+        transform: what the network sees of the image at each step: one of `jaxopt_input.transforms`, its name, or a
+            function `(key, image) -> view`; None is the image itself.
+        optimizer: one of `jaxopt_input.optimizers`, or its name, or any Optax object; Adam at 0.05 if None.
+        projection: applied to θ after each update, such as `projections.box()`, or a function of θ.
+        steps: the number of updates, at least 1. Traced: more steps use the same program.
         starts: the number of random starts of each target, at least 1.
+        keep: so many starts of each target are returned, the best first; memory does not grow with the others. All,
+            in their order, if None.
         key: a JAX key, the only source of randomness.
-        initial: images in [0, 1] to start from, `[H, W, C]` or `[targets x starts, H, W, C]`, instead of noise.
-        optimizer_state: of an earlier `Solution` with as many lanes, to go on with instead of a fresh one.
-        max_evaluations: how often each start may run the network, where a line search decides how often a step does;
-            what is left of the steps then changes nothing.
-        dtype: of the network's parameters and activations, float32 or bfloat16; θ and losses stay float32.
-        chunk: lanes that a device runs at once (all of them up to 32, if None); the last chunk is padded. Starts that
-            a loss or a parameterization couples must fit one.
-        memory: bytes of a device that the work may take, the program and what is kept of all lanes included; with
-            `chunk` None, no more lanes than fit run at once.
-        check_every: how often the untransformed loss is taken to elect `best_image` (it costs one forward pass);
-            every 16th part of the steps if None. Without a transform every step is a check, at no cost.
-        snapshots: steps, from 0 to `steps`, whose images are kept.
-        warm_up: (model, steps): what stands in for the network in the first steps, such as `redirect_relu(model)`; it
-            takes the network's parameters.
-        milestone: a loss that is only watched: the first image at which it is at most 0 is kept.
-        devices: to share the lanes; all local ones if None.
-        on_progress: called as (steps done, steps in all, mean loss) about 20 times a chunk.
+        initial: images in [0, 1] to start from instead of noise, `[H, W, C]` or `[targets x starts, H, W, C]`; or an
+            earlier `Solution` with as many lanes, which then goes on from its last θ, step and optimizer's state.
+        snapshots: steps whose images are kept, from the first step to the last.
+        watch: what is watched, such as `Watch(every=8)`.
+        on: the resources, such as `Resources(memory="4GiB")`. Starts that a loss or a parameterization couples must
+            fit one chunk. Progress is called as (steps done, steps in all, mean loss) about 20 times per round.
 
     Returns:
         A `Solution`.
 
     Raises:
         InputError: before anything is compiled, for an unknown layer, an index that does not exist, an image that the
-            network cannot take, or arguments out of range.
+            network cannot take, a part of another type, an unknown name, or arguments out of range.
 
     Source:
         Erhan et al., Visualizing Higher-Layer Features of a Deep Network (2009), for the idea.
@@ -170,168 +135,261 @@ def minimize(
         >>> bool((s.best_image[2, ..., 2] > 0.9).all())  # blue, where the third logit is the mean of blue
         True
     """
-    steps, starts = count("steps", steps), count("starts", starts)
+    # What is asked for, checked.
+    steps, starts, base = count("steps", steps), count("starts", starts), written_out(typed_key(key))
+    keep = starts if keep is None else min(count("keep", keep), starts)
+    on, watch = resources(on), _watch(watch)
+    parts = _parts(loss, model, image, transform, optimizer, projection, watch)
+    n_targets = targets.count(tuple(tree for tree in parts.trees if tree != ()))
+    group = _group(parts, starts)
+    first = _first_step(initial)
+    last = first + steps
+    marks = _snapshots(snapshots, first, last)
+    every = 1 if parts.transform is None else watch.every or max(1, steps // CHECKS)
+
+    # The lanes: how they are laid out, what tells one from another, what each begins from.
+    kept = n_targets * keep * (8 + 2 * len(marks)) * 4 * math.prod(parts.image.bound())
+    most = _most(model, parts, on, kept)
+    layout = lanes.layout((n_targets, starts), on, most=most, group=group)
+    origin = _origin(initial, parts, layout.total)
+    target_names = names(parts.trees.loss) * (n_targets if targets.count(parts.trees.loss) == 1 else 1)
+    identities = np.array([lanes.identity(name) for name in target_names], np.uint32)
+
+    # The rounds.
+    traced = is_traced(model.params, parts.trees, base, origin)
+    segment = steps if traced else loop.SEGMENT  # what is compiled into another program is not shared anyway
+    program = loop.Program(model.apply, parts.taps, parts.image, parts.transform, segment, group, on.dtype, layout.mesh)
+    job = _Job(program, _warm_up(program), first, last, every, marks, None if traced else on.progress, layout)
+    params, trees, base = layout.share((model.params, parts.trees, base))
+    solve = functools.partial(_solve_round, job, params, trees, base, identities, origin)
+    arrays, which = _gather(map(solve, range(len(layout.rounds))), layout, keep, traced)
+    target, start = layout.places(which)
+    solution = Solution(
+        **arrays,
+        target=target.astype(np.int32),
+        start=start.astype(np.int32),
+        targets=target_names,
+        check_steps=(*range(first + -first % every, last, every), last),
+        swept=_swept(parts.trees, target),
+    )
+    return solution.best(keep) if traced and keep < starts else solution
+
+
+# ---- what is checked -------------------------------------------------------------------------------------------------
+
+
+class _Parts(NamedTuple):
+    """The parts of a problem, checked against each other."""
+
+    trees: loop.Trees
+    image: Parameterization
+    transform: Transform | None
+    taps: tuple[str, ...]
+    view: Shape
+
+
+def _parts(loss: Any, model: Any, image: Any, transform: Any, optimizer: Any, projection: Any, watch: Watch) -> _Parts:
+    """The parts that are asked for, or an `InputError` where one is of another type or does not suit the model."""
+    if not isinstance(model, Model):
+        raise InputError(f"a model is made by joi.load, from_function, from_linen, …, not {model!r}")
     image = as_parameterization(image).bind(model.info.image_shape)
     transform, projection, optimizer = as_transform(transform), as_projection(projection), as_optimizer(optimizer)
-    raw = None
-    view = _view(model, image, transform)
-    layers = model.layers(view)
-    loss = resolve(loss, layers, image.bound())
-    milestone = None if milestone is None else resolve(milestone, layers, image.bound())
-    trees = loop.Trees(loss, () if raw else optimizer, projection or (), milestone or ())
-    n_targets = targets.count(tuple(tree for tree in trees if tree != ()))
-    if projection is not None:
-        theta = jax.eval_shape(lambda key: jax.tree.map(lambda x: x[0], image.init(key, 1)), jax.random.key(0))
-        check_projection(targets.select(projection, 0), theta)
-    snapshot_steps = [int(step) for step in snapshots]
-    if snapshot_steps and not 0 <= min(snapshot_steps) <= max(snapshot_steps) <= steps:
-        raise InputError(f"snapshots are steps from 0 to {steps}, not {list(snapshots)}")
-    if str(jnp.dtype(dtype)) not in ("float32", "bfloat16"):
-        raise InputError(f"activations are float32 or bfloat16, not {jnp.dtype(dtype)}")
-    every = 1
-    if transform is not None:
-        every = count("check_every", max(1, steps // 16) if check_every is None else check_every)
-
-    devices = list(devices or jax.local_devices())
-    total = n_targets * starts
-    taps = tuple(dict.fromkeys(loss.taps + (milestone.taps if milestone else ())))
-    if loss.couples and starts == 1:
-        raise InputError("a loss that compares the starts of a target needs at least 2 starts")
-    if milestone is not None and is_line_search(optimizer):
+    if watch.milestone is not None and is_line_search(optimizer):
         raise InputError("a milestone is watched at each update: with a line search it cannot be")
-    group = starts if loss.couples or image.couples else 1
-    if group > 1 and is_line_search(optimizer):
-        raise InputError("a line search moves each start alone: with starts that are coupled, take another optimizer")
-    most = DEFAULT_CHUNK
-    if chunk is None and memory is not None:
-        kept = total * (8 + 2 * len(snapshot_steps)) * 4 * math.prod(image.bound())  # two copies while they are joined
-        most = min(most, images_within(memory, image_bytes(model, taps, view, image.bound()), model, kept))
-    chunk = _chunk(chunk, -(-total // len(devices)), group, most)
-    per_round = chunk * len(devices)
-    n_rounds = -(-total // per_round)
-    mesh = Mesh(np.array(devices), ("starts",))
-    dtype = str(jnp.dtype(dtype))
-    program = loop.Program(model.apply, taps, image, transform, raw, steps, every, group, dtype, mesh)
-    first_program, warm_steps = program, 0
-    if warm_up is not None:
-        first_program, warm_steps = dataclasses.replace(program, apply=warm_up[0].apply), count("warm_up", warm_up[1])
-    given, base = _initial(initial, image, total), written_out(typed_key(key))
-    if max_evaluations is not None and not is_line_search(optimizer):
-        raise InputError("max_evaluations goes with lbfgs; other optimizers take one evaluation a step: give steps")
-    budget = np.int32(loop.UNLIMITED if max_evaluations is None else count("max_evaluations", max_evaluations))
-    _check_optimizer_state(optimizer_state, total)
-    target_names = names(loss) * (n_targets if targets.count(loss) == 1 else 1)
-    ids = np.array([_stable_hash(name) for name in target_names], np.uint32)
-
-    everywhere, by_lane = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("starts"))
-    params, trees, base = jax.device_put((model.params, trees, base), everywhere)
-    rounds = []
-    for number in range(n_rounds):
-        lane = np.minimum(np.arange(number * per_round, (number + 1) * per_round), total - 1)  # padded with the last
-        target, k = (lane // starts).astype(np.int32), (lane % starts).astype(np.uint32)
-        first = None if given is None else given[lane]
-        past = jax.tree.map(lambda x, lane=lane: np.asarray(x)[lane], optimizer_state)
-        report = on_progress and functools.partial(_report, on_progress, number * steps, n_rounds * steps)
-        placed = jax.device_put((target, ids[target], k, first, past), by_lane)
-        lanes, state = loop.begin(program, trees, base, *placed)
-        warm = first_program, warm_steps
-        found = _run(warm, program, params, trees, lanes, state, budget, snapshot_steps, report)
-        rounds.append(found if n_rounds == 1 else jax.device_get(found))
-    return Solution(
-        **_join(rounds, total),
-        names=tuple(name for name in target_names for _ in range(starts)),
-        start=np.tile(np.arange(starts), n_targets),
-        check_steps=(*range(0, steps, every), steps),
-    )
-
-
-def _report(on_progress: Progress, before: int, total: int, step: int, loss: float) -> None:
-    on_progress(before + step, total, loss)
-
-
-def _run(
-    warm_up: tuple[loop.Program, int],
-    program: loop.Program,
-    params: Any,
-    trees: loop.Trees,
-    lanes: loop.Lanes,
-    state: loop.State,
-    budget: np.int32,
-    snapshot_steps: Sequence[int],
-    report: Callable[[int, float], None] | None,
-) -> dict[str, Any]:
-    """All steps of one round, in as many calls of the compiled loop as snapshots, progress and the warm-up need."""
-    first, warm_steps = warm_up
-    marks = {program.steps, *snapshot_steps, min(warm_steps, program.steps)} | (
-        set(range(0, program.steps, -(-program.steps // 20))) if report else set()
-    )
-    taken, at = {}, 0
-    for stop in sorted(marks):
-        if stop > at:
-            span = np.array([at, stop, budget], np.int32)
-            state = loop.advance(first if at < warm_steps else program, params, trees, lanes, state, span)
-            at = stop
-            if report:
-                latest = stop if stop == program.steps else stop - 1
-                report(stop, float(np.mean(np.asarray(state.history)[:, latest])))
-        if stop in snapshot_steps:
-            taken[stop] = loop.decode(program, state.theta)
-    found = loop.collect(program, trees, state, [taken[step] for step in snapshot_steps])
-    return {**found, "optimizer_state": state.optimizer}
-
-
-def _chunk(chunk: int | None, share: int, group: int, most: int) -> int:
-    """Lanes that a device runs at once: as asked for, or `share` in equal parts of at most `most`, or one group."""
-    if chunk is None:
-        chunk = -(-share // -(-share // most))
-        return -(-chunk // group) * group
-    chunk = count("chunk", chunk)
-    if chunk % group:
-        fits = -(-chunk // group) * group
-        raise InputError(f"the {group} starts of a target are optimized together: raise chunk from {chunk} to {fits}")
-    return chunk
-
-
-def _view(model: Model, image: Parameterization, transform: Transform | None) -> Shape:
-    """The view's shape; an `InputError` unless the model takes its colors."""
     view = view_shape(transform, image.bound())
     if view[2] != model.info.image_shape[2]:
         raise InputError(f"{model.info.name} takes {model.info.image_shape[2]} colors, the image has {view[2]}")
-    return view
+    layers = model.layers(view)
+    loss = resolve(loss, layers, image.bound())
+    milestone = () if watch.milestone is None else resolve(watch.milestone, layers, image.bound())
+    if projection is not None:
+        theta = jax.eval_shape(lambda key: jax.tree.map(lambda x: x[0], image.init(key, 1)), jax.random.key(0))
+        check_projection(targets.select(projection, 0), theta)
+    trees = loop.Trees(loss, optimizer, projection or (), milestone)
+    taps = loss.taps + (milestone.taps if isinstance(milestone, Loss) else ())
+    return _Parts(trees, image, transform, tuple(dict.fromkeys(taps)), view)
 
 
-def _initial(initial: Any, image: Parameterization, total: int) -> np.ndarray | None:
-    """The images to start from, one a lane."""
+def _watch(watch: Any) -> Watch:
+    if not isinstance(watch, Watch | None):
+        raise InputError(f"watch= takes joi.Watch(every=…, milestone=…), not {watch!r}")
+    return watch or Watch()
+
+
+def _group(parts: _Parts, starts: int) -> int:
+    """Neighboring lanes that are optimized together: the starts of a target where they are coupled, else 1."""
+    loss = parts.trees.loss
+    if loss.couples and starts == 1:
+        raise InputError("a loss that compares the starts of a target needs at least 2 starts")
+    group = starts if loss.couples or parts.image.couples else 1
+    if group > 1 and is_line_search(parts.trees.optimizer):
+        raise InputError("a line search moves each start alone: with starts that are coupled, take another optimizer")
+    return group
+
+
+def _snapshots(snapshots: Any, first: int, last: int) -> list[int]:
+    """The steps whose images are kept."""
+    try:
+        marks = [count("a snapshot", step, 0) for step in snapshots]
+    except TypeError as error:
+        raise InputError(f"snapshots are a sequence of steps, not {snapshots!r}") from error
+    if marks and not first <= min(marks) <= max(marks) <= last:
+        raise InputError(f"snapshots are steps from {first} to {last}, not {list(snapshots)}")
+    return marks
+
+
+def _most(model: Model, parts: _Parts, on: Resources, kept: int) -> int:
+    """Lanes that a device runs at once, at most; what is kept of all of them takes `kept` bytes."""
+    if on.chunk is not None or on.memory is None:
+        return lanes.MOST
+    if isinstance(model.apply, WarmUp):
+        model = dataclasses.replace(model, apply=model.apply.apply)
+    each = image_bytes(model, parts.taps, parts.view, parts.image.bound())
+    return min(lanes.MOST, images_within(int(on.memory), each, model, kept))
+
+
+def _first_step(initial: Any) -> int:
+    """The step to begin with: where an earlier solution stopped."""
+    return initial.check_steps[-1] if isinstance(initial, Solution) else 0
+
+
+def _origin(initial: Any, parts: _Parts, total: int) -> loop.Origin:
+    """What each lane begins from."""
     if initial is None:
-        return None
-    given = np.asarray(check_images(initial))
-    if given.shape[-3:] != image.bound() or given.shape[:-3] not in ((), (total,)):
-        raise InputError(f"initial images have shape {given.shape}; {image.bound()} or {(total, *image.bound())} fits")
-    return np.broadcast_to(given, (total, *image.bound()))
+        return loop.Origin()
+    shape = parts.image.bound()
+    if not isinstance(initial, Solution):
+        try:
+            pictures = check_images(initial)
+        except (TypeError, ValueError) as error:  # also ragged
+            raise InputError(f"initial images must be an array, or a Solution: {error}") from error
+        if pictures.shape[-3:] != shape or pictures.shape[:-3] not in ((), (total,)):
+            raise InputError(f"initial images have shape {pictures.shape}; {shape} or {(total, *shape)} fits")
+        return loop.Origin(image=(jnp if is_traced(pictures) else np).broadcast_to(pictures, (total, *shape)))
+    if initial.optimizer_state is None:
+        raise InputError("the solution holds no optimizer's state to go on with: start from its images, or raise chunk")
+    if len(initial) != total:
+        raise InputError(f"the solution is of {len(initial)} lanes, not of {total}: ask for as many targets and starts")
+    theta = jax.eval_shape(lambda key: parts.image.init(key, total), jax.random.key(0))
+    if jax.tree.map(np.shape, initial.theta) != jax.tree.map(np.shape, theta):
+        raise InputError("the solution's θ is of another parameterization or image size")
+    return loop.Origin(theta=initial.theta, optimizer=initial.optimizer_state)
 
 
-def _check_optimizer_state(state: Any, total: int) -> None:
-    if lengths := {np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(state)} - {total}:
-        raise InputError(f"the optimizer's state is of {lengths.pop()} lanes, not of {total}: take it from a Solution")
+# ---- what is run -----------------------------------------------------------------------------------------------------
 
 
-def _stable_hash(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+class _Job(NamedTuple):
+    """What the rounds of a run share."""
+
+    program: loop.Program
+    warm_up: tuple[loop.Program, int]
+    first: int
+    last: int
+    every: int
+    snapshots: list[int]
+    progress: Progress | None
+    layout: Layout
 
 
-def _join(rounds: list[dict[str, Any]], total: int) -> dict[str, Any]:
-    """The rounds one after another without their padding; left on the devices where there is nothing to cut."""
-    lanes = rounds[0]["finite"].shape[0] * len(rounds)
-    if len(rounds) == 1 and lanes == total:
-        return rounds[0]
-    rounds = [{**part, "optimizer_state": None} for part in rounds]  # it may be far larger than the images
+def _warm_up(program: loop.Program) -> tuple[loop.Program, int]:
+    """The program of the first steps, and how many they are."""
+    if not isinstance(program.apply, WarmUp):
+        return program, 0
+    return dataclasses.replace(program, apply=program.apply.first), program.apply.steps
 
-    def join(axis: int, *parts: Any) -> Any:
-        host = np.concatenate([np.asarray(part) for part in parts], axis)
-        return jnp.asarray(host[:total] if axis == 0 else host[:, :total])
 
-    joined = {}
-    for field in rounds[0]:
-        axis = 1 if field == "snapshots" else 0
-        joined[field] = jax.tree.map(functools.partial(join, axis), *(part[field] for part in rounds))
-    return joined
+def _solve_round(
+    job: _Job, params: Any, trees: loop.Trees, base: jax.Array, identities: np.ndarray, origin: loop.Origin, number: int
+) -> dict[str, Any]:
+    """All steps of one round of lanes."""
+    layout, which = job.layout, job.layout.rounds[number].lanes
+    target, start = layout.places(which)
+    if len(layout.rounds) > 1 or len(which) > layout.total:
+        origin = jax.tree.map(lambda x: (x if is_traced(x) else np.asarray(x))[which], origin)
+    ids = target.astype(np.int32), identities[target], start.astype(np.uint32)
+    rows, state = loop.begin(job.program, trees, base, *layout.spread((*ids, origin)))
+    return _run(job, params, trees, rows, state, number)
+
+
+def _run(job: _Job, params: Any, trees: loop.Trees, rows: loop.Lanes, state: loop.State, number: int) -> dict[str, Any]:
+    """The loop, in as many calls as segments, snapshots, progress and the warm-up need."""
+    first, last, steps = job.first, job.last, job.last - job.first
+    rest, warm = job.program, job.warm_up
+    advance = loop.advance_traced if is_traced(params, trees, rows, state) else loop.advance
+    stops = {*range(first, last, rest.segment), *job.snapshots, min(max(warm[1], first), last), last}
+    reported = {*range(first, last, -(-steps // REPORTS)), last} if job.progress else set()
+
+    histories: list[jax.Array] = []
+    columns: list[int] = []  # of what the calls return, side by side
+    pictures, at = {}, first
+    for stop in sorted(stops | reported):
+        if stop > at:
+            span = loop.Span(*np.array([at, stop, first, last, job.every], np.int32))
+            program = warm[0] if at < warm[1] else rest
+            state, history = advance(program, params, trees, span, rows, state)
+            taken = stop - at + (stop == last)  # with the last value
+            columns += range(len(histories) * (rest.segment + 1), len(histories) * (rest.segment + 1) + taken)
+            histories.append(history)
+            at = stop
+            if job.progress and stop in reported:
+                done, total = number * steps + stop - first, len(job.layout.rounds) * steps
+                job.progress(done, total, float(np.mean(np.asarray(history)[:, taken - 1])))
+        if stop in job.snapshots:
+            pictures[stop] = loop.decode(rest, state.theta)
+    arrays = loop.collect(rest, trees, state, [pictures[step] for step in job.snapshots])
+    loss = loop.join(histories, np.array(columns))
+    return {**arrays, "loss": loss, "optimizer_state": state.optimizer}
+
+
+def _gather(
+    results: Iterator[dict[str, Any]], layout: Layout, keep: int, traced: bool
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The rounds one after another without their padding, and which lanes they are.
+
+    One full round stays on the devices. Others leave them as they come, and of each target the best `keep` are kept.
+    """
+    n_targets, starts = layout.grid
+    everything = np.arange(layout.total)
+    if traced:
+        parts = list(results)
+        if len(parts) == 1 and layout.at_once == layout.total:
+            return parts[0], everything
+        joined = {}
+        for name in parts[0]:
+            axis = 1 if name == "snapshots" else 0
+            joined[name] = jax.tree.map(
+                lambda *x, axis=axis: jax.lax.slice_in_dim(jnp.concatenate(x, axis), 0, layout.total, axis=axis),
+                *(part[name] for part in parts),
+            )
+        return joined | {"optimizer_state": None}, everything
+    if len(layout.rounds) == 1 and layout.at_once == layout.total and keep == starts:
+        return next(results), everything
+
+    best, rows = Best(n_targets, keep), Rows(layout.total)
+    for (which, real), part in zip(layout.rounds, results, strict=True):
+        host = jax.device_get(part | {"optimizer_state": None})  # it may be far larger than the images
+        host["snapshots"] = np.moveaxis(host["snapshots"], 1, 0)
+        host = jax.tree.map(lambda x, real=real: x[:real], host)
+        which = which[:real]
+        if keep == starts:
+            rows.write(which, host)
+        else:
+            best.add(layout.places(which)[0], which, np.isfinite(host["best_loss"]), -host["best_loss"], host)
+    arrays, lanes_kept = (rows.tree, everything) if keep == starts else (best.rows(), best.lanes())
+    return arrays | {"snapshots": np.moveaxis(arrays["snapshots"], 0, 1)}, lanes_kept
+
+
+def _swept(trees: loop.Trees, target: np.ndarray) -> dict[str, Any]:
+    """`{name: [N]}`: the real numbers in which the targets differ."""
+    swept = {}
+    for part, tree in zip(loop.Trees._fields, trees, strict=True):
+        paths = jax.tree_util.tree_flatten_with_path(tree)[0] if tree != () else []
+        for (path, values), many in zip(paths, targets.has_target_axis(tree) if paths else [], strict=True):
+            if not many or np.ndim(values) != 1 or not jnp.issubdtype(values.dtype, jnp.floating):
+                continue
+            if is_traced(values) or np.ptp(np.asarray(values)) > 0:
+                steps = (str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", "")))) for k in path)
+                name = ".".join((part, *(step for step in steps if step not in ("hyperparameters", "terms"))))
+                swept[name] = (values if is_traced(values) else np.asarray(values))[target]
+    return swept

@@ -23,7 +23,7 @@ class Target:
     """What an image is to excite.
 
     Attributes:
-        kind: "class", "layer", "channel" or "unit".
+        kind: "class", "layer", "channel", "unit", or "field", a channel's unit on its receptive field alone.
         layer: the tap.
         index: of the class or channel; 0 for a layer.
         position: (row, column) of a unit, else ().
@@ -37,12 +37,12 @@ class Target:
     weight: float = 1.0
 
     def __str__(self) -> str:
-        sign = "-" * (self.weight < 0) + (f"{abs(self.weight):g}*" if abs(self.weight) != 1 else "")
+        sign = "-" * (self.weight < 0) + (f"{abs(self.weight):g}*".replace("e+", "e") if abs(self.weight) != 1 else "")
         if self.kind == "class":
             return f"{sign}class:{self.index}"
         if self.kind == "layer":
             return sign + self.layer
-        where = f"@{self.position[0]},{self.position[1]}" if self.position else ""
+        where = f"@{self.position[0]},{self.position[1]}" if self.position else "@field" * (self.kind == "field")
         return f"{sign}{self.layer}:{self.index}{where}"
 
     @property
@@ -74,11 +74,11 @@ class Joint:
 
     @property
     def program(self) -> tuple[object, ...]:
-        """See `Target.program`."""
+        """What targets that share one compiled program have in common."""
         return "joint", *(term.program for term in self.terms)
 
     def central(self, shapes: Shapes) -> Joint:
-        """See `Target.central`."""
+        """The same with the units at the maps' centers in place of channels."""
         return Joint(tuple(term.central(shapes) for term in self.terms))
 
 
@@ -94,11 +94,11 @@ class Between:
 
     @property
     def program(self) -> tuple[object, ...]:
-        """See `Target.program`."""
+        """What targets that share one compiled program have in common."""
         return "between", self.first.program, self.second.program
 
     def central(self, shapes: Shapes) -> Between:
-        """See `Target.central`."""
+        """The same with the units at the maps' centers in place of channels."""
         return Between(self.first.central(shapes), self.second.central(shapes))
 
 
@@ -188,10 +188,16 @@ def expand(text: str, model: Model, image_shape: tuple[int, int, int] | None = N
     return [Between(first, second) for first in ends[0] for second in ends[1]]
 
 
+_TERM = re.compile(r"\s*(-?)\s*(?:((?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\*)?(.*)", re.DOTALL)  # sign, weight, target
+
+
 def _sums(text: str, model: Model, image_shape: tuple[int, int, int] | None) -> list[Sum]:
     terms = []
     for part in text.split("+"):
-        minus, weight, plain = re.fullmatch(r"\s*(-?)\s*(?:(\d+\.?\d*|\.\d+)\*)?(.*)", part, re.DOTALL).groups()  # type: ignore[union-attr]
+        minus, weight, plain = _TERM.fullmatch(part).groups()  # type: ignore[union-attr]
+        number, star, layer = plain.partition(":")[0].rpartition("*")
+        if star:
+            raise InputError(f"in target {text!r}, a weight is a positive number, as in 0.5*{layer}, not {number!r}")
         factor = (-1.0 if minus else 1.0) * float(weight or 1)
         if factor == 0:
             raise InputError(f"in target {text!r}, a weight of 0 leaves nothing to excite")
@@ -201,16 +207,49 @@ def _sums(text: str, model: Model, image_shape: tuple[int, int, int] | None) -> 
     return [Joint(combination) for combination in itertools.product(*terms)]
 
 
-def label(name: str, model: Model) -> str | None:
-    """The labels of the classes in a target's canonical name, or None where it names none.
+def label(target: Wanted | str, model: Model) -> str | None:
+    """The labels of the classes in a target, or None where it has none.
 
     Example:
         >>> import jaxopt_input as joi
-        >>> label("-class:60+block3:5", joi.load("tin100"))
+        >>> model = joi.load("tin100")
+        >>> label(expand("-class:60+block3:5", model)[0], model)
         'dumbbell'
     """
-    found = [model.info.label(int(index)) for index in re.findall(r"class:(\d+)", name)]
-    return ", ".join(text for text in found if text) or None
+    texts = [model.info.label(single.index) for single in singles(target) if single.kind == "class"]
+    return ", ".join(text for text in texts if text) or None
+
+
+def singles(target: Wanted | str) -> tuple[Target, ...]:
+    """The single targets of which a target is made; none of a name, which is no parsed value."""
+    if isinstance(target, Target):
+        return (target,)
+    if isinstance(target, Joint):
+        return target.terms
+    return singles(target.first) + singles(target.second) if isinstance(target, Between) else ()
+
+
+def to_data(target: Wanted | str) -> Any:
+    """A target as what JSON can hold; `from_data` makes it a target again.
+
+    Example:
+        >>> from_data(to_data(Joint((Target("layer", "a"), Target("class", "logits", 3))))).terms[1].index
+        3
+    """
+    if isinstance(target, Target):
+        return dataclasses.asdict(target)
+    if isinstance(target, Joint):
+        return [to_data(term) for term in target.terms]
+    return {"first": to_data(target.first), "second": to_data(target.second)} if isinstance(target, Between) else target
+
+
+def from_data(data: Any) -> Any:
+    """The target of which `to_data` made this."""
+    if isinstance(data, list):
+        return Joint(tuple(map(from_data, data)))
+    if isinstance(data, dict) and "first" in data:
+        return Between(from_data(data["first"]), from_data(data["second"]))
+    return Target(**{**data, "position": tuple(data["position"])}) if isinstance(data, dict) else data
 
 
 def _class(index: np.ndarray, kind: str) -> Loss:

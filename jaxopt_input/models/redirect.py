@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
+from jaxopt_input.checks import count
 from jaxopt_input.errors import InputError
 from jaxopt_input.models.jaxpr import Call, called, evaluate, shape_of
 from jaxopt_input.models.model import Apply, Model
@@ -63,20 +64,33 @@ class _Redirected:
         return jax.tree.unflatten(jax.tree.structure(shape), out)
 
 
-def redirect_relu(model: Model) -> Model:
-    """The model with the same activations, and a gradient where dead ReLUs leave none: see `redirected_relu`.
+@dataclasses.dataclass(frozen=True)
+class WarmUp:
+    """A model's function with another in its place in the first steps of `minimize`; elsewhere it is itself."""
 
-    A unit whose ReLU is dead at the start has no gradient, and its image would stay as it is. Use this model for the
-    first steps alone, `minimize(..., warm_up=(redirect_relu(model), 16))`: later it would push what must stay dead.
+    first: Apply
+    apply: Apply
+    steps: int
+
+    def __call__(self, params: Any, image: jax.Array, taps: tuple[str, ...]) -> dict[str, jax.Array]:
+        return self.apply(params, image, taps)
+
+
+def redirect_relu(model: Model, steps: int | None = None) -> Model:
+    """The model with the same activations, and a gradient where dead ReLUs leave none, as `redirected_relu` has it.
+
+    A unit whose ReLU is dead at the start has no gradient, and its image would stay as it is. Redirect the first steps
+    alone, `redirect_relu(model, 16)`: later it would push what must stay dead.
 
     Its ReLUs are found in what JAX makes of the model's function: `jax.nn.relu`, and the maximum of anything and 0,
     also inside `jit` and `checkpoint`; not inside loops, nor in a function with a gradient rule of its own.
 
     Args:
         model: any model; the first axis of what its ReLUs take is the batch.
+        steps: redirect so many steps of `minimize` alone; all, and every other use of the model, if None.
 
     Raises:
-        InputError: if no ReLU is found.
+        InputError: for a model without a ReLU, or steps below 1.
 
     Source:
         Lucid (2018), `optvis.overrides.redirected_relu_grad`, which does so for 16 steps.
@@ -94,7 +108,9 @@ def redirect_relu(model: Model) -> Model:
     jaxpr = jax.make_jaxpr(lambda p, x: model.apply(p, x, model.info.taps))(model.params, image).jaxpr
     if not _has_relu(jaxpr):
         raise InputError(f"{model.info.name} has no ReLU that could be redirected")
-    return dataclasses.replace(model, apply=_Redirected(model.apply))
+    redirected = _Redirected(model.apply)
+    apply = redirected if steps is None else WarmUp(redirected, model.apply, count("steps", steps))
+    return dataclasses.replace(model, apply=apply)
 
 
 def _is_relu(equation: JaxprEqn) -> bool:

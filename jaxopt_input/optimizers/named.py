@@ -23,7 +23,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxopt_input.checks import hashable_function
+from jaxopt_input.checks import count, hashable_function
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.names import OPTIMIZERS
 from jaxopt_input.optimizers import rules
@@ -45,6 +45,7 @@ FACTORIES: dict[str, tuple[Callable[..., optax.GradientTransformation], float]] 
     "yogi": (optax.yogi, 0.05),
 }
 NAMES = OPTIMIZERS
+UNLIMITED = np.iinfo(np.int32).max
 NO_RATE = "lbfgs finds its step by a line search: leave the learning rate out"
 Factory = Callable[..., optax.GradientTransformation]
 Schedule = Callable[[jax.Array], ArrayLike]
@@ -269,16 +270,18 @@ def sgd(learning_rate: Rate = 1.0, momentum: Rate | None = None) -> Optimizer:
     return optimizer("sgd", learning_rate, **({} if momentum is None else {"momentum": momentum}))
 
 
-def lbfgs(memory: int = 20) -> Optimizer:
+def lbfgs(memory: int = 20, *, max_evaluations: int | None = None) -> Optimizer:
     """L-BFGS with a weak Wolfe line search, one evaluation of the network a trial for all starts at once.
 
     Needs no learning rate. Every trial is counted in `Solution.evaluations`.
 
     Args:
         memory: how many past steps the inverse Hessian is made of, at least 1.
+        max_evaluations: how often each start may run the network, since the line search decides how often a step
+            does; what is left of the steps then changes nothing. As many as it takes if None. Traced.
 
     Raises:
-        InputError: for a memory below 1.
+        InputError: for a memory or a number of evaluations below 1.
 
     Source:
         Liu & Nocedal, On the limited memory BFGS method (1989); Lewis & Overton, Nonsmooth optimization via
@@ -290,7 +293,8 @@ def lbfgs(memory: int = 20) -> Optimizer:
     """
     if memory != int(memory) or memory < 1:
         raise InputError(f"the memory of lbfgs is a whole number of steps, at least 1, not {memory!r}")
-    return Optimizer("lbfgs", memory=int(memory))
+    budget = np.asarray(UNLIMITED if max_evaluations is None else count("max_evaluations", max_evaluations), np.int32)
+    return Optimizer("lbfgs", memory=int(memory), hyperparameters={"max_evaluations": budget})
 
 
 def averaged(optimizer: Optimizer, decay: Numbers = 0.99) -> Optimizer:

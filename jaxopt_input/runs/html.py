@@ -46,7 +46,7 @@ def html(info: Mapping[str, Any]) -> str:
         "seconds": ", ".join(f"{value} {key}" for key, value in info.get("seconds", {}).items()),
         "evaluations": info.get("evaluations"),
         **{f"--{key}": value for key, value in info.get("spec", {}).get("options", {}).items()},
-        "state": f"{info.get('state')} {info.get('reason', '')}",
+        "state": ": ".join(str(info[key]) for key in ("state", "reason") if key in info),
     }
     title = escape(f"jaxopt-input {info.get('command')}")
     body = [

@@ -118,7 +118,7 @@ def arguments_of(context: click.Context) -> dict[str, Any]:
 
 def command_name(context: click.Context) -> str:
     """The command as a user writes it, such as "look maps"."""
-    return context.command_path.partition(" ")[2]
+    return context.command_path.removeprefix(context.find_root().command_path).strip()
 
 
 def spec_of(context: click.Context) -> Spec:

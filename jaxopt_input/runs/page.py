@@ -18,7 +18,7 @@ import jaxopt_input
 from jaxopt_input.data import to_uint8
 from jaxopt_input.draw.curves import loss_curves
 from jaxopt_input.draw.sheet import target_pages
-from jaxopt_input.engine.minimize import Solution
+from jaxopt_input.engine.solution import Solution
 
 REMEDIES = (
     "more --starts, another --seed or --parameterization, or a layer before the ReLU",

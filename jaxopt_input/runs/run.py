@@ -31,6 +31,7 @@ from jaxopt_input.runs.spec import Spec, code
 if TYPE_CHECKING:
     import jax
 
+    from jaxopt_input.engine.lanes import Resources
     from jaxopt_input.models.model import Model
     from jaxopt_input.runs.page import Page
 
@@ -38,33 +39,6 @@ PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}
 """The names that JAX has for precisions of the command line."""
 PATIENCE = 1.0  # seconds in which a run may hear of a signal by itself
 OFTEN = 1.0  # seconds between two records while much is written
-
-
-@dataclasses.dataclass(frozen=True)
-class Resources:
-    """What a recipe may use, and whom it tells how far it is.
-
-    Attributes:
-        devices: that share the work.
-        chunk: images that a device runs at once; None where that is left to the memory.
-        memory: bytes that a device's share of the work may take.
-        dtype: of the activations.
-        progress: called with (done, in all) and, where there is one, the mean loss.
-    """
-
-    devices: Sequence[jax.Device]
-    chunk: int | None
-    memory: int
-    dtype: str
-    progress: Callable[..., None]
-
-    def part(self, number: int, parts: int) -> Resources:
-        """Those of one of several equal parts of the work."""
-
-        def progress(done: int, total: int, *loss: float) -> None:
-            self.progress(number * total + done, parts * total, *loss)
-
-        return dataclasses.replace(self, progress=progress)
 
 
 class Run:
@@ -155,9 +129,9 @@ class Run:
     @functools.cached_property
     def model(self) -> Model:
         """The network of `--model`."""
-        return self.known(self.load(self._options["model_name"]))
+        return self.record_model(self.load(self._options["model_name"]))
 
-    def known(self, model: Model) -> Model:
+    def record_model(self, model: Model) -> Model:
         """Say in the record that a network is that of the run."""
         self._info["model"] = {"name": model.info.name, "sha256": model.info.sha256}
         return model
@@ -197,6 +171,8 @@ class Run:
     @property
     def resources(self) -> Resources:
         """What a recipe may use."""
+        from jaxopt_input.engine.lanes import Resources
+
         return Resources(self.devices, self._options.get("chunk"), self.memory, self.dtype, self.progress)
 
     def stage(self, unit: str) -> Resources:
@@ -365,16 +341,16 @@ def _stopping(run: Run) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield  # within a program that has a mind of its own
         return
-    heard = threading.Event()
+    arrived = threading.Event()
 
     def stop(number: int, _: Any) -> None:
-        heard.set()
+        arrived.set()
         run.abandon(f"stopped by {signal.Signals(number).name}")
         os._exit(128 + number)
 
     def watch() -> None:
         while number := os.read(reading, 1):
-            if number[0] == signal.SIGTERM and not heard.wait(PATIENCE):
+            if number[0] == signal.SIGTERM and not arrived.wait(PATIENCE):
                 stop(number[0], None)
 
     reading, writing = os.pipe()

@@ -1,20 +1,20 @@
-"""The README's attack of one's own runs as it stands there."""
+"""The attack of one's own in CONTRIBUTING.md runs as it stands there."""
 
 import re
 from pathlib import Path
 
 import numpy as np
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
 
 def test_an_attack_of_ones_own(toy, toy_batch):
     images, labels = toy_batch
-    (block,) = (b for b in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "def nesterov" in b)
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL) if "def nesterov" in b)
     method = block[block.index("def nesterov") : block.index("result = ")].strip()
     assert len(method.splitlines()) <= 20
     names = {"model": toy, "images": images, "labels": labels}
-    exec(compile(block, str(README), "exec"), names)
+    exec(compile(block, str(GUIDE), "exec"), names)
     result = names["result"]
     assert result.success.shape == (2, 8)
     assert result.success[1].any()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxopt_input.draw.sheet import GAP, TALLEST, Row, contact_sheet, grid_sheet, sheet, target_pages
+from jaxopt_input.draw.sheet import GAP, TALLEST, Row, sheet, target_pages
 
 RED, GREEN, BLUE = (200, 9, 9), (9, 99, 9), (9, 9, 200)
 
@@ -17,13 +17,12 @@ def area(page, color):
 
 
 def test_rows_with_captions():
-    rows = [np.full((n, 8, 8, 3), color, np.uint8) for n, color in ((3, RED), (1, GREEN))]
-    page = contact_sheet(rows, ["class:3 a long name of a bird", "x"])
+    [page] = sheet([Row([[plain(8, 8, RED)] * 3], "class:3 a long name of a bird"), Row([[plain(8, 8, GREEN)]], "x")])
     assert (area(page, RED), area(page, GREEN)) == (3 * 96 * 96, 96 * 96)
 
 
 def test_a_long_row_goes_on_below():
-    page = contact_sheet([np.zeros((30, 200, 100, 1))], ["a"])
+    [page] = sheet([Row([np.zeros((30, 200, 100, 1))], "a")])
     assert page.height > 3 * 200
     assert page.width > 12 * 100
 
@@ -62,12 +61,13 @@ def test_a_square_with_texts_below():
 def test_few_targets_come_as_rows():
     pictures = np.zeros((4, 64, 64, 3), np.uint8)
     [page] = target_pages(pictures, [[0, 1], [2, 3]], ["a", "b"])
-    assert page.size == contact_sheet([pictures[:2]] * 2, ["a", "b"]).size
+    assert page.size == sheet([Row([pictures[:2]], "a"), Row([pictures[2:]], "b")])[0].size
 
 
 def test_a_long_text_below_takes_a_second_line():
     pictures = np.zeros((2, 64, 64, 3))
-    heights = [grid_sheet(pictures, ["0.99 cat", last]).size[1] for last in ("0.99 cat", "0.99 dumbbell", 40 * "x")]
+    texts = ("0.99 cat", "0.99 dumbbell", 40 * "x")
+    heights = [sheet([Row([pictures], below=[["0.99 cat", last]])], side=64)[0].height for last in texts]
     assert [height - heights[0] for height in heights] == [0, 15, 0]  # one word has no second line
 
 

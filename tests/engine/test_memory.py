@@ -24,29 +24,30 @@ def test_attack_takes_as_many_lanes_as_fit(linear, toy):
     images = np.random.default_rng(0).random((5, 6, 6, 3), np.float32)
     labels = linear.activations(images, ["logits"])["logits"].argmax(-1)
     done = []
-    options = {"epsilon": 0.1, "steps": 2}
-    few = joi.Resources(memory=budget(linear, ("logits",), (6, 6, 3), 2), progress=lambda n, _: done.append(n))
-    small = joi.attacks.pgd(KEY, linear, images, labels, on=few, **options)
+    options = {"epsilon": 0.1, "steps": 2, "on_progress": lambda n, _: done.append(n)}
+    small = joi.attacks.pgd(KEY, linear, images, labels, memory=budget(linear, ("logits",), (6, 6, 3), 2), **options)
     assert done == [2, 4, 5]
     np.testing.assert_allclose(small.image, joi.attacks.pgd(KEY, linear, images, labels, **options).image, atol=1e-6)
-    none = joi.Resources(memory=1 << 20)
     with pytest.raises(joi.InputError, match="too little: one image at a time takes"):
-        joi.attacks.pgd(KEY, linear, images, labels, on=none, **options)
+        joi.attacks.pgd(KEY, linear, images, labels, memory=1 << 20, **options)
     with pytest.raises(joi.InputError, match="a memory of 1 MiB"):
-        joi.attacks.autoattack(KEY, toy, np.zeros((1, 12, 10, 3), np.float32), [0], epsilon=0.1, on=none)
+        joi.attacks.autoattack(KEY, toy, np.zeros((1, 12, 10, 3), np.float32), [0], epsilon=0.1, memory=1 << 20)
 
 
 def test_ranking_takes_as_many_images_as_fit(linear, tmp_path):
     for n in range(5):
         joi.data.save_png(tmp_path / f"{n}.png", np.full((6, 6, 3), n / 5))
     dataset, done = joi.data.load(str(tmp_path), linear), []
-    options = {"k": 2, "on_progress": lambda n, _: done.append(n)}
+
+    def on(memory):
+        return joi.Resources(memory=memory, progress=lambda n, _: done.append(n))
+
     few = budget(linear, ("logits",), (6, 6, 3), 2, 0)
-    found = rank(linear, dataset, {"logits": basis(3)}, memory=few, **options)["logits"]
+    found = rank(linear, dataset, {"logits": basis(3)}, k=2, on=on(few))["logits"]
     assert done == [2, 4, 5]
     np.testing.assert_array_equal(found.largest.index[0], [4, 3])
     with pytest.raises(joi.InputError, match="too little"):
-        rank(linear, dataset, {"logits": basis(3)}, memory=1 << 20, **options)
+        rank(linear, dataset, {"logits": basis(3)}, k=2, on=on(1 << 20))
 
 
 def test_dream_takes_smaller_tiles(toy, monkeypatch):
@@ -64,21 +65,21 @@ def test_dream_takes_smaller_tiles(toy, monkeypatch):
     with pytest.raises(joi.InputError, match="this dream takes"):
         dreaming._tile_within(taken(32) - 1, toy, taps, shapes, s)
     image = np.random.default_rng(0).random((200, 160, 3), np.float32)
-    once = joi.dream(toy, image, "second", preset=s, memory=taken(64))
+    once = joi.dream(toy, image, "second", preset=s, on=joi.Resources(memory=taken(64)))
     assert once.octaves[0].evaluations == 4 * 3  # tiles of 64 in 200 and 160 pixels
 
 
 def test_the_loop_takes_its_state_over(toy, monkeypatch):
-    """What the compiled loop returns lies where its state lay: all of it, θ and optimizer and history."""
+    """What the compiled loop returns lies where its state lay: all of it, θ and optimizer and best θ."""
     seen = []
     advance = loop.advance
 
-    def spy(program, params, trees, lanes, state, span):
+    def spy(program, params, trees, span, lanes, state):
         if not seen:
-            compiled = advance.lower(program, params, trees, lanes, state, span).compile()
+            compiled = advance.lower(program, params, trees, span, lanes, state).compile()
             size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
             seen.append((size, compiled.memory_analysis().alias_size_in_bytes))
-        return advance(program, params, trees, lanes, state, span)
+        return advance(program, params, trees, span, lanes, state)
 
     monkeypatch.setattr(loop, "advance", spy)
     loss, pixels = -joi.losses.class_logit(1), joi.images.pixels()

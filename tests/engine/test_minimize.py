@@ -43,9 +43,8 @@ def test_segments_do_not_change_the_bits(toy):
     loss, transform = -joi.losses.class_logit(1), joi.transforms.lucid()
     plain = solve(loss, toy, transform=transform, steps=12)
     seen = []
-    cut = solve(
-        loss, toy, transform=transform, steps=12, snapshots=(1, 5, 7), on_progress=lambda *a: seen.append(a)
-    )  # fmt: skip
+    on = joi.Resources(progress=lambda *a: seen.append(a))
+    cut = solve(loss, toy, transform=transform, steps=12, snapshots=(1, 5, 7), on=on)
     np.testing.assert_array_equal(plain.image, cut.image)
     np.testing.assert_array_equal(plain.best_image, cut.best_image)
     np.testing.assert_array_equal(plain.loss, cut.loss)
@@ -56,14 +55,14 @@ def test_segments_do_not_change_the_bits(toy):
 def test_chunks_are_padded_and_agree_to_rounding(toy):
     loss = -joi.losses.channel("second", [0, 1, 2])
     whole = solve(loss, toy, starts=3)
-    chunks = solve(loss, toy, starts=3, chunk=4, snapshots=(6,))
+    chunks = solve(loss, toy, starts=3, on=joi.Resources(chunk=4), snapshots=(6,))
     assert chunks.image.shape == whole.image.shape == (9, 12, 10, 3)
     np.testing.assert_allclose(chunks.image, whole.image, atol=1e-4)
     np.testing.assert_array_equal(chunks.snapshots[0], chunks.image)
     assert chunks.names == whole.names == ("second:0",) * 3 + ("second:1",) * 3 + ("second:2",) * 3
     np.testing.assert_array_equal(chunks.start, [0, 1, 2] * 3)
     # One chunk shape: the same bits, however many lanes there are.
-    np.testing.assert_array_equal(solve(loss, toy, starts=2, chunk=4).image[:2], chunks.image[:2])
+    np.testing.assert_array_equal(solve(loss, toy, starts=2, on=joi.Resources(chunk=4)).image[:2], chunks.image[:2])
 
 
 def test_start_k_of_8_is_start_k_of_4(toy):
@@ -80,7 +79,7 @@ import sys, jax, numpy as np, jaxopt_input as joi
 model = joi.from_function(lambda p, x, taps: {"logits": jax.numpy.tanh(x - 0.5).mean((1, 2)) @ p},
                           np.arange(12, dtype=np.float32).reshape(3, 4) / 7, image_shape=(9, 8, 3), taps=("logits",))
 s = joi.minimize(-joi.losses.class_logit([0, 3]), model, transform=joi.transforms.lucid(), steps=5, starts=5,
-                 key=jax.random.key(1), chunk=2)
+                 key=jax.random.key(1), on=joi.Resources(chunk=2))
 np.savez(sys.argv[1], image=s.image, best=s.best_image, loss=s.loss, devices=jax.device_count())
 """
     runs = []
@@ -127,7 +126,7 @@ def test_best_image_is_chosen_by_the_untransformed_loss(toy):
     loss = -joi.losses.class_logit(1)
     s = solve(
         loss, toy, image=joi.images.fourier(), optimizer=joi.optimizers.adam(0.2), transform=joi.transforms.lucid(),
-        steps=20, check_every=4, snapshots=range(21),
+        steps=20, watch=joi.Watch(every=4), snapshots=range(21),
     )  # fmt: skip
     assert s.check_steps == (0, 4, 8, 12, 16, 20)
     logits = jax.vmap(lambda images: toy.apply(toy.params, images, ("logits",))["logits"][:, 1])(s.snapshots)
@@ -194,15 +193,15 @@ def test_other_data_does_not_compile(toy, compilations):
 
 @pytest.mark.slow
 def test_all_channels_compile_once(toy, compilations):
-    joi.visualize(toy, "second:3", steps=2, chunk=3)  # what is compiled a process, not a call
+    joi.visualize(toy, "second:3", steps=2, on=joi.Resources(chunk=3))  # what is compiled a process, not a call
     with compilations() as seen:
-        s = joi.visualize(toy, "second:*", steps=3, starts=2, chunk=3)
+        s = joi.visualize(toy, "second:*", steps=3, starts=2, on=joi.Resources(chunk=3))
     assert s.image.shape[0] == 16
-    alone = joi.visualize(toy, "second:5", steps=3, starts=2, chunk=3)
+    alone = joi.visualize(toy, "second:5", steps=3, starts=2, on=joi.Resources(chunk=3))
     np.testing.assert_allclose(s.image[10:12], alone.image, atol=1e-5)  # other places in the chunk: rounding
     again = compilations()
     with again as seen_again:
-        joi.visualize(toy, "first:*", steps=3, starts=2, chunk=3)
+        joi.visualize(toy, "first:*", steps=3, starts=2, on=joi.Resources(chunk=3))
     assert seen.count <= 3 + 1  # begin, advance, collect; and one small transfer program
     assert seen_again.count <= 3
 
@@ -234,8 +233,8 @@ def test_lbfgs_counts_each_lane_for_itself(toy):
     """What a start costs does not depend on the company it is in."""
     loss = -joi.losses.class_logit(1) + 1e-2 * joi.losses.l2_decay()
     kw = {"optimizer": joi.optimizers.lbfgs(), "image": joi.images.pixels(bound="sigmoid"), "steps": 5}
-    together = solve(loss, toy, starts=4, chunk=4, **kw)
-    alone = solve(loss, toy, starts=2, chunk=4, **kw)
+    together = solve(loss, toy, starts=4, on=joi.Resources(chunk=4), **kw)
+    alone = solve(loss, toy, starts=2, on=joi.Resources(chunk=4), **kw)
     np.testing.assert_array_equal(together.evaluations[:2], alone.evaluations)
     assert bool((together.evaluations >= 6).all())
     assert bool((jnp.diff(together.loss, axis=1) <= 0).all())
@@ -254,13 +253,14 @@ def test_lbfgs_with_a_random_transform_keeps_one_view_within_a_step(toy):
 def test_a_budget_of_evaluations_ends_a_line_search(toy):
     loss = -joi.losses.class_logit(1) + 1e-2 * joi.losses.l2_decay()
     kw = {"optimizer": joi.optimizers.lbfgs(), "image": joi.images.pixels(bound="sigmoid"), "steps": 30, "starts": 3}
-    free, bound = solve(loss, toy, **kw), solve(loss, toy, max_evaluations=12, **kw)
+    free = solve(loss, toy, **kw)
+    bound = solve(loss, toy, **{**kw, "optimizer": joi.optimizers.lbfgs(max_evaluations=12)})
     assert bool((bound.evaluations == 12).all())
     shared = 5  # steps that both had taken
     np.testing.assert_array_equal(free.loss[:, :shared], bound.loss[:, :shared])
     assert bool((jnp.diff(bound.loss, axis=1) <= 0).all())
-    with pytest.raises(joi.InputError, match="max_evaluations goes with lbfgs"):
-        solve(loss, toy, max_evaluations=12)
+    with pytest.raises(joi.InputError, match="max_evaluations must be at least 1"):
+        joi.optimizers.lbfgs(max_evaluations=0)
 
 
 def test_lbfgs_begins_anew_where_its_direction_leads_nowhere():
@@ -284,22 +284,37 @@ def test_lbfgs_begins_anew_where_its_direction_leads_nowhere():
     assert not smooth.restarts.any()
 
 
-def test_the_optimizers_state_goes_on_where_it_stopped(toy):
+@pytest.mark.parametrize("transform", [None, "lucid"])
+@pytest.mark.parametrize("optimizer", [joi.optimizers.adam(0.02), joi.optimizers.lbfgs()])
+def test_a_solution_goes_on_where_it_stopped(toy, transform, optimizer):
+    """Five steps and three more are eight: the same views, the same state of the optimizer."""
+    kw = {"optimizer": optimizer, "transform": transform, "watch": joi.Watch(every=1)}
     loss = -joi.losses.channel("second", [1, 3])
-    for optimizer in (joi.optimizers.adam(0.02), joi.optimizers.lbfgs()):
-        whole = solve(loss, toy, optimizer=optimizer, steps=8)
-        first = solve(loss, toy, optimizer=optimizer, steps=5)
-        rest = solve(
-            loss,
-            toy,
-            optimizer=optimizer,
-            steps=3,
-            initial=np.asarray(first.image),
-            optimizer_state=first.optimizer_state,
-        )
-        np.testing.assert_allclose(rest.image, whole.image, atol=1e-6)
-    with pytest.raises(joi.InputError, match="state is of 4 lanes, not of 2"):
-        solve(-joi.losses.channel("second", 1), toy, optimizer_state=first.optimizer_state)
+    whole = solve(loss, toy, steps=8, snapshots=(7,), **kw)
+    first = solve(loss, toy, steps=5, **kw)
+    rest = solve(loss, toy, steps=3, initial=first, snapshots=(7,), **kw)
+    np.testing.assert_allclose(rest.image, whole.image, atol=1e-6)
+    np.testing.assert_allclose(rest.snapshots, whole.snapshots, atol=1e-6)
+    np.testing.assert_allclose(rest.loss, whole.loss[:, 5:], rtol=1e-5)
+    assert rest.check_steps == (5, 6, 7, 8)
+    both = first.then(rest)
+    np.testing.assert_allclose(both.loss, whole.loss, rtol=1e-5)
+    np.testing.assert_array_equal(both.best_step, whole.best_step)
+    np.testing.assert_allclose(both.best_image, whole.best_image, atol=1e-6)
+    assert both.check_steps == whole.check_steps
+
+
+def test_a_solution_that_cannot_go_on_is_refused(toy):
+    loss = -joi.losses.channel("second", [1, 3])
+    first = solve(loss, toy)
+    with pytest.raises(joi.InputError, match="of 4 lanes, not of 2"):
+        solve(-joi.losses.channel("second", 1), toy, initial=first)
+    with pytest.raises(joi.InputError, match="another parameterization"):
+        solve(loss, toy, initial=first, image="fourier")
+    with pytest.raises(joi.InputError, match="holds no optimizer's state"):
+        solve(loss, toy, initial=solve(loss, toy, on=joi.Resources(chunk=1)))
+    with pytest.raises(joi.InputError, match="steps from 6 to 12"):
+        solve(loss, toy, initial=first, snapshots=(3,))
 
 
 def test_the_average_is_that_of_the_iterates(toy):
@@ -337,7 +352,7 @@ def test_every_optimizer_by_name_descends(linear, name):
 
 def test_bfloat16_activations(toy):
     loss = -joi.losses.class_logit(1)
-    full, half = (solve(loss, toy, steps=16, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16))
+    full, half = (solve(loss, toy, steps=16, on=joi.Resources(dtype=dtype)) for dtype in (jnp.float32, jnp.bfloat16))
     assert half.image.dtype == half.loss.dtype == jnp.float32
     np.testing.assert_allclose(half.loss[:, -1], full.loss[:, -1], rtol=0.05)
     assert bool((half.loss != full.loss).any())
@@ -363,12 +378,19 @@ def test_a_start_that_fails_does_not_spoil_the_others():
         ({"steps": 0}, "steps"),
         ({"steps": 2.5}, "steps"),
         ({"starts": 0}, "starts"),
-        ({"chunk": 0}, "chunk"),
+        ({"keep": 0}, "keep"),
+        ({"on": 32}, "Resources"),
+        ({"watch": 8}, "Watch"),
         ({"snapshots": (7,)}, "snapshots"),
-        ({"optimizer": "adamm"}, "optimizer"),
+        ({"optimizer": "adamm"}, "nearest: adam"),
+        ({"image": "fourie"}, "nearest: fourier"),
+        ({"transform": "lucit"}, "nearest: lucid"),
+        ({"projection": 7}, "projection"),
+        ({"snapshots": [0.5]}, "snapshot"),
+        ({"snapshots": 3}, "snapshots"),
+        ({"initial": [[0.5], [0.5, 0.5]]}, "initial"),
         ({"key": 3}, "key"),
         ({"key": jax.random.split(KEY)}, "single key"),
-        ({"dtype": jnp.int8}, "bfloat16"),
         ({"initial": np.zeros((3, 3, 3))}, "initial"),
         ({"initial": np.zeros((12, 10, 3), np.uint8)}, "255"),
         ({"image": joi.images.pixels((12, 10, 1))}, "colors"),
@@ -381,6 +403,7 @@ def test_a_start_that_fails_does_not_spoil_the_others():
     ],
 )
 def test_mistakes_are_named_before_compiling(toy, compilations, kw, hint):
+    """Also where a type is wrong: nothing fails later inside JAX."""
     loss = kw.get("loss", joi.losses.class_logit(0))
     with compilations() as seen, pytest.raises(joi.InputError, match=hint):
         solve(loss, toy, **{k: v for k, v in kw.items() if k != "loss"})

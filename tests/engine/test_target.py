@@ -65,8 +65,9 @@ def test_objectives_are_the_weighted_sums(toy):
 
 
 def test_labels_and_shortfalls(toy):
-    assert label("-class:2+first:1~class:0", toy) == "polar bear, ant"
-    assert label("first:1", toy) is None
+    assert label(expand("-class:2+first:1~class:0", toy)[0], toy) == "polar bear, ant"
+    assert label(expand("first:1", toy)[0], toy) is None
+    assert label("class:2", toy) is None  # a name is no parsed target
     assert shortfall(expand("first:*@1,1", toy)) is not None
     for text in ("-class:2", "first", "class:1+class:2"):
         assert shortfall(expand(text, toy)) is None

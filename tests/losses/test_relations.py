@@ -84,7 +84,9 @@ def test_diversity_makes_the_starts_of_each_target_differ(toy):
     plain, other = solve(channels, toy, optimizer=rule), solve(diverse, toy, optimizer=rule)
     assert alike(other, 0) < alike(plain, 0) - 0.02
     assert alike(other, 1) < alike(plain, 1) - 0.02
-    split = solve(diverse, toy, optimizer=rule, chunk=3)  # each target's starts in a chunk of their own
+    split = solve(
+        diverse, toy, optimizer=rule, on=joi.Resources(chunk=3)
+    )  # each target's starts in a chunk of their own
     np.testing.assert_allclose(split.image, other.image, atol=1e-3)  # another chunk shape: rounding
 
 
@@ -114,11 +116,15 @@ def test_shared_levels_stay_one_for_all_starts_of_a_target(toy):
     ("loss", "kw", "hint"),
     [
         (joi.losses.diversity("second"), {"starts": 1}, "at least 2 starts"),
-        (joi.losses.diversity("second"), {"chunk": 2}, "raise chunk from 2 to 3"),
+        (joi.losses.diversity("second"), {"on": joi.Resources(chunk=2)}, "raise chunk from 2 to 3"),
         (joi.losses.diversity("second"), {"optimizer": joi.optimizers.lbfgs()}, "line search"),
         (joi.losses.alignment("secnd"), {}, "nearest: second"),
         (joi.losses.caricature("second", np.ones((2, 2, 2))), {}, "same size"),
-        (joi.losses.channel("second", 1), {"image": joi.images.pyramid(shared_levels=1), "chunk": 4}, "to 6"),
+        (
+            joi.losses.channel("second", 1),
+            {"image": joi.images.pyramid(shared_levels=1), "on": joi.Resources(chunk=4)},
+            "to 6",
+        ),
         (
             joi.losses.channel("second", 1),
             {"optimizer": joi.optimizers.lbfgs(), "milestone": joi.losses.shortfall("second", 1)},

@@ -246,7 +246,7 @@ def test_one_compilation_an_octave_shape(toy, picture, compilations):
 def test_what_is_kept(toy, picture):
     heard = []
     done = dream(toy, picture, "second", octaves=2, iterations=4, snapshot_every=2, clip=False,
-                 on_progress=lambda *step: heard.append(step[:2]))  # fmt: skip
+                 on=joi.Resources(progress=lambda *step: heard.append(step[:2])))  # fmt: skip
     assert heard == [(n, 8) for n in range(1, 9)]
     assert [s.shape for s in done.snapshots] == [(14, 19, 3)] * 3 + [(20, 26, 3)] * 3
     assert done.snapshots[0].dtype == np.uint8

@@ -37,7 +37,9 @@ def test_agrees_with_a_sort_of_all_scores(toy, dataset, images, pool):
         for layer, shape in shapes.items()
     }
     seen = []
-    found = rank(toy, dataset, probes, k=4, pool=pool, batch=8, on_progress=lambda *done: seen.append(done))
+    found = rank(
+        toy, dataset, probes, k=4, pool=pool, on=joi.Resources(chunk=8, progress=lambda *done: seen.append(done))
+    )
     assert seen == [(8, COUNT), (16, COUNT), (COUNT, COUNT)]
     activations = toy.apply(toy.params, images.astype(np.float32) / 255, tuple(shapes))
     for layer, vectors in probes.items():
@@ -60,7 +62,7 @@ def test_agrees_with_a_sort_of_all_scores(toy, dataset, images, pool):
 
 def test_earlier_images_win_ties(toy, dataset):
     """Channel 7 is dead, so all 23 images tie; the last two images are the same."""
-    found = rank(toy, dataset, {"second": basis(8)}, k=COUNT, batch=5)["second"]
+    found = rank(toy, dataset, {"second": basis(8)}, k=COUNT, on=joi.Resources(chunk=5))["second"]
     np.testing.assert_array_equal(found.largest.index[7], np.arange(COUNT))
     np.testing.assert_array_equal(found.smallest.index[7], np.arange(COUNT))
     for end in found:
@@ -72,7 +74,7 @@ def test_earlier_images_win_ties(toy, dataset):
 def test_the_batch_makes_no_difference(toy, dataset):
     """To rounding: XLA may order the sums of another batch size differently."""
     probe = {"first": random_directions(jax.random.key(2), 3, 8)}
-    one, other = (rank(toy, dataset, probe, k=3, batch=batch)["first"] for batch in (4, None))
+    one, other = (rank(toy, dataset, probe, k=3, on=joi.Resources(chunk=batch))["first"] for batch in (4, None))
     np.testing.assert_array_equal(one.largest.index, other.largest.index)
     np.testing.assert_allclose(one.largest.value, other.largest.value, rtol=1e-5)
 
@@ -80,7 +82,7 @@ def test_the_batch_makes_no_difference(toy, dataset):
 def test_other_data_do_not_recompile(toy, dataset, compilations):
     def run(key, part):
         probe = {"first": random_directions(jax.random.key(key), 3, 8)}
-        return rank(toy, dataset.select(part), probe, k=3, batch=4)
+        return rank(toy, dataset.select(part), probe, k=3, on=joi.Resources(chunk=4))
 
     run(0, range(9))
     with compilations() as counted:
@@ -94,7 +96,7 @@ def test_images_that_are_not_finite_are_passed_over(dataset, images):
     model = joi.from_function(
         lambda p, x, taps: {"a": jnp.sqrt(x.mean((1, 2, 3)) - p)[:, None]}, cut, image_shape=(12, 10, 3), taps=("a",)
     )
-    found = rank(model, dataset, {"a": basis(1)}, k=5, batch=4)["a"]
+    found = rank(model, dataset, {"a": basis(1)}, k=5, on=joi.Resources(chunk=4))["a"]
     assert (mean[found.largest.index] >= cut - 1e-6).all()
     assert (mean[found.smallest.index] >= cut - 1e-6).all()
     with pytest.raises(joi.InputError, match="finite for fewer than 20"):

@@ -104,8 +104,8 @@ def test_positions_by_the_center_of_the_field():
 
 
 def test_all_is_every_tap(toy):
-    assert list(parse_ladder("all", toy)) == ["first", "second", "logits"]
-    assert list(parse_ladder(["second + first", "1*second"], toy)) == ["second+first", "second"]
+    assert [str(rung) for rung in parse_ladder("all", toy)] == ["first", "second", "logits"]
+    assert [str(rung) for rung in parse_ladder(["second + first", "1*second"], toy)] == ["second+first", "second"]
 
 
 def test_a_deep_layer_that_is_empty_does_no_harm():

@@ -138,7 +138,7 @@ def test_the_best_image_of_a_linear_unit(linear):
 def test_chunks_and_starts(pooled):
     """Lanes do not depend on the chunk; the last chunk of 7 channels in threes is padded and cut off."""
     args = {"steps": 4, "starts": 2, "transform": JITTER, "snapshots": (0, 4), "image": joi.images.pixels()}
-    one, many = (visualize_units(pooled, "second:*", chunk=chunk, **args) for chunk in (6, 14))
+    one, many = (visualize_units(pooled, "second:*", on=joi.Resources(chunk=chunk), **args) for chunk in (6, 14))
     assert one.best_image.shape == (14, *receptive_field(pooled, "second").size, 3)
     assert one.names == many.names
     np.testing.assert_array_equal(one.start, [0, 1] * 7)
@@ -152,7 +152,12 @@ def test_one_compilation(pooled, compilations):
     def run(target, seed=0):
         seen, key = [], jax.random.key(seed)
         s = visualize_units(
-            pooled, target, steps=3, chunk=2, key=key, on_progress=lambda *args: seen.append(args[:2]), **PLAIN
+            pooled,
+            target,
+            steps=3,
+            key=key,
+            on=joi.Resources(chunk=2, progress=lambda *args: seen.append(args[:2])),
+            **PLAIN,
         )
         assert seen[-1][0] == seen[-1][1]
         assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -273,7 +278,7 @@ def test_no_amounts(text):
 
 def test_a_memory_that_is_too_small(pooled):
     with pytest.raises(joi.InputError, match=r"100 MiB is too little: one image at a time takes 7\d\d MiB"):
-        visualize_units(pooled, "second:*", memory=100 << 20, steps=1)
+        visualize_units(pooled, "second:*", on=joi.Resources(memory=100 << 20), steps=1)
 
 
 def test_the_estimate_is_above_what_is_compiled(pooled, monkeypatch):

@@ -81,7 +81,7 @@ def test_bfloat16_reaches_the_logits_of_float32():
     """Two optimizations that drift apart in rounding end within 5 % of each other's class logit."""
     model = joi.load("tin100")
     full, half = (
-        joi.visualize(model, ["class:goldfish", "class:dumbbell"], starts=2, steps=48, dtype=dtype)
+        joi.visualize(model, ["class:goldfish", "class:dumbbell"], starts=2, steps=48, on=joi.Resources(dtype=dtype))
         for dtype in ("float32", "bfloat16")
     )
     np.testing.assert_allclose(np.mean(half.best_loss), np.mean(full.best_loss), rtol=0.05)

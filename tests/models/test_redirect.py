@@ -77,11 +77,11 @@ def test_a_dead_start_is_revived_by_a_warm_up():
     model = model_of(lambda params, x: jax.nn.relu(x.mean((1, 2)) - 0.55) * params)
     kw = {"image": joi.images.pixels(), "optimizer": joi.optimizers.sgd(0.3), "steps": 12, "starts": 2, "key": KEY}
     dead = joi.minimize(-joi.losses.class_logit(0), model, **kw)
-    warm = joi.minimize(-joi.losses.class_logit(0), model, warm_up=(joi.redirect_relu(model), 5), **kw)
+    warm = joi.minimize(-joi.losses.class_logit(0), joi.redirect_relu(model, 5), **kw)
     assert dead.dead.all()
     assert not warm.dead.any()
     assert bool((warm.loss[:, -1] < -0.1).all())
-    still = joi.minimize(-joi.losses.class_logit(0), model, warm_up=(joi.redirect_relu(model), 1), **kw)
+    still = joi.minimize(-joi.losses.class_logit(0), joi.redirect_relu(model, 1), **kw)
     assert bool(
         (still.loss[:, -1] == 0).all()
     )  # after one step the mean is below the bias still, and the gradient gone

@@ -27,6 +27,13 @@ def run(toy_nets):
     return toy_nets / "out"
 
 
+def test_a_command_has_one_name_however_it_is_called(toy_nets):
+    arguments = ["look", "filters", "--model", "toy_nets:build", "--out", "out"]
+    done = CliRunner().invoke(main, arguments, prog_name="python -m jaxopt_input.cli")
+    assert done.exit_code == 0, done.output
+    assert Spec.read(toy_nets / "out" / "run.json").command == "look filters"
+
+
 @pytest.mark.parametrize("model", ["tin100", None])
 def test_round_trips(model):
     spec = Spec("look maps", ODD, model, 2**32 - 1)

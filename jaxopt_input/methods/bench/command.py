@@ -48,7 +48,7 @@ def bench(
         from jaxopt_input.methods.bench.recipe import measure, plan
 
         networks = [run.load(name) for name in models]
-        run.known(networks[0])
+        run.record_model(networks[0])
         cases = plan(networks, tasks=_words(tasks), batches=_numbers(batches), dtypes=_words(dtypes), steps=steps)
         report = measure(cases, repeats=repeats, device=run.devices[0], on_progress=run.progress.stage("run"))
         if not report.measurements:

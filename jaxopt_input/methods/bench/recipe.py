@@ -24,7 +24,7 @@ from jaxopt_input import attacks, images, losses, optimizers, targets, transform
 from jaxopt_input.checks import count
 from jaxopt_input.engine.lanes import Resources
 from jaxopt_input.engine.memory import peak_of
-from jaxopt_input.engine.minimize import minimize
+from jaxopt_input.engine.minimize import Watch, minimize
 from jaxopt_input.engine.target import expand, objective
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.losses import Loss
@@ -439,8 +439,7 @@ def _loop(case: Case, device: jax.Device) -> Computation:
         def attack(seed: int) -> Arrays:
             return attacks.pgd(
                 jax.random.key(seed), attacked, originals, 0,
-                epsilon=EPSILON, steps=case.steps, stop=False,
-                on=Resources(devices=[device], chunk=batch),
+                epsilon=EPSILON, steps=case.steps, stop=False, chunk=batch, devices=[device],
             ).image  # fmt: skip
 
         return attack
@@ -458,10 +457,8 @@ def _loop(case: Case, device: jax.Device) -> Computation:
             starts=batch,
             key=jax.random.key(seed),
             initial=initial,
-            dtype=case.activations,
-            chunk=batch,
-            check_every=CHECK_EVERY,
-            devices=[device],
+            watch=Watch(every=CHECK_EVERY),
+            on=Resources(devices=[device], chunk=batch, dtype=case.activations),
         )
         return jax.block_until_ready(solution.best_image)
 

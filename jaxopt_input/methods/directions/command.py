@@ -36,7 +36,6 @@ def directions(context: click.Context, **options: Any) -> None:
         from jaxopt_input.methods.directions.page import coherence_page, images_page
         from jaxopt_input.methods.directions.recipe import compare_directions, shown_rows, synthesize
         from jaxopt_input.methods.exemplars.beside import show as exemplars
-        from jaxopt_input.methods.visualize.options import arguments
 
         model, show = run.model, options["show"]
         dataset, on = data.load(options["dataset_name"], model), run.stage("image")
@@ -50,10 +49,7 @@ def directions(context: click.Context, **options: Any) -> None:
             pool=options["pool"],
             embedding=options["embedding"],
             key=run.key,
-            batch=on.chunk,
-            memory=on.memory,
-            device=on.devices[0],
-            on_progress=on.progress,
+            on=on,
         )
         run.write(coherence_page(comparison))
         rows = [row for group in shown_rows(comparison, show) for row in group]
@@ -61,5 +57,5 @@ def directions(context: click.Context, **options: Any) -> None:
         made = None
         if options["synthetic"]:
             setting = {"starts": options["starts"], "steps": options["steps"], "key": run.key}
-            made = synthesize(model, comparison, show, **setting, **arguments(run.stage("step")))
+            made = synthesize(model, comparison, show, **setting, on=run.stage("step"))
         run.write(images_page(comparison, ends, made, show, dataset, model, run.spec.seed))

@@ -10,10 +10,10 @@ import numpy as np
 from jaxopt_input.data import Dataset
 from jaxopt_input.draw.curves import figure
 from jaxopt_input.draw.sheet import sheet
-from jaxopt_input.engine.minimize import Solution
+from jaxopt_input.engine.solution import Solution
 from jaxopt_input.methods.directions.recipe import GROUPS, Comparison, Interval, shown_rows
 from jaxopt_input.methods.exemplars.beside import Ends
-from jaxopt_input.methods.exemplars.page import ENDS, HEADINGS, best_image, describe, row_of
+from jaxopt_input.methods.exemplars.page import ENDS, HEADINGS, describe, row_of
 from jaxopt_input.methods.exemplars.recipe import Ranked
 from jaxopt_input.models.model import Model
 from jaxopt_input.runs.page import Figure, Page, lanes, sheets
@@ -70,9 +70,10 @@ def images_page(
         model: the network.
         seed: of the run.
     """
-    page = lanes(made, [None] * len(made.names), model.info.name, seed) if made is not None else Page()
+    page = lanes(made, [None] * len(made), model.info.name, seed) if made is not None else Page()
     names, (units, directions) = comparison.names, shown_rows(comparison, show)
-    pictures = {row: [] if made is None else [best_image(made, names[row])] for row in ends}
+    best = [] if made is None else [[image] for image in np.asarray(made.best(1).best_image)]
+    pictures = dict(zip(units + directions, best or [[] for _ in ends], strict=True))
     for name, rows in (("units", units), ("directions", directions), ("sheet", units + directions)):
         if rows:
             table = [row_of(pictures[row], ends[row], names[row]) for row in rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,9 @@ import numpy as np
 
 from jaxopt_input import losses
 from jaxopt_input.data import Dataset
-from jaxopt_input.engine.minimize import Solution, minimize
+from jaxopt_input.engine.lanes import Resources, resources
+from jaxopt_input.engine.minimize import minimize
+from jaxopt_input.engine.solution import Solution
 from jaxopt_input.errors import InputError
 from jaxopt_input.losses.algebra import check_layer
 from jaxopt_input.methods.exemplars.recipe import Ranking, basis, random_directions, rank
@@ -74,10 +76,7 @@ def compare_directions(
     pool: str = "max",
     embedding: str | None = None,
     key: jax.Array,
-    batch: int | None = None,
-    memory: int | None = None,
-    device: jax.Device | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on: Resources | None = None,
 ) -> Comparison:
     """The images with the largest ⟨φ(x), e_i⟩ and with the largest ⟨φ(x), v⟩ for random directions v, measured alike.
 
@@ -97,7 +96,7 @@ def compare_directions(
         pool: "max" or "mean", as `rank` pools over positions; Szegedy et al. have none, so both choices are ours.
         embedding: the layer that the similarity is measured in; the last before the logits if None.
         key: a JAX key for the directions, the random sets and the bootstrap.
-        batch, memory, device, on_progress: as for `rank`.
+        on: the resources, as for `rank`.
 
     Returns:
         A `Comparison`.
@@ -136,9 +135,8 @@ def compare_directions(
     unit_vectors, drawn = basis(channels, chosen), random_directions(of_directions, directions, channels)
     vectors = np.concatenate([unit_vectors, drawn])
     names = (*losses.names(losses.channel(layer, chosen)), *losses.names(losses.direction(layer, drawn)))
-    options: dict[str, Any] = {"k": k, "pool": pool, "batch": batch, "memory": memory, "device": device}
-    options["on_progress"] = on_progress
-    ranking = rank(model, dataset, {layer: vectors}, **options)[layer]
+    on = resources(on)
+    ranking = rank(model, dataset, {layer: vectors}, k=k, pool=pool, on=on)[layer]
 
     loud = ranking.largest.value[:, -1] > ranking.smallest.value[:, 0]
     if not loud.any():
@@ -149,7 +147,7 @@ def compare_directions(
         "directions": top[loud & ~is_unit],
         "random": random_sets(of_sets, RANDOM_SETS, k, len(dataset)),
     }
-    measured = measure(model, dataset, sets, embedding, device=device)
+    measured = measure(model, dataset, sets, embedding, device=on.local[0])
     return Comparison(
         layer=layer,
         names=names,
@@ -189,7 +187,7 @@ def synthesize(
     rows = [row for group in shown_rows(comparison, show) for row in group]
     loss = -losses.direction(comparison.layer, comparison.vectors[rows])
     solution = minimize(loss, model, starts=starts, key=key, **({"transform": lucid()} | options))
-    return dataclasses.replace(solution, names=tuple(comparison.names[row] for row in rows for _ in range(starts)))
+    return solution.named([comparison.names[row] for row in rows])
 
 
 def random_sets(key: jax.Array, count: int, k: int, images: int) -> np.ndarray:

@@ -95,11 +95,8 @@ def dream(context: click.Context, image: str, **options: Any) -> None:
                 key=run.key,
                 preset=settings,
                 guide=guide,
-                dtype=on.dtype,
-                memory=None if options["tile"] and not options["memory"] else on.memory,
-                device=on.devices[0],
                 snapshot_every=max(1, steps // 60) if animate and frames == 1 else 0,
-                on_progress=on.progress,
+                on=dataclasses.replace(on, memory=None) if options["tile"] and not options["memory"] else on,
             )
         )
         next(dreams)  # before anything is written

@@ -73,7 +73,7 @@ def dream_page(dreams: Passed, photo: np.ndarray, settings: Settings, model: Mod
         seed: of the run.
     """
     done, octaves = dreams.last, dreams.last.octaves
-    loss, text = octaves[-1].loss, label(done.name, model)
+    loss, text = octaves[-1].loss, label(done.target, model)
     page = Page(evaluations=dreams.evaluations, remedies=("another channel or image, or a layer before the ReLU",
                                                           "a smaller --step"))  # fmt: skip
     page.items["dream.png"] = Picture(done.image, metadata(model.info.name, seed, target=done.name))

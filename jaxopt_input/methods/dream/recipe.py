@@ -29,8 +29,9 @@ import numpy as np
 from jaxopt_input import losses
 from jaxopt_input.checks import typed_key
 from jaxopt_input.data import read_image, to_uint8
+from jaxopt_input.engine.lanes import Resources, resources
 from jaxopt_input.engine.memory import estimate
-from jaxopt_input.engine.minimize import Progress
+from jaxopt_input.engine.target import Joint
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.losses import Loss
 from jaxopt_input.methods.dream import normalize as normalize
@@ -76,7 +77,7 @@ class Dream:
     Attributes:
         image: `[H, W, C]` float32 in [0, 1], of the size given: the last iterate.
         octaves: in their order.
-        name: of what was excited.
+        target: what was excited, an `engine.target` value; the name of a loss that was given in place of targets.
         finite: False where a loss or gradient was not finite; such steps were left out.
         dead: whether the gradient was zero at every step.
         snapshots: 8-bit images `[h, w, C]` of their octave's size, in order.
@@ -84,10 +85,15 @@ class Dream:
 
     image: np.ndarray
     octaves: tuple[Octave, ...]
-    name: str
+    target: Any
     finite: bool
     dead: bool
     snapshots: tuple[np.ndarray, ...]
+
+    @property
+    def name(self) -> str:
+        """The canonical name of what was excited."""
+        return str(self.target)
 
 
 def starting_image(source: str | os.PathLike[str], model: Model, size: int | None, key: jax.Array) -> np.ndarray:
@@ -159,11 +165,8 @@ def dream(
     preset: str | Settings = "caffe2015",
     guide: Any = None,
     key: jax.Array | None = None,
-    dtype: Any = jnp.float32,
-    memory: int | None = None,
-    device: jax.Device | None = None,
     snapshot_every: int = 0,
-    on_progress: Progress | None = None,
+    on: Resources | None = None,
     **settings: Any,
 ) -> Dream:
     """A picture in which what a layer, channel or class responds to is enhanced, from coarse to fine.
@@ -175,11 +178,9 @@ def dream(
         preset: one of `PRESETS`, or `Settings`.
         guide: an image to resemble in the target's layers; see `objective`.
         key: a JAX key, the only source of randomness; `jax.random.key(0)` if None.
-        dtype: of the network's parameters and activations, float32 or bfloat16.
-        memory: bytes that the work may take; tiles are made smaller than the settings' until one fits.
-        device: to run on; JAX's default if None.
         snapshot_every: keep each octave's image before its first step and after every so many; 0 keeps none.
-        on_progress: called as (steps done, steps in all, loss) after each step.
+        on: the resources: with `memory`, tiles are made smaller than the settings' until one fits; the first of the
+            devices is used. Progress is called as (steps done, steps in all, loss) after each step.
         settings: fields of `Settings` that differ from the preset's.
 
     Returns:
@@ -199,25 +200,26 @@ def dream(
         >>> done.image.shape, bool(done.octaves[0].loss[1] < done.octaves[0].loss[0])
         ((80, 64, 3), True)
     """
-    s, device = choose(PRESETS, preset, **settings), device or jax.local_devices()[0]
+    s, on = choose(PRESETS, preset, **settings), resources(on)
+    device = on.local[0]
     key = typed_key(jax.random.key(0) if key is None else key)
     image = as_image(image, model, "the image")
-    if str(jnp.dtype(dtype)) not in ("float32", "bfloat16"):
-        raise InputError(f"activations are float32 or bfloat16, not {jnp.dtype(dtype)}")
+    excited: Any
     if isinstance(target, Loss):
         if guide is not None:
             raise InputError("a loss is given in place of targets: put losses.guided into it instead of a guide")
         if losses.names(target)[1:]:
             raise InputError("a dream has one target: add losses up instead of giving an array of indices")
-        terms, taps, name = [], target.taps, losses.names(target)[0]
+        terms, taps, excited = [], target.taps, losses.names(target)[0]
     else:
         terms = wanted(or_default(target, s, model), model)
-        taps, name = tuple(dict.fromkeys(term.layer for term in terms)), "+".join(map(str, terms))
+        taps = tuple(dict.fromkeys(term.layer for term in terms))
+        excited = terms[0] if len(terms) == 1 else Joint(tuple(terms))
     shapes = octave_shapes(image.shape[0], image.shape[1], s)
-    checked = [_program(model, taps, shape, s, str(jnp.dtype(dtype))) for shape in shapes]
-    if memory is not None and (tile := _tile_within(memory, model, taps, shapes, s)) != s.tile:
+    checked = [_program(model, taps, shape, s, on.dtype) for shape in shapes]
+    if on.memory is not None and (tile := _tile_within(int(on.memory), model, taps, shapes, s)) != s.tile:
         s = dataclasses.replace(s, tile=tile)
-        checked = [_program(model, taps, shape, s, str(jnp.dtype(dtype))) for shape in shapes]
+        checked = [_program(model, taps, shape, s, on.dtype) for shape in shapes]
     loss = target if isinstance(target, Loss) else objective(terms, model, s.objective, guide)
     for _, layers in checked:
         loss.check(layers)
@@ -244,8 +246,8 @@ def dream(
             peaks.append(peak)
             if snapshot_every and (i + 1) % snapshot_every == 0:
                 snapshots.append(to_uint8(state))
-            if on_progress:
-                on_progress(done + i + 1, total, float(value))
+            if on.progress:
+                on.progress(done + i + 1, total, float(value))
         current = np.array(state)
         evaluations = s.iterations * program.rows.count * program.columns.count
         seconds = time.perf_counter() - begin
@@ -254,7 +256,7 @@ def dream(
     return Dream(
         image=np.clip(resize(current, image.shape[:2]), 0, 1),
         octaves=tuple(octaves),
-        name=name,
+        target=excited,
         finite=bool(np.isfinite(largest).all()),
         dead=bool((largest == 0).all()),
         snapshots=tuple(snapshots),
@@ -335,7 +337,7 @@ def _step(
 
 def zoom(
     model: Model, image: Any, target: Any = None, *, frames: int, scale: float = 0.05, key: jax.Array | None = None,
-    **options: Any,
+    on: Resources | None = None, **options: Any,
 ) -> Iterator[Dream]:  # fmt: skip
     """A sequence of dreams, each of the one before, enlarged about its center: the endless zoom.
 
@@ -344,6 +346,7 @@ def zoom(
         frames: how many.
         scale: what each frame loses of its extent, from 0 up to 1.
         key: a JAX key; each frame derives its own.
+        on: the resources.
         options: further arguments of `dream`.
 
     Yields:
@@ -361,14 +364,8 @@ def zoom(
     """
     if not 0 <= scale < 1:
         raise InputError(f"a zoom's scale is from 0 up to 1, not {scale!r}")
-    key = jax.random.key(0) if key is None else key
-    progress = options.pop("on_progress", None)
+    key, on = jax.random.key(0) if key is None else key, resources(on)
     for frame in range(frames):
-        report = progress and functools.partial(_report, progress, frame, frames)
-        done = dream(model, image, target, key=jax.random.fold_in(key, frame), on_progress=report, **options)
+        done = dream(model, image, target, key=jax.random.fold_in(key, frame), on=on.part(frame, frames), **options)
         yield done
         image = np.clip(resize(done.image, done.image.shape[:2], margin=scale / 2), 0, 1)
-
-
-def _report(progress: Progress, frame: int, frames: int, done: int, total: int, loss: float) -> None:
-    progress(frame * total + done, frames * total, loss)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxopt_input.draw.sheet import Row, sheet
-from jaxopt_input.engine.minimize import Solution
+from jaxopt_input.engine.solution import Solution
 from jaxopt_input.engine.target import label
 from jaxopt_input.methods.exemplars.beside import Beside, Ends, Exemplar, patch
 from jaxopt_input.models.model import Model
@@ -51,14 +50,13 @@ def beside_page(beside: Beside, solution: Solution, model: Model) -> Page:
         model: the network.
     """
     rows, described = [], {}
-    for name in dict.fromkeys(solution.names):
-        layer, channel, position = _parts(name)
-        ends = beside.ends[layer, channel]
-        described[name] = describe(ends, model)
-        image, field = best_image(solution, name), beside.fields.get(layer)
-        if position and field is not None and image.shape == beside.dataset.image_shape:
-            image = patch(image, position, field)
-        rows.append(row_of([image], ends, f"{name} {label(name, model) or ''}".strip()))
+    best = solution.best(1)
+    for target, image in zip(best.targets, np.asarray(best.best_image), strict=True):
+        ends, field = beside.ends[target.layer, target.index], beside.fields.get(target.layer)
+        described[str(target)] = describe(ends, model)
+        if target.position and field is not None and image.shape == beside.dataset.image_shape:
+            image = patch(image, target.position, field)
+        rows.append(row_of([image], ends, f"{target} {label(target, model) or ''}".strip()))
     page = Page()
     sheets(page, sheet(rows, headings=HEADINGS), "data")
     page.entries["data"] = {
@@ -70,19 +68,3 @@ def beside_page(beside: Beside, solution: Solution, model: Model) -> Page:
         "targets": described,
     }
     return page
-
-
-def best_image(solution: Solution, name: str) -> np.ndarray:
-    """The image of a target's best start."""
-    lanes = [n for n, other in enumerate(solution.names) if other == name]
-    best = lanes[np.argsort(np.asarray(solution.best_loss)[lanes])[0]]  # argsort puts NaN last
-    return np.asarray(solution.best_image[best])
-
-
-def _parts(name: str) -> tuple[str, int, tuple[int, ...]]:
-    """Layer, channel and position of a target's canonical name: "-2*fire4:5@27,27" is ("fire4", 5, (27, 27))."""
-    match = re.fullmatch(r"-?(?:[\d.e+-]+\*)?(.+):(\d+)(?:@field|@(\d+),(\d+))?", name)
-    if match is None:
-        raise ValueError(f"{name!r} is not the name of a class, channel or unit")
-    layer, channel, *position = match.groups()
-    return "logits" if layer == "class" else layer, int(channel), tuple(int(n) for n in position if n is not None)

@@ -7,7 +7,7 @@ the layer's activation with a matrix of unit vectors. What is kept is the runnin
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.data import Dataset
+from jaxopt_input.engine.lanes import Resources, resources, top
 from jaxopt_input.engine.memory import image_bytes, images_within
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.losses.algebra import check_index, check_layer
@@ -53,10 +54,7 @@ def rank(
     *,
     k: int = 9,
     pool: str = "max",
-    batch: int | None = None,
-    memory: int | None = None,
-    device: jax.Device | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on: Resources | None = None,
 ) -> dict[str, Ranking]:
     """The k images with the largest and the k with the smallest score of each direction of each layer.
 
@@ -71,10 +69,8 @@ def rank(
         k: images kept at each end, at most as many as the set has.
         pool: "max" is the largest product over positions (what Yosinski's patches are chosen by), "mean" the product
             of the mean over positions. Layers without positions have nothing to pool.
-        batch: images per step; at most 64 if None.
-        memory: bytes that the work may take; with `batch` None, no more images than fit run at once.
-        device: the device to run on; JAX's default if None.
-        on_progress: called as (images done, images in all).
+        on: the resources: `chunk` is the images per step, at most 64 if None; the first of the devices is used.
+            Progress is called as (images done, images in all).
 
     Returns:
         A `Ranking` for each layer.
@@ -108,15 +104,17 @@ def rank(
         raise InputError(f"the data set {dataset.name} is empty")
     if not 1 <= k <= len(dataset):
         raise InputError(f"k must be from 1 to the {len(dataset)} images of {dataset.name}, not {k}")
+    on = resources(on)
+    batch = on.chunk
     if batch is None:
         widest = max(_positions(shapes[layer]) * len(vectors[layer]) for layer in vectors)
         batch = int(np.clip(_BUDGET // (4 * widest), 1, 64))
-        if memory is not None:
+        if on.memory is not None:
             each = image_bytes(model, tuple(probes), dataset.image_shape, dataset.image_shape, 0)
-            batch = min(batch, images_within(memory, each, model))
+            batch = min(batch, images_within(int(on.memory), each, model))
     batch = min(batch, len(dataset))
 
-    device = device or jax.local_devices()[0]
+    device = on.local[0]
     params, directions = jax.device_put((model.params, vectors), device)
     state = jax.device_put({layer: _empty(len(v), k) for layer, v in vectors.items()}, device)
     done = 0
@@ -127,8 +125,8 @@ def rank(
         state = _step(model.apply, pool, params, directions, state, padded, np.int32(done), np.int32(len(images)))
         jax.block_until_ready(before)  # one step ahead at most: otherwise images would queue up
         done += len(images)
-        if on_progress:
-            on_progress(done, len(dataset))
+        if on.progress:
+            on.progress(done, len(dataset))
     rankings = {}
     for layer, ends in jax.device_get(state).items():
         if not all(np.isfinite(end.value).all() for end in ends):
@@ -229,8 +227,8 @@ def _step(
         counts = real & jnp.isfinite(score)
         here = jnp.broadcast_to(index, score.shape)
         largest, smallest = state[layer]
-        high = _merged(largest, Ranked(jnp.where(counts, score, -jnp.inf), here, position))
-        low = _merged(_negated(smallest), Ranked(jnp.where(counts, -score, -jnp.inf), here, position))
+        high = Ranked(*top(largest, (jnp.where(counts, score, -jnp.inf), here, position)))
+        low = Ranked(*top(_negated(smallest), (jnp.where(counts, -score, -jnp.inf), here, position)))
         out[layer] = Ranking(high, _negated(low))
     return out
 
@@ -241,13 +239,6 @@ def _scores(activation: jax.Array, vectors: jax.Array, pool: str) -> tuple[jax.A
     flat = flat.mean(1, keepdims=True) if pool == "mean" else flat
     products = jnp.einsum("npc,dc->dnp", flat, vectors, precision="highest")
     return products.max(-1), products.argmax(-1).astype(jnp.int32)
-
-
-def _merged(best: Ranked, new: Ranked) -> Ranked:
-    """The k largest of both, those of `best` before equal ones of `new`."""
-    joined = Ranked(*(jnp.concatenate(pair, 1) for pair in zip(best, new, strict=True)))
-    value, place = jax.lax.top_k(joined.value, best.value.shape[1])
-    return Ranked(value, *(jnp.take_along_axis(part, place, 1) for part in joined[1:]))
 
 
 def _negated(ranked: Ranked) -> Ranked:

@@ -49,7 +49,6 @@ def invert(context: click.Context, image: str, layers: tuple[str, ...], **option
         from jaxopt_input.methods.invert.page import inversion_page
         from jaxopt_input.methods.invert.recipe import invert
         from jaxopt_input.methods.invert.settings import preset
-        from jaxopt_input.methods.visualize.options import arguments
         from jaxopt_input.methods.visualize.recipe import sized
         from jaxopt_input.methods.visualize.settings import regularizer
 
@@ -80,6 +79,6 @@ def invert(context: click.Context, image: str, layers: tuple[str, ...], **option
             snapshots=animation_steps(steps or preset(options["preset"], shape, 1.0, 1.0).steps) if animate else (),
             key=run.key,
             **chosen,
-            **arguments(run.resources),
+            on=run.resources,
         )
         run.write(inversion_page(inversion, run.model.info.name, run.spec.seed, animate))

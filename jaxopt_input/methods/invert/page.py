@@ -29,7 +29,7 @@ def inversion_page(inversion: Inversion, model: str, seed: int, animate: str | N
         animate: the format of a film of the snapshots; None for none.
     """
     solution = inversion.solution()
-    labels = [None] * len(solution.names)
+    labels = [None] * len(solution)
     errors = [entry for rung in inversion.rungs for entry in _errors(rung)]
     page = lanes(solution, labels, model, seed, extra=errors)
     page.items["original.png"] = Picture(inversion.image)
@@ -55,7 +55,7 @@ def inversion_sheets(inversion: Inversion, pictures: np.ndarray) -> list[Image.I
     Returns:
         RGB images, one per page.
     """
-    starts = len(inversion.rungs[0].solution.names)
+    starts = len(inversion.rungs[0].solution)
     captions = ["original", *map(caption, inversion.rungs)]
     if starts == 1:
         shown: list[np.ndarray] = [inversion.image, *pictures]
@@ -86,7 +86,7 @@ def _note(name: str, errors: Mapping[str, float | None]) -> str:
 
 def _errors(rung: Rung) -> list[dict[str, dict[str, float | None]]]:
     """What the row of each start says of the errors."""
-    starts = range(len(rung.solution.names))
+    starts = range(len(rung.solution))
     return [{"error": _at(rung.error, start), "error_8bit": _at(rung.error_8bit, start)} for start in starts]
 
 

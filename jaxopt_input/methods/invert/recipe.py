@@ -9,34 +9,28 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input import losses
+from jaxopt_input import losses, optimizers
 from jaxopt_input.checks import count
 from jaxopt_input.data import to_uint8
-from jaxopt_input.engine.minimize import Progress, Solution, minimize
-from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.engine.lanes import Resources, resources
+from jaxopt_input.engine.minimize import Progress, minimize
+from jaxopt_input.engine.solution import Solution, concat
+from jaxopt_input.engine.target import Between, Sum, Target, expand, singles
+from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization
 from jaxopt_input.images.parameterization import Shape
 from jaxopt_input.losses import Loss
 from jaxopt_input.methods.dream.settings import as_image, restricted
 from jaxopt_input.methods.invert.parts import Region, positions_in, weight_of
 from jaxopt_input.methods.invert.settings import Preset, preset
-from jaxopt_input.methods.visualize.recipe import reordered
 from jaxopt_input.models.model import Model
 from jaxopt_input.optimizers.named import Optimizer, is_line_search
 from jaxopt_input.projections import Projection
-
-
-class Term(NamedTuple):
-    """A layer to match, and how much it counts among those of its rung."""
-
-    layer: str
-    weight: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +38,7 @@ class Rung:
     """The images that match a layer, or several at once.
 
     Attributes:
-        name: as asked for, such as "fire4" or "0.5*conv1+fire4".
+        target: the layer, or the weighted sum of layers, such as "fire4" or "0.5*conv1+fire4".
         solution: of its starts.
         error: for each layer, `[starts]` float64: ‖Φ(x) − Φ₀‖ / ‖Φ₀‖ of `solution.best_image`, over the features that
             were to be matched.
@@ -53,11 +47,16 @@ class Rung:
             row, past the last column); None where all were.
     """
 
-    name: str
+    target: Sum
     solution: Solution
     error: dict[str, np.ndarray]
     error_8bit: dict[str, np.ndarray]
     positions: dict[str, Region] | None
+
+    @property
+    def name(self) -> str:
+        """The canonical name of its target."""
+        return str(self.target)
 
     @property
     def best(self) -> int:
@@ -67,7 +66,7 @@ class Rung:
 
 @dataclasses.dataclass(frozen=True)
 class Inversion:
-    """What `invert` found.
+    """What `invert` makes.
 
     Attributes:
         image: `[H, W, C]`, what was inverted.
@@ -78,12 +77,8 @@ class Inversion:
     rungs: tuple[Rung, ...]
 
     def solution(self) -> Solution:
-        """All rungs as one `Solution`, less θ, with the names of the rungs."""
-        parts = [
-            dataclasses.replace(rung.solution, theta=(), names=(rung.name,) * len(rung.solution.names))
-            for rung in self.rungs
-        ]
-        return reordered(parts, np.arange(sum(len(part.names) for part in parts)))
+        """All rungs as one `Solution`, less θ."""
+        return concat([dataclasses.replace(rung.solution, theta=()) for rung in self.rungs])
 
 
 def invert(
@@ -103,7 +98,7 @@ def invert(
     regularizer: Loss | None = None,
     snapshots: Sequence[int] = (),
     key: jax.Array | None = None,
-    on_progress: Progress | None = None,
+    on: Resources | None = None,
     **options: Any,
 ) -> Inversion:
     """Images, from several random starts each, whose features in a layer are those of a given image.
@@ -116,7 +111,7 @@ def invert(
         image: `[H, W, C]` in [0, 1], what to invert; its size is that of the results.
         layers: a layer, or several as a ladder of which each is matched for itself; "A+B" is one image that matches
             both, "0.5*A+B" weighs them, "all" stands for every tap.
-        preset: a published method by name, see `methods.invert.settings.preset`.
+        preset: a published method by name, of `methods.invert.settings.preset`.
         starts: random starts of each rung.
         steps: updates of each image; presets of several stages share them out in the same proportion. If None, as many
             as the preset has, and with L-BFGS as many evaluations of its line searches at most.
@@ -124,13 +119,13 @@ def invert(
         region: (y0, x0, y1, x1), a rectangle of the image in pixels, the last two past its end: the positions alone are
             matched whose receptive field has its center there. So one region suits all layers of a ladder.
         parameterization: of the image to be found, such as `images.pixels()`.
-        optimizer, projection: see `minimize`.
+        optimizer, projection: as in `minimize`.
         learning_rate: of the optimizer, in place of its own; of the first stage where a preset has several.
         regularizer: a loss to add in place of the preset's, such as `1e-6 * losses.total_variation()`.
-        snapshots: see `minimize`.
+        snapshots: as in `minimize`.
         key: a JAX key; `jax.random.key(0)` if None.
-        on_progress: see `minimize`.
-        options: further arguments of `minimize`, such as `dtype`, `chunk`.
+        on: the resources.
+        options: further arguments of `minimize`.
 
     Returns:
         An `Inversion`.
@@ -154,9 +149,9 @@ def invert(
         True
     """
     ladder = parse_ladder(layers, model)
-    taps = tuple(dict.fromkeys(term.layer for terms in ladder.values() for term in terms))
+    taps = tuple(dict.fromkeys(term.layer for rung in ladder for term in singles(rung)))
     image = as_image(image, model, "the image")
-    chosen = {name: _settled(preset, model, image.shape, terms) for name, terms in ladder.items()}
+    chosen = {rung: _settled(preset, model, image.shape, singles(rung)) for rung in ladder}
     model = restricted(model, taps)  # deeper layers may be empty at this size
     shapes = model.layers(image.shape)
     positions: dict[str, Region] = {}
@@ -164,48 +159,49 @@ def invert(
         positions = {tap: positions_in(model, tap, region, image.shape, shapes[tap]) for tap in taps}
     weights = {tap: weight_of(tap, shapes[tap], channels, positions.get(tap)) for tap in taps}
     target = features(model, image, taps)
-    key = jax.random.key(0) if key is None else key
-    counts = {name: count("steps", one.steps if steps is None else steps) for name, one in chosen.items()}
+    key, on = jax.random.key(0) if key is None else key, resources(on)
+    counts = {rung: count("steps", each.steps if steps is None else steps) for rung, each in chosen.items()}
     done, total, rungs = 0, sum(counts.values()), []
-    for name, terms in ladder.items():
-        loss = distance(terms, target, weights)
-        penalty = chosen[name].regularizer if regularizer is None else regularizer
-        rule = chosen[name].optimizer if optimizer is None else optimizer
-        bound = chosen[name].projection if parameterization is None else None  # it suits the preset's own θ
+    for rung in ladder:
+        loss = distance(singles(rung), target, weights)
+        penalty = chosen[rung].regularizer if regularizer is None else regularizer
+        rule = chosen[rung].optimizer if optimizer is None else optimizer
+        bound = chosen[rung].projection if parameterization is None else None  # it suits the preset's own θ
         solution = _staged(
             loss if penalty is None else loss + penalty,
             restricted(model, loss.taps),
-            chosen[name],
-            counts[name],
+            chosen[rung],
+            counts[rung],
             bounded=steps is None,
             rule=rule if learning_rate is None else _at_rate(rule, learning_rate),
             snapshots=snapshots,
-            report=on_progress and functools.partial(_report, on_progress, done, total),
-            image=(parameterization or chosen[name].image).bind(image.shape),
+            on=on,
+            report=on.progress and functools.partial(_report, on.progress, done, total),
+            image=(parameterization or chosen[rung].image).bind(image.shape),
             projection=bound if projection is None else projection,
             starts=starts,
             key=key,
             **options,
         )
-        done += counts[name]
-        rungs.append((name, loss.taps, solution))
+        done += counts[rung]
+        rungs.append((rung, loss.taps, solution.named([rung])))
     return Inversion(
         image=image,
         rungs=tuple(
             Rung(
-                name,
+                rung,
                 solution,
                 _errors(model, solution.best_image, taps, target, weights, layers),
                 _errors(model, to_uint8(solution.best_image) / np.float32(255), taps, target, weights, layers),
                 {layer: positions[layer] for layer in layers} if positions else None,
             )
-            for name, layers, solution in rungs
+            for rung, layers, solution in rungs
         ),
     )
 
 
-def parse_ladder(layers: str | Sequence[str], model: Model) -> dict[str, list[Term]]:
-    """The rungs of a ladder, by canonical name, in the order asked for.
+def parse_ladder(layers: str | Sequence[str], model: Model) -> list[Sum]:
+    """The rungs of a ladder in the order asked for, none twice.
 
     Args:
         layers: as in `invert`.
@@ -216,46 +212,37 @@ def parse_ladder(layers: str | Sequence[str], model: Model) -> dict[str, list[Te
 
     Example:
         >>> import jaxopt_input as joi
-        >>> parse_ladder(["conv1", "2*conv1+block2"], joi.load("tin100"))["2*conv1+block2"]
-        [Term(layer='conv1', weight=2.0), Term(layer='block2', weight=1.0)]
+        >>> [str(rung) for rung in parse_ladder(["conv1", "2*conv1+block2"], joi.load("tin100"))]
+        ['conv1', '2*conv1+block2']
     """
-    ladder: dict[str, list[Term]] = {}
+    ladder: list[Sum] = []
     for text in [layers] if isinstance(layers, str) else list(layers):
-        for one in model.info.taps if text == "all" else (text,):
-            terms = [_term(part.strip(), model) for part in one.split("+")]
-            if len({term.layer for term in terms}) < len(terms):
-                raise InputError(f"{one!r} names a layer twice: give it a weight, as in 2*{terms[0].layer}")
-            names = [layer if weight == 1 else f"{weight:g}*{layer}" for layer, weight in terms]
-            ladder["+".join(names)] = terms
+        for name in model.info.taps if text == "all" else (text,):
+            for rung in expand(name, model):
+                terms = singles(rung)
+                if isinstance(rung, Between) or any(term.kind != "layer" for term in terms):
+                    raise InputError(f"whole layers are inverted, as in 0.5*A+B, not {name!r}")
+                if any(term.weight < 0 for term in terms):
+                    raise InputError(f"the weight of a layer is a positive number, as in 0.5*A+B, not as in {name!r}")
+                if len({term.layer for term in terms}) < len(terms):
+                    raise InputError(f"{name!r} names a layer twice: give it a weight, as in 2*{terms[0].layer}")
+                ladder.append(rung)
     if not ladder:
         raise InputError(f"no layer to invert: name at least one, such as {model.info.taps[0]}")
-    return ladder
+    return list(dict.fromkeys(ladder))
 
 
-def _term(text: str, model: Model) -> Term:
-    number, star, layer = text.rpartition("*")
-    if layer not in model.info.taps:
-        raise unknown("layer", layer, model.info.taps)
-    try:
-        weight = float(number) if star else 1.0
-    except ValueError:
-        weight = 0.0
-    if not 0 < weight < float("inf"):
-        raise InputError(f"the weight of a layer is a positive number, as in 0.5*{layer}, not {number!r}")
-    return Term(layer, weight)
-
-
-def distance(terms: Sequence[Term], target: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]) -> Loss:
+def distance(terms: Sequence[Target], target: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]) -> Loss:
     """The mean of ‖Φ(x) − Φ₀‖²/‖Φ₀‖² over layers, each with its weight; one more layer leaves a penalty as strong.
 
     Args:
         terms: the layers.
         target: Φ₀ of each, `[H, W, C]` or `[C]`.
-        weights: of each feature, see `losses.feature_distance`.
+        weights: of each feature, as in `losses.feature_distance`.
 
     Example:
         >>> phi = np.array([[[3.0, 4.0]]], np.float32)
-        >>> float(distance([Term("a", 1.0)], {"a": phi}, {"a": np.ones_like(phi)})({"a": 2 * phi}, None))
+        >>> float(distance([Target("layer", "a")], {"a": phi}, {"a": np.ones_like(phi)})({"a": 2 * phi}, None))
         1.0
     """
     total = sum(term.weight for term in terms)
@@ -313,7 +300,7 @@ def _errors(
 # ---- stages ----------------------------------------------------------------------------------------------------------
 
 
-def _settled(name: str, model: Model, image_shape: Shape, terms: Sequence[Term]) -> Preset:
+def _settled(name: str, model: Model, image_shape: Shape, terms: Sequence[Target]) -> Preset:
     """The preset for the deepest layer of a rung; its stride is how much smaller than the image its map is, or, for a
     layer without positions, the last map before it."""
     places = [model.info.taps.index(term.layer) for term in terms]
@@ -341,6 +328,7 @@ def _staged(
     rule: Any,
     bounded: bool,
     snapshots: Sequence[int],
+    on: Resources,
     report: Any,
     initial: Any = None,
     **options: Any,
@@ -348,47 +336,28 @@ def _staged(
     """`minimize`, stage by stage, each from the last image of the one before."""
     if snapshots and not 0 <= min(snapshots) <= max(snapshots) <= steps:
         raise InputError(f"snapshots are steps from 0 to {steps}, not {list(snapshots)}")
-    found: list[Solution] = []
+    solution: Solution | None = None
     before = 0
     for stage, length in chosen.parts(steps):
         last = before + length == steps
         if bounded and is_line_search(rule):
-            options["max_evaluations"] = length + 1
+            rule = optimizers.lbfgs(rule.memory, max_evaluations=length + 1)
         slower = isinstance(rule, Optimizer) and stage.factor != 1 and "learning_rate" in rule.hyperparameters
-        found.append(
-            minimize(
-                loss,
-                model,
-                optimizer=rule.at_rate(stage.factor * rule.hyperparameters["learning_rate"]) if slower else rule,
-                transform=stage.transform,
-                steps=length,
-                initial=np.clip(found[-1].image, 0, 1) if found else initial,
-                snapshots=[s - before for s in snapshots if before <= s < before + length or (last and s == steps)],
-                on_progress=report and functools.partial(_share, report, before, length),
-                **options,
-            )
+        part = minimize(
+            loss,
+            model,
+            optimizer=rule.at_rate(stage.factor * rule.hyperparameters["learning_rate"]) if slower else rule,
+            transform=stage.transform,
+            steps=length,
+            initial=initial if solution is None else np.clip(solution.image, 0, 1),
+            snapshots=[s - before for s in snapshots if before <= s < before + length or (last and s == steps)],
+            on=dataclasses.replace(on, progress=report and functools.partial(_share, report, before, length)),
+            **options,
         )
+        solution = part if solution is None else solution.then(part)
         before += length
-    return functools.reduce(_joined, found)
-
-
-def _joined(a: Solution, b: Solution) -> Solution:
-    """Two stages as one solution: θ is the second's, the best image that of either."""
-    steps = a.loss.shape[1] - 1
-    better = np.asarray(b.best_loss < a.best_loss) | ~np.isfinite(np.asarray(a.best_loss))
-    return dataclasses.replace(
-        b,
-        best_image=jnp.where(better[:, None, None, None], b.best_image, a.best_image),
-        loss=jnp.concatenate([a.loss[:, :-1], b.loss], 1),
-        best_loss=jnp.where(better, b.best_loss, a.best_loss),
-        best_step=jnp.where(better, b.best_step + steps, a.best_step),
-        evaluations=a.evaluations + b.evaluations,
-        restarts=None if a.restarts is None or b.restarts is None else a.restarts + b.restarts,
-        finite=a.finite & b.finite,
-        dead=a.dead & b.dead,
-        snapshots=jnp.concatenate([a.snapshots, b.snapshots]),
-        check_steps=tuple(sorted({*a.check_steps, *(steps + n for n in b.check_steps)})),
-    )
+    assert solution is not None
+    return solution
 
 
 def _share(report: Any, before: int, steps: int, done: int, total: int, loss: float) -> None:

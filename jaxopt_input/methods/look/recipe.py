@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input import losses
-from jaxopt_input.engine.minimize import Solution, minimize
+from jaxopt_input.engine.minimize import minimize
+from jaxopt_input.engine.solution import Solution
 from jaxopt_input.errors import InputError
 from jaxopt_input.images.parameterization import check_images
 from jaxopt_input.losses.algebra import check_layer
@@ -219,7 +220,7 @@ def activation_grid(
         steps: updates.
         transform: see `minimize`.
         key: a JAX key.
-        options: further arguments of `minimize`, such as `image` (a parameterization with a size) or `chunk`.
+        options: further arguments of `minimize`, such as `image` (a parameterization with a size) or `on`.
 
     Returns:
         A `Grid`.
@@ -246,9 +247,7 @@ def activation_grid(
     vectors = np.stack([[block.mean((0, 1)) for block in band] for band in bands])
     loss = -losses.direction(layer, vectors.reshape(-1, vectors.shape[-1]), power)
     solution = minimize(loss, model, steps=steps, transform=transform, key=key, **options)
-    best = np.nan_to_num(np.asarray(solution.best_loss), nan=np.inf).reshape(rows * columns, -1).argmin(1)
-    starts = len(solution.names) // len(best)
-    icons = np.asarray(solution.best_image)[np.arange(len(best)) * starts + best]
+    icons = np.asarray(solution.best(1).best_image)
     icons = icons.reshape(rows, columns, *icons.shape[1:])
     height, width, colors = icons.shape[2:]
     image = icons.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, colors)

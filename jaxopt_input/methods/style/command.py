@@ -153,10 +153,7 @@ def _arguments(run: Run, options: dict[str, Any]) -> dict[str, Any]:
         "starts": options["starts"],
         "key": run.key,
         "frames": functools.partial(animation_steps, frames=24) if options["animate"] else None,
-        "dtype": on.dtype,
-        "memory": on.memory if options["memory"] else None,
-        "devices": on.devices,
-        "on_progress": on.progress,
+        "on": on if options["memory"] else dataclasses.replace(on, memory=None),
         "on_scale": _say,
     }
 

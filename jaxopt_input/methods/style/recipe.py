@@ -18,13 +18,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input import images, optimizers
 from jaxopt_input.checks import typed_key
+from jaxopt_input.engine.lanes import Resources, resources
 from jaxopt_input.engine.memory import free_bytes, tile_within
-from jaxopt_input.engine.minimize import Progress, Solution, minimize
+from jaxopt_input.engine.minimize import Progress, minimize
+from jaxopt_input.engine.solution import Solution
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.images.parameterization import check_images
 from jaxopt_input.losses import Loss
@@ -101,11 +102,8 @@ def stylize(
     initial: Any = None,
     starts: int = 1,
     key: jax.Array | None = None,
-    dtype: Any = jnp.float32,
-    memory: int | None = None,
     frames: Callable[[int], Sequence[int]] | None = None,
-    devices: Sequence[jax.Device] | None = None,
-    on_progress: Progress | None = None,
+    on: Resources | None = None,
     on_scale: Any = None,
     **settings: Any,
 ) -> Stylized:
@@ -125,12 +123,10 @@ def stylize(
         initial: an image to start from, of any size, or "content", "style", "noise" or "gray"; the preset's if None.
         starts: how many results, from noise of their own; from an image all would be the same.
         key: a JAX key, the only source of randomness; `jax.random.key(0)` if None.
-        dtype: of the network's activations, float32 or bfloat16.
-        memory: bytes to stay within; if None half of what is free, and at most 4 GiB of main memory. Where the image is
-            too large for them, the network runs on tiles, with the same result to rounding.
         frames: from the number of steps of a scale to those whose images are kept; None keeps none.
-        devices: to run on; all local ones if None.
-        on_progress: called as (evaluations done, evaluations in all, loss).
+        on: the resources; without `memory` half of what is free, and at most 4 GiB of main memory. Where the image is
+            too large for it, the network runs on tiles, with the same result to rounding. The first of the devices is
+            used. Progress is called as (evaluations done, evaluations in all, loss).
         on_scale: called before each scale as (shape, bytes estimated, tile).
         settings: fields of `Settings` that differ from the preset's.
 
@@ -172,11 +168,8 @@ def stylize(
         initial=initial,
         starts=starts,
         key=key,
-        dtype=dtype,
-        memory=memory,
         frames=frames,
-        devices=devices,
-        on_progress=on_progress,
+        on=on,
         on_scale=on_scale,
     )
     image = done.image
@@ -286,11 +279,8 @@ def _run(
     initial: Any = None,
     starts: int = 1,
     key: jax.Array | None = None,
-    dtype: Any = jnp.float32,
-    memory: int | None = None,
     frames: Callable[[int], Sequence[int]] | None = None,
-    devices: Sequence[jax.Device] | None = None,
-    on_progress: Progress | None = None,
+    on: Resources | None = None,
     on_scale: Any = None,
 ) -> Stylized:
     """All scales, from coarse to fine, each from the one before with the optimizer's state."""
@@ -305,19 +295,23 @@ def _run(
     _check(job, shape)
     shapes = _scales(shape, s.smallest)
     steps = [s.first_steps if s.first_steps and n == 0 and len(shapes) > 1 else s.steps for n in range(len(shapes))]
-    devices = list(devices or jax.local_devices())[:1]
-    if memory is None:
+    on = resources(on)
+    devices = on.local[:1]
+    if on.memory is None:
         memory = min(free_bytes(devices) // 2, MOST if devices[0].platform == "cpu" else free_bytes(devices))
-    run = _Run(job, key, starts, dtype, memory, devices, frames, on_scale)
+        on = dataclasses.replace(on, memory=memory)
+    on = dataclasses.replace(on, devices=devices, chunk=starts)
+    run = _Run(job, key, starts, on, frames, on_scale)
     scales: list[Scale] = []
     films: list[np.ndarray] = []
     begin, solution = _first(job, None if initial is None else as_image(initial, model, "the initial image"),
                              shapes[0], starts, key), None  # fmt: skip
     for number, (here, count) in enumerate(zip(shapes, steps, strict=True)):
-        report = on_progress and functools.partial(_report, on_progress, sum(steps[:number]), sum(steps))
-        past = None if solution is None else _resized(solution.optimizer_state, begin.shape[1:3], here)
+        report = on.progress and functools.partial(_report, on.progress, sum(steps[:number]), sum(steps))
+        before = begin.shape[1:3]
         begin = np.stack([np.clip(resize(one, here), 0, 1) for one in begin])
-        solution, scale = _scale(run, here, count, begin, past, report)
+        origin = begin if solution is None or s.optimizer != "adam" else _resized(solution, begin, before, s)
+        solution, scale = _scale(run, here, count, origin, report)
         made = solution.best_image if solution.average_image is None else solution.average_image
         begin = np.asarray(made)
         scales.append(scale)
@@ -335,28 +329,26 @@ class _Run(NamedTuple):
     job: _Job
     key: jax.Array
     starts: int
-    dtype: Any
-    memory: int
-    devices: list[jax.Device]
+    on: Resources
     frames: Callable[[int], Sequence[int]] | None
     on_scale: Any
 
 
 def _scale(
-    run: _Run, shape: tuple[int, int], evaluations: int, begin: np.ndarray, past: Any, report: Any
+    run: _Run, shape: tuple[int, int], evaluations: int, begin: np.ndarray | Solution, report: Any
 ) -> tuple[Solution, Scale]:
-    """One scale: from images `[starts, H, W, C]`, with the optimizer's state of the scale before."""
+    """One scale: from images `[starts, H, W, C]`, or from the solution of the scale before, resized."""
     began, job, s = time.perf_counter(), run.job, run.job.settings
     full = (*shape, job.model.info.image_shape[2])
     taps = tuple(dict.fromkeys((*(s.style_layers or ()), *(s.content_layers or ()))))
     model = restricted(job.model, taps)
-    history, tile, estimate = _within(model, taps, full, run.memory // run.starts, s)
+    history, tile, estimate = _within(model, taps, full, int(run.on.memory or 0) // run.starts, s)
     estimate *= run.starts
     if run.on_scale:
         run.on_scale(shape, estimate, tile)
     losses = _losses(job, shape, run.key, tile)
     updates = evaluations - 1  # the last value counts as well
-    optimizer = optimizers.lbfgs(history)
+    optimizer = optimizers.lbfgs(history, max_evaluations=evaluations)
     if s.optimizer == "adam":
         optimizer = optimizers.adam(s.learning_rate, b2=0.99)
         optimizer = optimizers.averaged(optimizer, s.average) if s.average else optimizer
@@ -367,16 +359,11 @@ def _scale(
         image=images.by_name(s.parameterization).bind(full),
         optimizer=optimizer,
         steps=updates,
-        max_evaluations=evaluations if s.optimizer == "lbfgs" else None,
         starts=run.starts,
         key=run.key,
         initial=begin,
-        optimizer_state=past if s.optimizer == "adam" else None,
         snapshots=run.frames(updates) if run.frames else (),
-        dtype=run.dtype,
-        chunk=run.starts,
-        devices=run.devices,
-        on_progress=report,
+        on=dataclasses.replace(run.on, progress=report),
     )
     made = solution.best_image if solution.average_image is None else solution.average_image
     found = Scale(
@@ -509,14 +496,18 @@ def _first(job: _Job, given: np.ndarray | None, shape: tuple[int, int], starts: 
     return np.clip(mean + spread * np.stack([np.asarray(one) for one in noise]), 0, 1).astype(np.float32)
 
 
-def _resized(state: Any, before: tuple[int, int], after: tuple[int, int]) -> Any:
-    """Adam's state for images of another size: its moments, resized like them."""
+def _resized(solution: Solution, images_now: np.ndarray, before: tuple[int, int], s: Settings) -> Solution:
+    """A solution to go on with at another size, from images `[starts, H, W, C]`: Adam's moments resized like them."""
+    size = images_now.shape[1:3]
 
-    def one(leaf: Any) -> Any:
+    def moments(leaf: Any) -> Any:
         array = np.asarray(leaf)
-        return np.stack([resize(x, after) for x in array]) if array.shape[1:3] == before else array
+        return np.stack([resize(x, size) for x in array]) if array.shape[1:3] == before else array
 
-    return jax.tree.map(one, state)
+    image = images.by_name(s.parameterization).bind(images_now.shape[1:])
+    state = jax.tree.map(moments, solution.optimizer_state)
+    theta = jax.jit(image.encode)(images_now)
+    return dataclasses.replace(solution, theta=theta, optimizer_state=state, check_steps=(0,))
 
 
 def _report(on_progress: Progress, before: int, total: int, done: int, _: int, loss: float) -> None:

@@ -34,7 +34,6 @@ def transfer(context: click.Context, names: str, method: str, epsilon: str | Non
 
         from jaxopt_input import attacks, data
         from jaxopt_input.attacks.methods import arguments
-        from jaxopt_input.engine.lanes import Resources
         from jaxopt_input.methods.attack.recipe import originals, parse_epsilons
         from jaxopt_input.methods.transfer.page import transfer_page
 
@@ -49,14 +48,14 @@ def transfer(context: click.Context, names: str, method: str, epsilon: str | Non
         if len(set(wanted)) < len(wanted):
             raise InputError(f"each network is named once, not as in {names}")
         models = {name: run.load(name) for name in wanted}
-        first = run.known(models[wanted[0]])
+        first = run.record_model(models[wanted[0]])
         photos = originals(first, data.load(options["images"], first), options["limit"], options["label"])
         number, stage = itertools.count(), run.stage("image")
 
         def attack(key: Any, model: Any, images: Any, labels: Any) -> attacks.AttackResult:
             on = stage.part(next(number), len(models))
-            where = Resources(on.devices, on.chunk, on.memory, progress=on.progress)
-            return entry.function(key, model, images, labels, **keywords, on=where)
+            where = {"chunk": on.chunk, "memory": on.memory, "devices": on.devices, "on_progress": on.progress}
+            return entry.function(key, model, images, labels, **keywords, **where)
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", attacks.GradientMaskingWarning)  # the page says so

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jaxopt_input.methods.visualize.options import arguments, optimization_options
+from jaxopt_input.methods.visualize.options import optimization_options
 from jaxopt_input.names import CLASS_OBJECTIVES, IMAGE_REGULARIZERS, LAYER_REGULARIZERS, listed
 from jaxopt_input.runs.options import MODEL, animate_option, refuse, run_options
 from jaxopt_input.runs.run import Run
 
 if TYPE_CHECKING:
-    from jaxopt_input.engine.minimize import Solution
+    from jaxopt_input.engine.solution import Solution
     from jaxopt_input.models.model import Model
 
 NOT_ON_FIELDS = {"preset", "size", "class_objective", "like", "redirect_relu", "crop"}
@@ -76,7 +76,7 @@ def _visualize(run: Run, model: Model, options: dict[str, Any]) -> Solution:
     if options["with_data"]:
         wanted = [target for text in texts for target in expand(text, model, shape)]
         on, dataset = run.stage("image"), data.load(options["with_data"], model)
-        beside = beside_targets(model, dataset, wanted, k=options["top"], device=on.devices[0], on_progress=on.progress)
+        beside = beside_targets(model, dataset, wanted, k=options["top"], on=on)
     on, programs = run.stage("step"), by_program(texts, model, shape)
     parts: list[Solution] = []
     names: list[str] = []
@@ -125,7 +125,7 @@ def _recipe(run: Run, model: Model, options: dict[str, Any]) -> Any:
             "transform": chosen.transform if transform is ... else transform,
             "optimizer": optimizers.optimizer(name or "adam", rate),
         }
-        return lambda texts, on: visualize_units(model, texts, **common, **arguments(on))
+        return lambda texts, on: visualize_units(model, texts, **common, on=on)
     common |= {
         "steps": options["steps"],
         "size": options["size"],
@@ -138,7 +138,7 @@ def _recipe(run: Run, model: Model, options: dict[str, Any]) -> Any:
         "like": data.read_image(options["like"], shape) if options["like"] else None,
         "redirected": options["redirect_relu"],
     }
-    return lambda texts, on: visualize(model, texts, **common, **arguments(on))
+    return lambda texts, on: visualize(model, texts, **common, on=on)
 
 
 def _compare(run: Run, options: dict[str, Any]) -> None:
@@ -152,7 +152,7 @@ def _compare(run: Run, options: dict[str, Any]) -> None:
     parts = []
     for name, part, model in zip(names, part_names(names), models, strict=True):
         with run.part(part, model_name=name, others=()) as own:
-            own.known(model)
+            own.record_model(model)
             solution = _visualize(own, model, options)
         parts.append((part, solution, own.info))
     run.write(comparison_page(parts))

@@ -45,10 +45,10 @@ def check_comparable(models: Sequence[Model], texts: Sequence[str], size: int | 
 def _meanings(model: Model, text: str, size: int | None) -> list[str]:
     """What the targets of a text are, classes by their labels."""
     try:
-        names = [str(target) for target in expand(text, model, sized(model, size))]
+        meant = expand(text, model, sized(model, size))
     except InputError as error:
         raise InputError(f"{model.info.name}: {error}") from error
-    return [label(name, model) or name for name in names]
+    return [label(target, model) or str(target) for target in meant]
 
 
 def part_names(models: Sequence[str]) -> list[str]:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input import targets
-from jaxopt_input.engine.minimize import Solution
-from jaxopt_input.engine.target import expand, grouped, objective
+from jaxopt_input.engine.solution import Solution
+from jaxopt_input.engine.target import grouped, objective
 from jaxopt_input.errors import InputError
 from jaxopt_input.losses import Loss
 from jaxopt_input.models.model import Apply, Model
@@ -70,9 +70,8 @@ def importance(
     """
     if not len(solution.snapshots):
         raise InputError("importance is taken at the snapshots: ask for some, snapshots=importance_steps(steps)")
-    _, height, width, channels = solution.image.shape
-    wanted = [expand(name, model, (height, width, channels))[0] for name in solution.names]
-    total = np.zeros((len(wanted), height, width), np.float32)
+    wanted = [solution.targets[n] for n in solution.target]
+    total = np.zeros(solution.image.shape[:3], np.float32)
     for lanes in grouped(wanted).values():
         for begin in range(0, len(lanes), chunk):
             part = lanes[begin : begin + chunk]
@@ -95,6 +94,7 @@ def _gradient(
     def total(images: jax.Array) -> jax.Array:
         views = images if transform is None else jax.vmap(transform)(keys, images)
         activations = apply(params, views, loss.taps)
-        return targets.vmap_lanes(lambda one, a, x: one(a, x), loss, jnp.arange(len(images)))(activations, images).sum()
+        each = targets.vmap_lanes(lambda target_loss, a, x: target_loss(a, x), loss, jnp.arange(len(images)))
+        return each(activations, images).sum()
 
     return jnp.abs(jax.grad(total)(images)).mean(-1)

@@ -50,7 +50,7 @@ def icon_options(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
     from jaxopt_input.methods.visualize.settings import preset
 
     shape = sized(run.model, options["size"])
-    chosen, on = preset(options["preset"], shape), run.resources
+    chosen = preset(options["preset"], shape)
     image = images.by_name(options["parameterization"]) if options["parameterization"] else chosen.image
     rule = optimizers.optimizer(options["optimizer"]) if options["optimizer"] else chosen.optimizer
     return {
@@ -61,16 +61,5 @@ def icon_options(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
         "steps": options["steps"] or chosen.steps,
         "starts": options["starts"],
         "key": run.key,
-        **arguments(on),
-    }
-
-
-def arguments(on: Any) -> dict[str, Any]:
-    """Resources as arguments of `minimize`."""
-    return {
-        "devices": on.devices,
-        "chunk": on.chunk,
-        "memory": on.memory,
-        "dtype": on.dtype,
-        "on_progress": on.progress,
+        "on": run.resources,
     }

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxopt_input.data import to_uint8
 from jaxopt_input.draw.sheet import Row, sheet
-from jaxopt_input.engine.minimize import Solution
+from jaxopt_input.engine.solution import Solution
 from jaxopt_input.engine.target import label
 from jaxopt_input.methods.visualize.importance import importance
 from jaxopt_input.methods.visualize.settings import preset
@@ -20,13 +20,13 @@ from jaxopt_input.runs.page import Page, Picture, lanes, overview, sheets
 
 def part_page(solution: Solution, names: Sequence[str], model: Model, seed: int) -> Page:
     """The best images of some targets, by the names of their pictures."""
-    labels = [label(name, model) for name in solution.names]
+    labels = [label(solution.targets[n], model) for n in solution.target]
     return lanes(solution, labels, model.info.name, seed, names=names)
 
 
 def whole_page(solution: Solution, names: Sequence[str], model: Model, animate: str | None = None) -> Page:
     """The sheet, the loss curves and the film of all targets, whose pictures have these names."""
-    page = overview(solution, [label(name, model) for name in solution.names], animate=animate)
+    page = overview(solution, [label(solution.targets[n], model) for n in solution.target], animate=animate)
     page.notes.append(f"{len(names)} images")
     return page
 

@@ -8,10 +8,11 @@ from types import EllipsisType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.engine.minimize import Solution, minimize
+from jaxopt_input.engine.lanes import Resources, resources
+from jaxopt_input.engine.minimize import Watch, minimize
+from jaxopt_input.engine.solution import Solution, concat
 from jaxopt_input.engine.target import Target, Wanted, expand, grouped, objective, parse, shortfall
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization
@@ -48,6 +49,7 @@ def visualize(
     like: Any = None,
     redirected: bool = False,
     key: jax.Array | None = None,
+    on: Resources | None = None,
     **options: Any,
 ) -> Solution:
     """Images that excite a class, a layer, a channel or a unit the most, from several random starts each.
@@ -61,20 +63,21 @@ def visualize(
         starts: random starts of each target.
         steps: updates.
         size: of the image, a side or (height, width); the model's own if None.
-        preset: a published method by name, see `methods.visualize.settings.preset`.
+        preset: a published method by name, of `methods.visualize.settings.preset`.
         image: the image parameterization.
-        transform: see `minimize`; None is no transform.
-        optimizer, projection: see `minimize`.
+        transform: as in `minimize`; None is no transform.
+        optimizer, projection: as in `minimize`.
         learning_rate: of the optimizer, in place of its own.
         regularizer: a loss to add, such as `1e-3 * losses.total_variation()`.
-        class_objective: "logit", "probability", "log-probability" or "default", see `engine.target.objective`.
+        class_objective: "logit", "probability", "log-probability" or "default", as in `engine.target.objective`.
         like: an image `[H, W, C]` in [0, 1] of the size asked for: a LAYER target is then its caricature.
-        redirected: let the gradient through ReLUs that are dead in the first 16 steps, see `redirect_relu`.
+        redirected: let the gradient through ReLUs that are dead in the first 16 steps, by `redirect_relu`.
         key: a JAX key; `jax.random.key(0)` if None.
-        options: further arguments of `minimize`, such as `dtype`, `snapshots`.
+        on: the resources, such as `Resources(memory="4GiB")`.
+        options: further arguments of `minimize`, such as `keep`, `snapshots`.
 
     Returns:
-        A `Solution`, the targets in the order asked for, by their canonical names.
+        A `Solution`, the targets in the order asked for, as parsed values.
 
     Raises:
         InputError: as `expand`, `preset` and `minimize`.
@@ -92,9 +95,10 @@ def visualize(
     chosen = presets.preset(preset, shape)
     image = (image or chosen.image).bind(shape)
     layers = model.layers(shape)
-    wanted = [one for text in ([target] if isinstance(target, str) else target) for one in expand(text, model, shape)]
+    texts = [target] if isinstance(target, str) else target
+    wanted = [parsed for text in texts for parsed in expand(text, model, shape)]
     if chosen.center:
-        wanted = [one.central(layers) for one in wanted]
+        wanted = [parsed.central(layers) for parsed in wanted]
     steps = chosen.steps if steps is None else steps
     optimizer = chosen.optimizer if optimizer is None else optimizer
     if learning_rate is not None:
@@ -105,7 +109,7 @@ def visualize(
         options.setdefault("snapshots", importance_steps(steps))
     return solve(
         wanted,
-        model,
+        redirect_relu(model, REDIRECTED_STEPS) if redirected else model,
         starts=starts,
         steps=steps,
         image=image,
@@ -116,8 +120,8 @@ def visualize(
         kind=chosen.objective if class_objective is None else class_objective,
         like=_seen(model, like, shape, wanted),
         majority=chosen.majority,
-        warm_up=(redirect_relu(model), REDIRECTED_STEPS) if redirected else None,
         key=jax.random.key(0) if key is None else key,
+        on=on,
         **options,
     )
 
@@ -126,14 +130,14 @@ def _seen(model: Model, like: Any, shape: Shape, wanted: Sequence[Wanted]) -> di
     """What the layers among the targets see in an image: `{layer: [H, W, C]}`."""
     if like is None:
         return None
-    given = np.asarray(check_images(like))
-    if given.shape != shape:
-        raise InputError(f"the image to be like has shape {given.shape}, the images have {shape}: resize it")
-    layers = tuple({one.layer for one in wanted if isinstance(one, Target) and one.kind == "layer"})
+    photo = np.asarray(check_images(like))
+    if photo.shape != shape:
+        raise InputError(f"the image to be like has shape {photo.shape}, the images have {shape}: resize it")
+    layers = tuple({target.layer for target in wanted if isinstance(target, Target) and target.kind == "layer"})
     if not layers:
         raise InputError("a caricature is of a whole layer: give a LAYER without channel as target")
-    found = jax.jit(model.apply, static_argnums=2)(model.params, given[None], layers)
-    return {layer: np.asarray(activation[0], np.float32) for layer, activation in found.items()}
+    activations = jax.jit(model.apply, static_argnums=2)(model.params, photo[None], layers)
+    return {layer: np.asarray(activation[0], np.float32) for layer, activation in activations.items()}
 
 
 def solve(
@@ -146,57 +150,32 @@ def solve(
     kind: str = "default",
     like: Mapping[str, Any] | None = None,
     majority: bool = False,
+    watch: Watch | None = None,
+    on: Resources | None = None,
     **options: Any,
 ) -> Solution:
     """`minimize` for parsed targets: one call for each kind and layer, put back into the order asked for."""
     wanted = list(dict.fromkeys(wanted))
     if not wanted:
         raise InputError("no target: name at least one, such as class:3 or LAYER:CHANNEL")
-    groups = grouped(wanted)
-    progress, solutions = options.pop("on_progress", None), []
+    groups, on = grouped(wanted), resources(on)
+    solutions, places_of = [], []
     for number, places in enumerate(groups.values()):
-        loss = objective([wanted[place] for place in places], kind, like)
+        group = [wanted[place] for place in places]
+        loss = objective(group, kind, like)
         solution = minimize(
             loss if regularizer is None else loss + regularizer,
             model,
             starts=starts,
             steps=steps,
-            milestone=shortfall([wanted[place] for place in places]) if majority else None,
-            on_progress=progress and _part_of(progress, number, len(groups)),
+            watch=dataclasses.replace(watch or Watch(), milestone=shortfall(group)) if majority else watch,
+            on=on.part(number, len(groups)),
             **options,
         )
-        names = tuple(str(wanted[place]) for place in places for _ in range(starts))
-        solutions.append(dataclasses.replace(solution, names=names))
-    if len(solutions) == 1:
-        return solutions[0]
-    order = np.argsort(np.concatenate([np.repeat(places, starts) for places in groups.values()]), kind="stable")
-    return reordered(solutions, order)
-
-
-def _part_of(progress: Any, number: int, parts: int) -> Any:
-    return lambda done, total, loss: progress(number * total + done, parts * total, loss)
-
-
-def reordered(solutions: Sequence[Solution], order: np.ndarray) -> Solution:
-    """Several solutions as one, its lanes in another order."""
-
-    def join(axis: int, *parts: Any) -> jax.Array:
-        return jnp.asarray(np.take(np.concatenate([np.asarray(part) for part in parts], axis), order, axis))
-
-    joined: dict[str, Any] = {}
-    for field in dataclasses.fields(Solution):
-        parts = [getattr(solution, field.name) for solution in solutions]
-        if field.name == "optimizer_state" or any(part is None for part in parts):  # what only some of them have
-            continue
-        if field.name == "names":
-            flat = [name for part in parts for name in part]
-            joined["names"] = tuple(flat[n] for n in order)
-        elif field.name == "check_steps":
-            joined["check_steps"] = parts[0]
-        else:
-            axis = 1 if field.name == "snapshots" else 0
-            joined[field.name] = jax.tree.map(lambda *xs, axis=axis: join(axis, *xs), *parts)
-    return Solution(**joined)
+        solutions.append(solution.named(group))
+        places_of.append(np.asarray(places)[solution.target])
+    order = np.argsort(np.concatenate(places_of), kind="stable")
+    return solutions[0] if len(solutions) == 1 else concat(solutions).take(order)
 
 
 def by_program(texts: Sequence[str], model: Model, shape: Shape) -> list[list[str]]:
@@ -221,9 +200,9 @@ def joined(parts: Sequence[Solution], texts: Sequence[str], model: Model, shape:
         for target in expand(text, model, shape):
             for name in (str(target), str(target.central(layers))):
                 places.setdefault(name, len(places))
-    names = [name for part in parts for name in part.names]
-    order = sorted(range(len(names)), key=lambda lane: places.get(names[lane], lane))
-    return (parts[0] if len(parts) == 1 else reordered(parts, np.array(order))), order
+    whole = concat(parts)
+    order = sorted(range(len(whole)), key=lambda lane: places.get(str(whole.targets[whole.target[lane]]), lane))
+    return (whole if len(parts) == 1 else whole.take(order)), order
 
 
 def sized(model: Model, size: int | tuple[int, int] | None) -> tuple[int, int, int]:

@@ -18,14 +18,15 @@ import jax
 import numpy as np
 
 from jaxopt_input import losses
+from jaxopt_input.engine.lanes import MOST, Resources, resources
 from jaxopt_input.engine.memory import free_bytes, image_bytes, images_within
-from jaxopt_input.engine.minimize import DEFAULT_CHUNK, Progress, Solution, minimize
+from jaxopt_input.engine.minimize import Progress, minimize
+from jaxopt_input.engine.solution import Solution, concat
 from jaxopt_input.engine.target import Target, parse
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization, fourier
 from jaxopt_input.images.parameterization import Shape
 from jaxopt_input.losses import Loss
-from jaxopt_input.methods.visualize.recipe import reordered
 from jaxopt_input.models.model import Model
 from jaxopt_input.models.receptive import Pair, ReceptiveField, receptive_field
 from jaxopt_input.models.redirect import redirect_relu
@@ -163,10 +164,7 @@ def visualize_units(
     regularizer: Loss | None = None,
     redirected: bool = True,
     key: jax.Array | None = None,
-    chunk: int | None = None,
-    memory: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
-    on_progress: Progress | None = None,
+    on: Resources | None = None,
     **options: Any,
 ) -> Solution:
     """Images that excite units the most, each on the unit's receptive field alone.
@@ -184,9 +182,8 @@ def visualize_units(
         redirected: let the gradient through ReLUs where they block all of it, see `redirect_relu`; most units of a
             layer that ends in a ReLU are dead at the start.
         key: a JAX key; `jax.random.key(0)` if None.
-        chunk: lanes that a device runs at once; as many as the memory holds, at most 32, if None.
-        memory: bytes that a device's share of the work may take, the program included; half of what is free if None.
-        devices, on_progress, options: as in `minimize`.
+        on: the resources; half of the memory that is free if it says nothing of it.
+        options: further arguments of `minimize`.
 
     Returns:
         A `Solution` of images of the field's size, the targets named "LAYER:CHANNEL@field", without `theta`.
@@ -212,12 +209,14 @@ def visualize_units(
     place = canvas(model, layer, transform)
     model = _redirected(model) if redirected else model
     image = dataclasses.replace(image or fourier(), shape=place.image)
-    devices = list(devices or jax.local_devices())
+    on = resources(on)
+    devices, chunk = on.local, on.chunk
     share = -(-len(channels) * starts // len(devices))
     if chunk is None:
         each = image_bytes(model, (layer,), place.view, place.image)
-        most = images_within(free_bytes(devices) // 2 if memory is None else memory, each, model)
-        chunk = -(-share // -(-share // min(most, DEFAULT_CHUNK)))
+        most = images_within(free_bytes(devices) // 2 if on.memory is None else int(on.memory), each, model)
+        chunk = -(-share // -(-share // min(most, MOST)))
+    progress = on.progress
     at_once = min(max(chunk * len(devices) // starts, 1), len(channels))
     parts = []
     for begin in range(0, len(channels), at_once):
@@ -231,14 +230,16 @@ def visualize_units(
             steps=steps,
             starts=starts,
             key=jax.random.key(0) if key is None else key,
-            chunk=chunk,
-            devices=devices,
-            on_progress=on_progress and _scaled(on_progress, begin / len(channels), at_once / len(channels)),
+            on=dataclasses.replace(
+                on,
+                chunk=chunk,
+                progress=progress and _scaled(progress, begin / len(channels), at_once / len(channels)),
+            ),
             **options,
         )
-        parts.append(_cropped(solution, place.cut))
-    names = tuple(f"{layer}:{channel}@field" for channel in channels for _ in range(starts))
-    return dataclasses.replace(reordered(parts, np.arange(len(names))), names=names)
+        real = solution.take(solution.target < len(some))
+        parts.append(_cropped(real, place.cut).named([Target("field", layer, channel) for channel in some]))
+    return concat(parts)
 
 
 def _channels(model: Model, texts: Sequence[str]) -> tuple[str, list[int]]:
@@ -269,7 +270,7 @@ def _cropped(solution: Solution, cut: Callable[[Any], Any]) -> Solution:
     parts: dict[str, Any] = {
         field.name: jax.device_get(getattr(solution, field.name))
         for field in dataclasses.fields(Solution)
-        if field.name not in ("theta", "names", "check_steps")
+        if field.name not in ("theta", "targets", "check_steps")
     }
     parts |= {name: cut(parts[name]) for name in images if parts[name] is not None}
     return dataclasses.replace(solution, theta=(), **parts)
@@ -292,11 +293,17 @@ def units_of(model: Model, texts: str | Sequence[str], shape: Shape | None = Non
         (8, 8)
     """
     texts = [texts] if isinstance(texts, str) else texts
-    units = [target for text in dict.fromkeys(texts) for target in parse(text, model, shape)]
-    if other := [target for target in units if target.kind != "unit"]:
-        raise InputError(f"only units have a field to crop to: write {other[0].layer}:CHANNEL@center, not {other[0]}")
-    _one_layer(units)
-    return units
+    return _only_units([target for text in dict.fromkeys(texts) for target in parse(text, model, shape)])
+
+
+def _only_units(wanted: Sequence[Any]) -> list[Target]:
+    """Targets that are units of one layer, or an `InputError`."""
+    for target in wanted:
+        if not isinstance(target, Target) or target.kind != "unit":
+            layer = getattr(target, "layer", "LAYER")
+            raise InputError(f"only units have a field to crop to: write {layer}:CHANNEL@center, not {target}")
+    _one_layer(wanted)
+    return list(wanted)
 
 
 def crop_to_field(solution: Solution, model: Model) -> Solution:
@@ -327,13 +334,12 @@ def crop_to_field(solution: Solution, model: Model) -> Solution:
     """
     height, width, channels = solution.image.shape[-3:]
     shape = height, width, channels
-    units = units_of(model, solution.names, shape)
+    units = _only_units(solution.targets)
     field = receptive_field(model, units[0].layer, shape)
-    positions = {str(unit): unit.position for unit in units}
     size = min(field.size[0], height), min(field.size[1], width)
     begins = []
-    for name in solution.names:
-        begin = field.begin(positions[name])
+    for n in np.asarray(solution.target).tolist():
+        begin = field.begin(units[n].position)
         begins.append([b if n < side else 0 for b, n, side in zip(begin, field.size, shape[:2], strict=True)])
 
     def cut(images: Any) -> np.ndarray:
@@ -359,7 +365,7 @@ def field_of(solution: Solution, model: Model) -> dict[str, Any]:
         >>> field_of(solution, model)
         {'layer': 'a', 'size': (1, 1), 'stride': (2, 2), 'offset': (2, 2)}
     """
-    layer = solution.names[0].partition(":")[0]
+    layer = solution.targets[0].layer
     return {"layer": layer, **dataclasses.asdict(receptive_field(model, layer))}
 
 
