@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from jaxopt_input.cli import main
+from jaxopt_input.engine.lanes import Resources
 from jaxopt_input.errors import InputError
 from jaxopt_input.methods.bench import recipe as bench
 from jaxopt_input.methods.bench.page import as_rows, saturation, table
@@ -88,7 +89,7 @@ def test_cases_run_in_turns(toy, monkeypatch):
         *plan([toy], tasks=["style"], batches=[2], steps=2),
         *plan([toy], tasks=["pgd"], batches=[2], dtypes=["bfloat16"], steps=2),
     ]
-    report = bench.measure(cases, repeats=2, on_progress=lambda done, total: reports.append((done, total)))
+    report = bench.measure(cases, repeats=2, on=Resources(progress=lambda *report: reports.append(report)))
     jax.monitoring.unregister_event_listener(listen)
     kinds = [event for event in events if event.startswith("/jax/compilation_cache/cache_")]
     missed, hit = (f"/jax/compilation_cache/cache_{kind}" for kind in ("misses", "hits"))

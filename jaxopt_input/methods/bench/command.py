@@ -50,7 +50,7 @@ def bench(
         networks = [run.load(name) for name in models]
         run.record_model(networks[0])
         cases = plan(networks, tasks=_words(tasks), batches=_numbers(batches), dtypes=_words(dtypes), steps=steps)
-        report = measure(cases, repeats=repeats, device=run.devices[0], on_progress=run.progress.stage("run"))
+        report = measure(cases, repeats=repeats, on=run.stage("run"))
         if not report.measurements:
             raise InputError(f"nothing fits the device: {report.failures[0][1]}")
         run.write(bench_page(report, networks))

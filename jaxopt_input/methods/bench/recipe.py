@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxopt_input import attacks, images, losses, optimizers, targets, transforms
 from jaxopt_input.checks import count
-from jaxopt_input.engine.lanes import Resources
+from jaxopt_input.engine.lanes import Resources, resources
 from jaxopt_input.engine.memory import peak_of
 from jaxopt_input.engine.minimize import Watch, minimize
 from jaxopt_input.engine.target import expand, objective
@@ -279,13 +279,7 @@ def smooth_images(count: int, shape: tuple[int, int, int]) -> np.ndarray:
     return np.asarray(jnp.clip(jax.image.resize(coarse, (count, *shape), "cubic"), 0, 1), np.float32)
 
 
-def measure(
-    cases: Sequence[Case],
-    *,
-    repeats: int = 5,
-    device: jax.Device | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Report:
+def measure(cases: Sequence[Case], *, repeats: int = 5, on: Resources | None = None) -> Report:
     """Run cases in turns, with the device's ceilings in every round.
 
     What JAX has compiled in this process is forgotten first. First runs are timed with a compilation cache in a
@@ -294,8 +288,7 @@ def measure(
     Args:
         cases: what `plan` returns.
         repeats: rounds, at least 1.
-        device: the device to run on; the first if None.
-        on_progress: called as (runs done, runs in all).
+        on: the first of its devices is used; its progress is called as (runs done, runs in all).
 
     Raises:
         InputError: if there is no case or no repeat.
@@ -311,15 +304,16 @@ def measure(
     """
     if not cases or repeats < 1:
         raise InputError(f"nothing to measure: {len(cases)} cases, {repeats} repeats")
-    device = device or jax.local_devices()[0]
+    on = resources(on)
+    device = on.local[0]
     dtypes = list(dict.fromkeys(case.dtype for case in cases))
     done, total = 0, 3 * len(cases) + 2 * repeats * (len(cases) + len(dtypes))
 
     def tick() -> None:
         nonlocal done
         done += 1
-        if on_progress:
-            on_progress(done, total)
+        if on.progress:
+            on.progress(done, total)
 
     ready: dict[int, _Ready] = {}
     failures: list[tuple[Case, str]] = []
@@ -336,8 +330,8 @@ def measure(
         timers = [_often(function) for r in in_order for function in (r.gradient, r.loop)]
         timers += [timer for dtype in dtypes for timer in _ceiling(dtype, device)]
         spreads = iter(_in_turns(timers, repeats, tick))
-    if failures and on_progress:
-        on_progress(total, total)
+    if failures and on.progress:
+        on.progress(total, total)
     measurements = tuple(
         Measurement(
             r.case, next(spreads), next(spreads), r.cold, r.cached, _work(r.case), r.gradient_bytes, r.peak_bytes

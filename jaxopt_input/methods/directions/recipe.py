@@ -135,7 +135,6 @@ def compare_directions(
     unit_vectors, drawn = basis(channels, chosen), random_directions(of_directions, directions, channels)
     vectors = np.concatenate([unit_vectors, drawn])
     names = (*losses.names(losses.channel(layer, chosen)), *losses.names(losses.direction(layer, drawn)))
-    on = resources(on)
     ranking = rank(model, dataset, {layer: vectors}, k=k, pool=pool, on=on)[layer]
 
     loud = ranking.largest.value[:, -1] > ranking.smallest.value[:, 0]
@@ -147,7 +146,7 @@ def compare_directions(
         "directions": top[loud & ~is_unit],
         "random": random_sets(of_sets, RANDOM_SETS, k, len(dataset)),
     }
-    measured = measure(model, dataset, sets, embedding, device=on.local[0])
+    measured = measure(model, dataset, sets, embedding, on=on)
     return Comparison(
         layer=layer,
         names=names,
@@ -202,7 +201,7 @@ def random_sets(key: jax.Array, count: int, k: int, images: int) -> np.ndarray:
 
 
 def measure(
-    model: Model, dataset: Dataset, sets: dict[str, np.ndarray], embedding: str, *, device: jax.Device | None = None
+    model: Model, dataset: Dataset, sets: dict[str, np.ndarray], embedding: str, *, on: Resources | None = None
 ) -> dict[str, dict[str, np.ndarray | None]]:
     """Each measure of each set, for the groups of sets by name; "random" is what similarities are centered on.
 
@@ -211,14 +210,13 @@ def measure(
         dataset: the images.
         sets: `[S, k]` places in the data set for each group.
         embedding: the layer of the similarity.
-        device: the device to run on; JAX's default if None.
+        on: the first of its devices is used.
 
     Returns:
         For each group and each of `MEASURES`, `[S]` numbers; None for entropies where an image has no label.
     """
     places = np.unique(np.concatenate([group.ravel() for group in sets.values()]))
-    device = device or jax.local_devices()[0]
-    params = jax.device_put(model.params, device)
+    params = jax.device_put(model.params, resources(on).local[0])
     features, labels = [], []
     batch = min(_BATCH, len(places))
     for images, classes, _ in dataset.select(places.tolist()).batches(batch):
