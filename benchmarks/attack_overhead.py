@@ -57,7 +57,9 @@ def main() -> None:
             jax.block_until_ready(gradient(model.params, images, labels))
 
     def attack() -> None:
-        joi.attacks.pgd(key, model, images, labels, epsilon=4 / 255, steps=STEPS, stop=False, chunk=args.batch)
+        joi.attacks.pgd(
+            key, model, images, labels, epsilon=4 / 255, steps=STEPS, stop=False, on=joi.Resources(chunk=args.batch)
+        )
 
     jax.block_until_ready(gradient(model.params, images, labels))
     attack()

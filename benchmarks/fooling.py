@@ -64,10 +64,12 @@ def main() -> None:
 
         if evolves:
             size = {"generations": args.generations, "population": args.population}
-            found = joi.attacks.map_elites(key, model, encoding=args.method, **size, on_progress=on_progress)
+            found = joi.attacks.map_elites(
+                key, model, encoding=args.method, **size, on=joi.Resources(progress=on_progress)
+            )
         else:
             size = {"steps": args.steps}
-            found = joi.attacks.fool(key, model, init=args.method, **size, on_progress=on_progress)
+            found = joi.attacks.fool(key, model, init=args.method, **size, on=joi.Resources(progress=on_progress))
     seconds, processor = time.perf_counter() - began, time.process_time() - processor
     pictures, each = through_png(found.image), np.arange(len(found.label))
     probability = np.asarray(jax.nn.softmax(logits_of(model, pictures)))[each, found.label]

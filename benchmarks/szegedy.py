@@ -82,8 +82,12 @@ def main() -> None:
         attack, options = ATTACKS[name]
         began = time.process_time()
         found = attack(
-            jax.random.key(args.seed), model, images, labels, target="random", chunk=args.chunk,
-            on_progress=lambda done, total, name=name: print(f"{name}: {done} of {total}", flush=True), **options,
+            jax.random.key(args.seed), model, images, labels, target="random",
+            on=joi.Resources(
+                chunk=args.chunk,
+                progress=lambda done, total, name=name: print(f"{name}: {done} of {total}", flush=True),
+            ),
+            **options,
         )  # fmt: skip
         result = {"arguments": {**arguments, "attack": name}, **ground(), **figures(found, time.process_time() - began)}
         keep(args.out, result)

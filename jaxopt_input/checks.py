@@ -72,6 +72,8 @@ def count(what: str, value: Any, least: int = 1) -> int:
 def number(what: str, value: Any, low: float = 0.0, high: float = np.inf, *, open_low: bool = False) -> np.ndarray:
     """A number within [low, high] as float32, so that it is traced; without `low` itself if `open_low`."""
     array = canonical(value, 0, jnp.float32, what)
+    if isinstance(array, jax.core.Tracer) and not array.ndim:
+        return array  # type: ignore[return-value]
     if array.ndim or not low <= float(array) <= high or (open_low and float(array) == low):
         kind = "above" if open_low else "at least"
         most = f" and at most {high:g}" if np.isfinite(high) else ""
@@ -119,9 +121,11 @@ def classes(what: str, values: Any, n: int, model: Model, total: int) -> np.ndar
     """`[N]` class indices, or an `InputError` for another type, length or range."""
     array = canonical(values, 0, jnp.int32, what)
     if array.ndim == 0:
-        array = np.broadcast_to(array, n)
+        array = (jnp if isinstance(array, jax.core.Tracer) else np).broadcast_to(array, n)
     if len(array) != n:
         raise InputError(f"{n} images need {n} {what}s, not {len(array)}")
+    if isinstance(array, jax.core.Tracer):
+        return array  # type: ignore[return-value]
     check_index(what, array, total, model.info.name)
     return np.ascontiguousarray(array)
 
@@ -133,7 +137,7 @@ def samples(value: Any, transform: Any) -> int:
     return int(value)
 
 
-def given(epsilon: Any) -> Any:
+def require_budget(epsilon: Any) -> Any:
     """The budget of an attack that needs one."""
     if epsilon is None:
         raise InputError("this attack works within a budget: give epsilon, such as 4/255")
@@ -142,8 +146,9 @@ def given(epsilon: Any) -> Any:
 
 def budgets(epsilon: Any, n: int) -> np.ndarray:
     """ε as `[]`, `[E]` or `[E, N]`, all positive."""
+    traced = isinstance(epsilon, jax.core.Tracer)
     try:
-        array = np.asarray(epsilon)
+        array = epsilon if traced else np.asarray(epsilon)
     except ValueError as error:  # ragged
         raise InputError(f"epsilon is a number, or an array of them, not {epsilon!r}") from error
     if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
@@ -153,7 +158,7 @@ def budgets(epsilon: Any, n: int) -> np.ndarray:
         raise InputError(
             f"epsilon is a number, one per budget [E], or one per budget and image [E, {n}], not of shape {array.shape}"
         )
-    if not (np.isfinite(array) & (array > 0)).all():
+    if not traced and not (np.isfinite(array) & (array > 0)).all():
         raise InputError(
             f"epsilon must be positive, not {epsilon!r}; images are in [0, 1], so 8 of 255 levels is 8/255"
         )

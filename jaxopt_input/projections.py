@@ -122,6 +122,13 @@ def box(lower: Numbers = 0.0, upper: Numbers = 1.0) -> Box:
     return Box(low, high)
 
 
+def _into_l1_ball(theta: Any, radius: Any) -> Any:
+    """Optax's projection onto an L1 ball, in the dtype of θ: with JAX_ENABLE_X64 Optax's own goes over to float64."""
+    sphere = optax.projections.projection_l1_sphere(theta, radius)
+    inside = optax.tree.norm(theta, ord=1) <= radius
+    return jax.tree.map(lambda x, y: jnp.where(inside, x, y.astype(x.dtype)), theta, sphere)
+
+
 @traced
 class Ball(Projection):
     """Images within a distance of a reference: `ball` makes it."""
@@ -134,7 +141,7 @@ class Ball(Projection):
         project = {
             "linf": optax.projections.projection_linf_ball,
             "l2": optax.projections.projection_l2_ball,
-            "l1": optax.projections.projection_l1_ball,
+            "l1": _into_l1_ball,
         }[self.norm]
         return self.reference + project(theta - self.reference, self.radius)
 

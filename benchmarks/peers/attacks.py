@@ -76,7 +76,16 @@ def steps(
     count, step, n = 10, epsilon / 4, len(images)
     theirs = peer("steps", images, labels, epsilon=epsilon, step=step, steps=count)
     free = joi.attacks.pgd(
-        key, model, images, labels, epsilon=epsilon, step=step, steps=count, random_start=False, stop=False, chunk=n
+        key,
+        model,
+        images,
+        labels,
+        epsilon=epsilon,
+        step=step,
+        steps=count,
+        random_start=False,
+        stop=False,
+        on=joi.Resources(chunk=n),
     )
     found: dict[str, Any] = {}
     for name, iterates in theirs.items():
@@ -84,9 +93,11 @@ def steps(
         shares = []
         for before, after in itertools.pairwise(iterates):
             if attack == "fgsm":
-                ours = joi.attacks.fgsm(key, model, images, labels, epsilon=epsilon, stop=False, chunk=n)
+                ours = joi.attacks.fgsm(
+                    key, model, images, labels, epsilon=epsilon, stop=False, on=joi.Resources(chunk=n)
+                )
             else:
-                given = {"epsilon": epsilon, "step": step, "steps": 1, "stop": False, "chunk": n}
+                given = {"epsilon": epsilon, "step": step, "steps": 1, "stop": False, "on": joi.Resources(chunk=n)}
                 ours = joi.attacks.pgd(key, model, images, labels, start=before, **given)
             agree = (np.abs(ours.raw - after) <= SAME).all(-1)  # a pixel agrees where all its colors do
             shares.append(agree.mean((1, 2)))
@@ -149,7 +160,7 @@ def apgd(
         for library in ("torchattacks", "authors"):
             ours = joi.attacks.apgd(
                 key, model, images, labels, epsilon=epsilon, steps=APGD_STEPS, loss=loss,
-                start=theirs[f"{library}/images"][0], stop=False, chunk=len(images),
+                start=theirs[f"{library}/images"][0], stop=False, on=joi.Resources(chunk=len(images)),
             )  # fmt: skip
             # Entry k of theirs is the size with which step k + 1 was made; ours is the size after evaluation k.
             mine = ours.history["loss"], ours.history["step_size"][:, :-1]

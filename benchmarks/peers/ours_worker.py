@@ -99,7 +99,12 @@ def attack(request: dict[str, Any]) -> tuple[Callable[[], Any], Any]:
     labels = np.asarray(model.activations(x, ["logits"])["logits"]).argmax(-1)
     method = {"pgd": joi.attacks.pgd, "apgd": joi.attacks.apgd}[request["work"]]
     options = {"step": request["step"]} if request["work"] == "pgd" else {}
-    options |= {"epsilon": request["epsilon"], "steps": request["steps"], "stop": False, "chunk": len(x)}
+    options |= {
+        "epsilon": request["epsilon"],
+        "steps": request["steps"],
+        "stop": False,
+        "on": joi.Resources(chunk=len(x)),
+    }
     return lambda: method(jax.random.key(0), model, x, labels, **options).image, {}
 
 

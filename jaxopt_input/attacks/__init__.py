@@ -7,7 +7,6 @@ that minimize a norm look for the nearest such image. All return an `AttackResul
 from jaxopt_input.attacks import criteria
 from jaxopt_input.attacks.apgd import apgd
 from jaxopt_input.attacks.autoattack import autoattack
-from jaxopt_input.attacks.bim import bim
 from jaxopt_input.attacks.boundary import boundary
 from jaxopt_input.attacks.carlini_wagner import carlini_wagner
 from jaxopt_input.attacks.ddn import ddn
@@ -15,12 +14,10 @@ from jaxopt_input.attacks.deepfool import deepfool
 from jaxopt_input.attacks.ead import ead
 from jaxopt_input.attacks.evolution import map_elites
 from jaxopt_input.attacks.fab import fab
-from jaxopt_input.attacks.fgsm import fgsm
+from jaxopt_input.attacks.fgsm import bim, fgsm, mi_fgsm, pgd
 from jaxopt_input.attacks.fmn import fmn
 from jaxopt_input.attacks.fooling import Fooling, fool
 from jaxopt_input.attacks.hopskipjump import hop_skip_jump
-from jaxopt_input.attacks.mifgsm import mi_fgsm
-from jaxopt_input.attacks.pgd import pgd
 from jaxopt_input.attacks.problem import Found, Lanes, Problem
 from jaxopt_input.attacks.result import AttackResult, GradientMaskingWarning
 from jaxopt_input.attacks.run import Options, run

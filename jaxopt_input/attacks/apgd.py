@@ -1,25 +1,36 @@
-"""APGD: ascent with momentum whose step halves by itself, on the cross-entropy, the DLR or the targeted DLR."""
+"""APGD: ascent whose step shrinks by itself, on the cross-entropy, the DLR or the targeted DLR.
+
+In L∞ and L2 the steps have momentum and halve; in L1 they are sparse, and as many numbers move as the best change has.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, NamedTuple, Unpack
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input import checks
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.apgd_l1 import SparseAPGD, recorded
-from jaxopt_input.attacks.ascent import START
-from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.objectives import Builder, Objective, objective
-from jaxopt_input.attacks.problem import Found, Method, Numbers, Problem
+from jaxopt_input.attacks.problem import NO_VALUE, START, Found, Numbers, Problem, configured
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
-from jaxopt_input.checks import count, given, one_of
+from jaxopt_input.engine.lanes import flat, rows, where
+from jaxopt_input.models.model import Model
+from jaxopt_input.projections import NORMS as BALLS
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int
+    from numpy.typing import ArrayLike
+
+    Images = Float[Array, "L H W C"]
 
 MOMENTUM, RISING = 0.75, 0.75
+FIRST_SHARE, SPARSER = 0.2, 1.5  # of the numbers the first step moves; later steps move 1.5 times fewer than changed
+SHORTER, LEAST, FEWER = 1.5, 10.0, 0.95
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -31,132 +42,230 @@ def checkpoints(steps: int) -> list[int]:
     """
     # Integers, so that 0.03 * 100 is 3.
     window, least, less = (max(steps * share // 100, 1) for share in (22, 6, 3))
-    found, at = [], 0
+    marks, at = [], 0
     while at + window <= steps:
         at += window
-        found.append(at)
+        marks.append(at)
         window = max(window - less, least)
-    return found
+    return marks
+
+
+# ---- what both forms share -------------------------------------------------------------------------------------------
 
 
 class _State(NamedTuple):
-    """One row a lane; `x` is the iterate to be evaluated next."""
+    """One row per lane; `x` is the iterate to be evaluated next, `own` what the form keeps besides."""
 
-    done: jax.Array
-    x: jax.Array
-    x_before: jax.Array
-    best: jax.Array
-    best_gradient: jax.Array
-    best_loss: jax.Array
-    adversarial: jax.Array
-    found: jax.Array
-    size: jax.Array
-    loss_before: jax.Array
-    rises: jax.Array  # steps since the last check that raised the loss
-    best_at_check: jax.Array
-    halved: jax.Array  # at the last check
-    steps: jax.Array
-    gradients: jax.Array
-    history: dict[str, jax.Array]
+    done: Bool[Array, " L"]
+    x: Images
+    best: Images
+    best_gradient: Images
+    best_loss: Float[Array, " L"]
+    adversarial: Images
+    success: Bool[Array, " L"]
+    size: Float[Array, " L"]
+    own: Any
+    steps: Int[Array, " L"]
+    gradients: Int[Array, " L"]
+    history: dict[str, Float[Array, "L steps"]]
 
 
-@dataclasses.dataclass(frozen=True)
-class APGD:
-    """A method: see `apgd`."""
+class _Evaluated(NamedTuple):
+    """What is new at an iterate: its loss, and the best one up to here."""
 
-    objective: Objective
-    norm: str
-    steps: int
-    stop: bool
+    i: jax.Array
+    loss: Float[Array, " L"]
+    gradient: Images
+    best: Images
+    best_gradient: Images
+    best_loss: Float[Array, " L"]
 
-    def __call__(self, problem: Problem, numbers: Numbers) -> Found:
-        n, epsilon = len(problem.label), problem.epsilon
-        checks = checkpoints(self.steps)
-        window = np.zeros(self.steps + 1, np.float32)  # of the check after each step, 0 where there is none
-        window[checks] = np.diff([0, *checks])
-        zero, nothing = jnp.zeros(n), jnp.zeros(n, jnp.int32)
-        x = self._begin(problem)
-        history = {name: jnp.full((n, self.steps + 1), jnp.nan) for name in ("loss", "step_size")}
-        done = problem.done() & self.stop
-        best_gradient = jnp.zeros_like(x)
+
+def _climb(
+    problem: Problem,
+    objective: Objective,
+    steps: int,
+    stop: bool,
+    x: Images,
+    size: Float[Array, " L"],
+    own: Any,
+    go: Callable[[_State, _Evaluated], tuple[Images, Float[Array, " L"], Any]],
+) -> Found:
+    """Steps from `x` up the loss: `go(state, evaluated)` gives the next iterate, the size of the step, and `own`."""
+    n = len(problem.label)
+    nothing, done = jnp.zeros(n, jnp.int32), problem.done() & stop
+    history = {name: jnp.full((n, steps + 1), NO_VALUE, jnp.float32) for name in ("loss", "step_size")}
+    lowest = jnp.full(n, -jnp.inf, jnp.float32)
+    state = _State(done, x, x, jnp.zeros_like(x), lowest, x, done, size, own, nothing, nothing, history)
+
+    def unfinished(carry: tuple[jax.Array, _State]) -> jax.Array:
+        i, s = carry
+        return (i <= steps) & ~jnp.all(s.done)
+
+    def advance(carry: tuple[jax.Array, _State]) -> tuple[jax.Array, _State]:
+        i, s = carry
+        value, gradient, logits = problem.gradient(s.x, objective, i)
+        success = problem.confirmed(s.x, problem.success(logits) & ~s.done)
+        done = s.done | (success & stop)
+        better = value > s.best_loss
+        best, best_gradient = where(better, (s.x, gradient), (s.best, s.best_gradient))
+        best_loss = jnp.where(better, value, s.best_loss)
+        moved, size, own = go(s, _Evaluated(i, value, gradient, best, best_gradient, best_loss))
+        after = s._replace(
+            x=moved, best=best, best_gradient=best_gradient, best_loss=best_loss, size=size, own=own, history={}
+        )
+        # Lanes that were done before this evaluation stay as they are.
+        written = {"loss": value, "step_size": size}
+        return i + 1, where(s.done, s._replace(history={}), after)._replace(
+            done=done,
+            adversarial=where(success, s.x, s.adversarial),
+            success=s.success | success,
+            steps=s.steps + (~done & (i < steps)),
+            gradients=s.gradients + ~s.done,
+            history={k: s.history[k].at[:, i].set(jnp.where(s.done, NO_VALUE, v)) for k, v in written.items()},
+        )
+
+    _, s = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), state))
+    return Found(where(s.success, s.adversarial, s.best), s.steps, s.gradients, nothing, s.history)
+
+
+# ---- L∞ and L2 -------------------------------------------------------------------------------------------------------
+
+
+class _Rhythm(NamedTuple):
+    """What decides on halving."""
+
+    x_before: Images
+    loss_before: Float[Array, " L"]
+    rises: Float[Array, " L"]  # steps since the last check that raised the loss
+    best_at_check: Float[Array, " L"]
+    halved: Bool[Array, " L"]  # at the last check
+
+
+def _with_momentum(
+    problem: Problem, numbers: Numbers, *, objective: Objective, norm: str, steps: int, stop: bool
+) -> Found:
+    """The method in L∞ and L2."""
+    marks = checkpoints(steps)
+    windows = np.zeros(steps + 1, np.float32)  # of the check after each step, 0 where there is none
+    windows[marks] = np.diff([0, *marks])
+    x, zero = _border(problem, norm), jnp.zeros(len(problem.label), jnp.float32)
+
+    def go(s: _State, e: _Evaluated) -> tuple[Images, Float[Array, " L"], _Rhythm]:
+        past: _Rhythm = s.own
         # The first step's loss is compared with 0, as in the authors' code, which reads the last entry of its zeros.
-        state = _State(
-            done, x, x, x, best_gradient, zero - jnp.inf, x, done, 2 * epsilon, zero, zero, zero, zero == 0, nothing,
-            nothing, history,
-        )  # fmt: skip
+        rises = past.rises + ((e.loss > past.loss_before) & (e.i > 0))
+        best_at_check = jnp.where(e.i == 0, e.loss, past.best_at_check)
+        window = jnp.asarray(windows)[e.i]
+        check = window > 0
+        halve = check & ((rises <= RISING * window) | (~past.halved & (best_at_check >= e.best_loss)))
+        size = jnp.where(halve, s.size / 2, s.size)
 
-        def unfinished(carry: tuple[jax.Array, _State]) -> jax.Array:
-            i, s = carry
-            return (i <= self.steps) & ~jnp.all(s.done)
-
-        def advance(carry: tuple[jax.Array, _State]) -> tuple[jax.Array, _State]:
-            i, s = carry
-            value, gradient, logits = problem.gradient(s.x, self.objective, i)
-            success = problem.confirmed(s.x, problem.success(logits) & ~s.done)
-            done = s.done | (success & self.stop)
-            better = value > s.best_loss
-            best_loss = jnp.where(better, value, s.best_loss)
-            best = where(better, s.x, s.best)
-            best_gradient = where(better, gradient, s.best_gradient)
-            rises = s.rises + ((value > s.loss_before) & (i > 0))
-            best_at_check = jnp.where(i == 0, value, s.best_at_check)
-
-            span = jnp.asarray(window)[i]
-            check = span > 0
-            halve = (rises <= RISING * span) | (~s.halved & (best_at_check >= best_loss))
-            halve &= check
-            size = jnp.where(halve, s.size / 2, s.size)
-            x, gradient = where(halve, (best, best_gradient), (s.x, gradient))
-            moved = self._step(problem, x, s.x_before, gradient, size, i)
-            after = s._replace(
-                x=moved,
+        # From the best iterate where the step was halved. Three quarters of the step, a quarter of the last one.
+        x, gradient = where(halve, (e.best, e.best_gradient), (s.x, e.gradient))
+        share = jnp.where(e.i > 0, jnp.float32(MOMENTUM), 1)
+        reached = problem.into_ball(x + rows(size, x) * geometry.steepest(gradient, norm), norm)
+        moved = problem.into_ball(x + share * (reached - x) + (1 - share) * (x - past.x_before), norm)
+        return (
+            moved,
+            size,
+            _Rhythm(
                 x_before=x,
-                best=best,
-                best_gradient=best_gradient,
-                best_loss=best_loss,
-                size=size,
-                loss_before=jnp.where(i > 0, value, s.loss_before),
+                loss_before=jnp.where(e.i > 0, e.loss, past.loss_before),
                 rises=jnp.where(check, 0, rises),
-                best_at_check=jnp.where(check, best_loss, best_at_check),
-                halved=jnp.where(check, halve, s.halved),
-            )
-            return i + 1, recorded(s, after, i, {"loss": value, "step_size": size}, success, done, self.steps)
+                best_at_check=jnp.where(check, e.best_loss, best_at_check),
+                halved=jnp.where(check, halve, past.halved),
+            ),
+        )
 
-        _, s = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), state))
-        return Found(where(s.found, s.adversarial, s.best), s.steps, s.gradients, nothing, s.history)
+    begin = _Rhythm(x, zero, zero, zero, zero == 0)
+    return _climb(problem, objective, steps, stop, x, 2 * problem.epsilon, begin, go)
 
-    def _begin(self, problem: Problem) -> jax.Array:
-        """Where to begin: as told, or at the border of the ball."""
-        if problem.lanes.start is not None:
-            return problem.into_ball(problem.lanes.start, self.norm)
-        shape = problem.clean.shape[1:]
 
-        def noise(key: jax.Array) -> jax.Array:
-            return jax.random.uniform(key, shape, minval=-1.0) if self.norm == "linf" else jax.random.normal(key, shape)
+def _border(problem: Problem, norm: str) -> Images:
+    """Where lanes begin: at the starts of the caller, or anywhere at the border of the ball."""
+    if problem.lanes.start is not None:
+        return problem.into_ball(problem.lanes.start, norm)
+    shape = problem.clean.shape[1:]
 
-        away = geometry.unit(jax.vmap(noise)(problem.keys(START)), self.norm)
-        return jnp.clip(problem.clean + rows(problem.epsilon, away) * away, 0.0, 1.0)
+    def noise(key: jax.Array) -> jax.Array:
+        if norm == "linf":
+            return jax.random.uniform(key, shape, jnp.float32, minval=-1.0)
+        return jax.random.normal(key, shape, jnp.float32)
 
-    def _step(
-        self, problem: Problem, x: jax.Array, x_before: jax.Array, gradient: jax.Array, size: jax.Array, i: jax.Array
-    ) -> jax.Array:
-        """A step along the gradient, then three quarters of it with a quarter of the last one."""
-        share = jnp.where(i > 0, MOMENTUM, 1.0)
-        reached = problem.into_ball(x + rows(size, x) * geometry.steepest(gradient, self.norm), self.norm)
-        return problem.into_ball(x + share * (reached - x) + (1 - share) * (x - x_before), self.norm)
+    away = geometry.unit(jax.vmap(noise)(problem.keys(START)), norm)
+    return jnp.clip(problem.clean + rows(problem.epsilon, away) * away, 0.0, 1.0)
+
+
+# ---- L1 --------------------------------------------------------------------------------------------------------------
+
+
+class _Sparsity(NamedTuple):
+    """How many numbers move."""
+
+    share: Float[Array, " L"]  # of the numbers, that a step moves
+    changed: Float[Array, " L"]  # numbers of the best change, at the last check
+
+
+def _sparse(problem: Problem, numbers: Numbers, *, objective: Objective, steps: int, stop: bool) -> Found:
+    """The method in L1."""
+    clean, epsilon = problem.clean, problem.epsilon
+    inside = clean[0].size
+    period = max(steps * 4 // 100, 1)
+
+    def go(s: _State, e: _Evaluated) -> tuple[Images, Float[Array, " L"], _Sparsity]:
+        check = (e.i > 0) & (e.i % period == 0)
+        changed = geometry.norm(e.best - clean, "l0")
+        again = check & (changed < FEWER * s.own.changed)  # sparser: from the best, with long steps
+        size = jnp.where(again, epsilon, jnp.maximum(s.size / SHORTER, epsilon / LEAST))
+        size = jnp.where(check, size, s.size)
+        share = jnp.where(check, changed / inside / SPARSER, s.own.share)
+        x, gradient = where(again, (e.best, e.best_gradient), (s.x, e.gradient))
+        moved = geometry.into_l1_ball_and_box(x + rows(size, x) * largest(gradient, share), clean, epsilon)
+        return moved, size, _Sparsity(share, jnp.where(check, changed, s.own.changed))
+
+    # Where to begin, the share of numbers of the first steps, and how many differ from the original's.
+    if problem.lanes.start is not None:
+        x = geometry.into_l1_ball_and_box(problem.lanes.start, clean, epsilon)
+        changed = geometry.norm(x - clean, "l0")
+        begin = _Sparsity(changed / inside / SPARSER, changed)
+    else:
+        noise = jax.vmap(lambda key: jax.random.normal(key, clean.shape[1:], jnp.float32))(problem.keys(START))
+        x = geometry.into_l1_ball_and_box(clean + noise, clean, epsilon)
+        everywhere = jnp.ones(len(problem.label), jnp.float32)
+        begin = _Sparsity(FIRST_SHARE * everywhere, inside * everywhere)
+    return _climb(problem, objective, steps, stop, x, epsilon, begin, go)
+
+
+def largest(gradient: Images, share: Float[Array, " L"]) -> Images:
+    """The signs of this share of each row's numbers, those of largest absolute value, in all of L1 norm 1.
+
+    Example:
+        >>> largest(jnp.array([[3.0, -2.0, 1.0, 0.5]]), jnp.array([0.5])).tolist()
+        [[0.5, -0.5, 0.0, 0.0]]
+    """
+    size = jnp.abs(flat(gradient))
+    n = size.shape[-1]
+    place = jnp.clip(((1 - share) * n).astype(jnp.int32), 0, n - 1)
+    least = jnp.take_along_axis(jnp.sort(size, -1), place[:, None], 1)
+    way = jnp.where(size >= least, jnp.sign(flat(gradient)), 0.0)
+    return geometry.unit(way, "l1").reshape(gradient.shape)
+
+
+# ---- the attack ------------------------------------------------------------------------------------------------------
 
 
 def apgd(
     key: jax.Array,
-    model: Any,
-    images: Any,
-    labels: Any,
+    model: Model,
+    images: ArrayLike,
+    labels: ArrayLike,
     *,
-    epsilon: Any,
+    epsilon: ArrayLike,
     norm: str = "linf",
     steps: int = 100,
     loss: str | Builder = "cross_entropy",
-    start: Any = None,
+    start: ArrayLike | None = None,
     stop: bool = True,
     **options: Unpack[Options],
 ) -> AttackResult:
@@ -168,14 +277,14 @@ def apgd(
     is long again, from the best iterate, and else 1.5 times shorter.
 
     Args:
-        key, model, images, labels: as `run`.
+        key, model, images, labels: as in `run`.
         epsilon: the budget: a number, several, or `[E, N]`.
         norm: "linf", "l2" or "l1".
         steps: how many; N + 1 gradients.
         loss: "cross_entropy" (APGD-CE), "dlr" (APGD-DLR; with a target the targeted DLR), "margin", or a loss builder.
         start: `[N, H, W, C]`, images to begin from; None begins at random, at the border of the ball.
         stop: whether an image is done once it succeeds.
-        options: see `Options`.
+        options: what every attack takes, as in `Options`.
 
     Returns:
         An `AttackResult` whose `history` has "loss" and "step_size", `[N, steps + 1]`.
@@ -196,12 +305,13 @@ def apgd(
         [True]
     """
     aim = objective(loss, options.get("target") is not None)
-    steps = count("steps", steps)
-    if one_of("norm", norm, ("linf", "l2", "l1")) == "l1":
-        method: Method = SparseAPGD(aim, steps, bool(stop))
+    static: dict[str, Any] = {"objective": aim, "steps": checks.count("steps", steps), "stop": bool(stop)}
+    if checks.one_of("norm", norm, BALLS) == "l1":
+        method = configured(_sparse, **static)
     else:
-        method = APGD(aim, norm, steps, bool(stop))
+        method = configured(_with_momentum, norm=norm, **static)
     return run(
         method, key, model, images, labels,
-        norm=norm, epsilon=given(epsilon), objective=aim, start=start, draws=start is None, stop=stop, **options,
+        norm=norm, epsilon=checks.require_budget(epsilon), objective=aim, start=start, draws=start is None, stop=stop,
+        **options,
     )  # fmt: skip

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input import checks, losses
 from jaxopt_input.attacks.apgd import apgd
 from jaxopt_input.attacks.criteria import misclassified
-from jaxopt_input.attacks.examine import rounds
+from jaxopt_input.attacks.examine import transformed
 from jaxopt_input.attacks.fab import fab
 from jaxopt_input.attacks.result import NORMS, AttackResult
 from jaxopt_input.attacks.run import Options, chunk_within
 from jaxopt_input.attacks.square import square
+from jaxopt_input.engine.lanes import is_traced, resources, rounds
 from jaxopt_input.errors import InputError, unknown
-from jaxopt_input.models.model import Model
+from jaxopt_input.models.model import Model, in_dtype
 
-CHUNK = 16  # lanes at once: half of the others', for the few images that resist are padded to it again and again
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from numpy.typing import ArrayLike
+
+    Array = np.ndarray | jax.Array
+
+CHUNK = 16  # lanes at once: half of the others', as the few images that resist are padded to it again and again
 STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
-Stage = Callable[[jax.Array, np.ndarray, np.ndarray, np.ndarray, np.ndarray], AttackResult]
+Stage = Callable[[jax.Array, Any, Any, Any, Any], AttackResult]  # of (key, images, labels, ε, rivals)
 
 
 def autoattack(
@@ -31,7 +39,7 @@ def autoattack(
     images: Any,
     labels: Any,
     *,
-    epsilon: Any,
+    epsilon: ArrayLike,
     norm: str = "linf",
     steps: int = 100,
     targets: int = 9,
@@ -41,17 +49,19 @@ def autoattack(
 ) -> AttackResult:
     """The standard AutoAttack: APGD-CE, targeted APGD-DLR, FAB-T and Square, each on what is still robust.
 
-    Between the stages, and between the targets of APGD-T, the batch is compacted to the images that resist.
+    Between the stages, and between the targets of APGD-T, the batch is compacted to the images that resist; under a
+    transformation such as `jax.jit` all of it runs through all stages, with the same result.
 
     Args:
-        key, model, images, labels: as `run`.
+        key, model, images, labels: as in `run`.
         epsilon: the budget: a number, several, or `[E, N]`.
         norm: "linf" or "l2".
         steps: of APGD and FAB.
         targets: how many of the likeliest other classes APGD-T and FAB-T try, at most.
         queries: of Square.
         stages: which of `STAGES`, in this order; ("apgd-t",) is the targeted APGD-DLR alone.
-        options: see `Options`; without `target`, `criterion` and `restarts`, which the standard sets.
+        options: what every attack takes, as in `Options`; without `target`, `criterion` and
+            `restarts`, which the standard sets.
 
     Returns:
         An `AttackResult`; an image that resists is the original. Its `history` has "stage", `[N]`: the index in
@@ -70,8 +80,8 @@ def autoattack(
         >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3, 4),
         ...                           image_shape=(4, 4, 3), taps=("logits",))
         >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.55)
-        >>> found = joi.attacks.autoattack(jax.random.key(0), model, image, [0], epsilon=0.1, steps=10, queries=10)
-        >>> found.success.tolist(), [STAGES[stage] for stage in found.history["stage"]]
+        >>> result = joi.attacks.autoattack(jax.random.key(0), model, image, [0], epsilon=0.1, steps=10, queries=10)
+        >>> result.success.tolist(), [STAGES[stage] for stage in result.history["stage"]]
         ([True], ['apgd-ce'])
     """
     checks.one_of("norm", norm, ("linf", "l2"))
@@ -81,25 +91,27 @@ def autoattack(
                 f"AutoAttack and its stages set their own {name}: leave it out, or run an attack of its own, such as "
                 "apgd with loss='dlr' (apgd-dlr)"
             )
+    on = resources(options.get("on"))
+    if on.dtype != "float32":
+        model = in_dtype(model, on.dtype)
     images = checks.batch(images, model)
     n = len(images)
     shapes = model.layers(images.shape[1:])
     total = shapes["logits"][0] if "logits" in shapes else 0
     labels = checks.classes("label", labels, n, model, total)
-    losses.targeted_dlr(labels, labels).check(shapes)
-    budgets = checks.budgets(checks.given(epsilon), n)
+    losses.targeted_dlr(0, 0).check(shapes)
+    budgets = checks.budgets(checks.require_budget(epsilon), n)
     steps, queries = checks.count("steps", steps), checks.count("queries", queries)
     targets = min(checks.count("targets", targets), total - 1)
-    most = options.get("chunk") or min(CHUNK, chunk_within(options.get("memory"), model, images.shape[1:]))
-    options = Options(**{**options, "chunk": min(n, most)})  # one shape for all stages
+    chunk = min(n, on.chunk or min(CHUNK, chunk_within(on.memory, model, images.shape[1:])))
+    options = Options(**{**options, "on": dataclasses.replace(on, chunk=chunk, dtype="float32")})  # one shape for all
 
-    each = budgets if budgets.ndim == 2 else np.broadcast_to(budgets.reshape(-1, 1), (budgets.size, n))
     plan = [part for name in stages for part in _stages(name, model, norm, steps, targets, queries, options)]
-    start = _before(model, images, labels, norm, options["chunk"] or n)
-    found = [_sequence(key, plan, start, images, row) for row in each]
+    start = _before(model, images, labels, norm, chunk)
     if budgets.ndim == 0:
-        return dataclasses.replace(found[0], epsilon=budgets)
-    return dataclasses.replace(_stack(found), epsilon=budgets)
+        return dataclasses.replace(_sequence(key, plan, start, images, budgets[None].repeat(n)), epsilon=budgets)
+    each = budgets if budgets.ndim == 2 else budgets[:, None].repeat(n, 1)
+    return AttackResult.stack([_sequence(key, plan, start, images, row) for row in each], budgets)
 
 
 def _stages(
@@ -110,8 +122,8 @@ def _stages(
 
     def towards(rank: int) -> Stage:
         def stage(key: Any, x: Any, y: Any, radius: Any, rivals: Any) -> AttackResult:
-            given = Options(**{**untargeted, "target": rivals[:, rank]})
-            return apgd(key, model, x, y, epsilon=radius, norm=norm, steps=steps, loss="dlr", **given)
+            towards_it = Options(**{**untargeted, "target": rivals[:, rank]})
+            return apgd(key, model, x, y, epsilon=radius, norm=norm, steps=steps, loss="dlr", **towards_it)
 
         return stage
 
@@ -132,45 +144,96 @@ def _stages(
 
 
 def _sequence(
-    key: jax.Array, stages: list[tuple[int, Stage]], start: AttackResult, images: np.ndarray, epsilon: np.ndarray
+    key: jax.Array,
+    stages: list[tuple[int, Stage]],
+    start: AttackResult,
+    images: Float[Array, "N H W C"],
+    epsilon: Float[Array, " N"],
 ) -> AttackResult:
-    """All stages at one budget an image, each on what has resisted so far."""
-    total, key = start, checks.typed_key(key)
-    order = np.argsort(-start.logits, -1, kind="stable")
-    rivals = order[order != start.label[:, None]].reshape(len(images), -1).astype(np.int32)
-    broken = np.full(len(images), -1, np.int32)
+    """All stages at one budget per image, each on what has resisted so far."""
+    total, key, n = start, checks.typed_key(key), len(images)
+    traced = transformed(start, key, epsilon)
+    xp = jnp if traced else np
+    # The other classes, the likeliest first: the label, moved to the end, is left out.
+    order = xp.argsort(-start.logits, -1, stable=True)
+    last = xp.argsort(order == start.label[:, None], -1, stable=True)
+    rivals = xp.take_along_axis(order, last, -1)[:, :-1].astype(np.int32)
+    stage_of = xp.full(n, -1, np.int32)
     for number, (which, stage) in enumerate(stages):
-        alive = np.flatnonzero(~total.success)
+        alive = np.arange(n) if traced else np.flatnonzero(~total.success)
         if not len(alive):
             break
-        one, radius = jax.random.fold_in(key, number), epsilon[alive]
-        result = stage(one, images[alive], start.label[alive], radius[None], rivals[alive])
-        result = result if result.epsilon is None else _at(result, 0)
+        radius = epsilon[alive]
+        result = stage(jax.random.fold_in(key, number), images[alive], start.label[alive], radius[None], rivals[alive])
+        result = result if result.epsilon is None else result.at_budget(0)
         hit = result.success & (result.distance[result.norm] <= radius * (1 + 1e-5) + 1e-6)
-        total = _merge(total, result, alive, hit)
-        broken[alive[hit]] = which
-    return dataclasses.replace(total, history={"stage": broken})
+        resists = ~total.success
+        if not traced:  # the rows of the images that resist among all
+            result, hit = _spread(result, alive, n), _spread(hit, alive, n)
+        total, stage_of = _merge(total, result, resists, hit), xp.where(resists & hit, np.int32(which), stage_of)
+    return dataclasses.replace(total, history={"stage": stage_of})
 
 
-def _before(model: Model, images: np.ndarray, labels: np.ndarray, norm: str, chunk: int) -> AttackResult:
+def _spread(part: Any, rows: Int[np.ndarray, " M"], n: int) -> Any:
+    """A tree with one row for each of some images as one with a row for each of all N, zero for the others."""
+    if isinstance(part, AttackResult):
+        lanes = {name: getattr(part, name) for name in (*_CHOSEN, *_SUMMED, "finite", "success", "distance")}
+        return dataclasses.replace(part, **_spread(lanes, rows, n))
+
+    def spread(x: np.ndarray) -> np.ndarray:
+        out = np.zeros((n, *x.shape[1:]), x.dtype)
+        out[rows] = x
+        return out
+
+    return jax.tree.map(spread, part)
+
+
+_CHOSEN = ("image", "raw", "prediction", "probability")
+_SUMMED = ("steps", "gradients", "forwards")
+
+
+def _merge(total: AttackResult, result: AttackResult, alive: Bool[Array, " N"], hit: Bool[Array, " N"]) -> AttackResult:
+    """A result with that of a further stage for the images that resisted until then."""
+    xp = jnp if isinstance(result.image, jax.Array) else np
+
+    def chosen(new: Any, old: Any) -> Any:
+        mask = alive & hit
+        return jax.tree.map(lambda a, b: xp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
+
+    fields = {name: chosen(getattr(result, name), getattr(total, name)) for name in (*_CHOSEN, "success", "distance")}
+    fields |= {name: getattr(total, name) + xp.where(alive, getattr(result, name), 0) for name in _SUMMED}
+    return dataclasses.replace(
+        total,
+        **fields,
+        finite=total.finite & (result.finite | ~alive),
+        success_of_start=fields["success"][None],
+        warnings=tuple(dict.fromkeys(total.warnings + result.warnings)),
+    )
+
+
+def _before(
+    model: Model, images: Float[Array, "N H W C"], labels: Int[Array, " N"], norm: str, chunk: int
+) -> AttackResult:
     """Before the first stage: the originals, those that are misclassified as successes at distance 0."""
     n = len(images)
-    parts = [model.activations(images[at], ["logits"])["logits"] for at in rounds(n, chunk)]
-    logits = np.concatenate([np.asarray(part) for part in parts])[:n]
+    parts = [model.activations(images[r.lanes], ["logits"])["logits"] for r in rounds(n, chunk)]
+    logits = jnp.concatenate(parts)[:n].astype(jnp.float32)
+    xp = jnp if is_traced(logits, images, labels) else np
+    logits = xp.asarray(logits)
     clean = logits.argmax(-1).astype(np.int32)
-    success, nothing = clean != labels, np.zeros(n, np.int32)
+    success, nothing = clean != labels, xp.zeros(n, np.int32)
     return AttackResult(
         image=images,
         raw=images,
         success=success,
-        finite=np.isfinite(logits).all(-1),
+        finite=xp.isfinite(logits).all(-1),
         label=labels,
         target=None,
         clean=clean,
         logits=logits,
         prediction=clean,
-        probability=np.asarray(jax.nn.softmax(logits).max(-1)),
-        distance={p: np.where(success, 0, np.inf).astype(np.float32) for p in NORMS},
+        probability=xp.asarray(jax.nn.softmax(logits).max(-1)),
+        distance=dict.fromkeys(NORMS, xp.where(success, np.float32(0), np.float32(np.inf))),
         steps=nothing,
         gradients=nothing,
         forwards=nothing,
@@ -179,60 +242,4 @@ def _before(model: Model, images: np.ndarray, labels: np.ndarray, norm: str, chu
         norm=norm,
         minimizes=False,
         epsilon=None,
-    )
-
-
-_LANES = ("image", "raw", "success", "finite", "prediction", "probability", "steps", "gradients", "forwards")
-
-
-def _at(result: AttackResult, budget: int) -> AttackResult:
-    """The part of a result that belongs to one budget."""
-    return dataclasses.replace(
-        result,
-        **{name: getattr(result, name)[budget] for name in (*_LANES, "success_of_start")},
-        distance={p: d[budget] for p, d in result.distance.items()},
-        history={},
-        minimizes=False,
-    )
-
-
-def _merge(total: AttackResult, result: AttackResult, alive: np.ndarray, hit: np.ndarray) -> AttackResult:
-    """A result with what a further stage found for some of its images."""
-
-    def put(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-        old = old.copy()
-        old[alive[hit]] = new[hit]
-        return old
-
-    fields: dict[str, Any] = {}
-    for name in ("steps", "gradients", "forwards"):
-        fields[name] = getattr(total, name).copy()
-        fields[name][alive] += getattr(result, name)
-    for name in ("image", "raw", "prediction", "probability"):
-        fields[name] = put(getattr(total, name), getattr(result, name))
-    fields["finite"] = total.finite.copy()
-    fields["finite"][alive] &= result.finite
-    success = put(total.success, result.success)
-    return dataclasses.replace(
-        total,
-        **fields,
-        success=success,
-        success_of_start=success[None],
-        distance={p: put(d, result.distance[p]) for p, d in total.distance.items()},
-        warnings=tuple(dict.fromkeys(total.warnings + result.warnings)),
-    )
-
-
-def _stack(results: list[AttackResult]) -> AttackResult:
-    """Results of several budgets as one, with a leading axis."""
-    first = results[0]
-    fields: dict[str, Any] = {
-        name: np.stack([getattr(r, name) for r in results]) for name in (*_LANES, "success_of_start")
-    }
-    return dataclasses.replace(
-        first,
-        **fields,
-        distance={p: np.stack([r.distance[p] for r in results]) for p in first.distance},
-        history={"stage": np.stack([r.history["stage"] for r in results])},
-        warnings=tuple(dict.fromkeys(text for r in results for text in r.warnings)),
     )

@@ -2,95 +2,94 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import jax
 import jax.numpy as jnp
 
+from jaxopt_input import checks
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.decision import BISECTIONS, adversarial_needed, adversarial_start, judge, to_boundary
-from jaxopt_input.attacks.geometry import dot, rows, where
 from jaxopt_input.attacks.nearest import nothing_yet
-from jaxopt_input.attacks.problem import Found, Numbers, Problem
+from jaxopt_input.attacks.problem import Found, Numbers, Problem, configured
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
-from jaxopt_input.checks import count, number
+from jaxopt_input.engine.lanes import dot, rows, where
+from jaxopt_input.models.model import Model
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+    from numpy.typing import ArrayLike
 
 WINDOW = 20  # steps whose success decides on the sizes
 FEW, MANY, ADAPT = 0.2, 0.5, 1.5
 
 
-@dataclasses.dataclass(frozen=True)
-class Boundary:
-    """A method: see `boundary`."""
+def walk(problem: Problem, numbers: Numbers, *, steps: int) -> Found:
+    """The method: pairs of steps, one within the sphere about the original and one towards it."""
+    clean = problem.clean
+    x, begun, queries = adversarial_start(problem)
+    active = begun & ~problem.done()
+    x = to_boundary(problem, x, 0)
+    nearest = nothing_yet(problem).after(problem, x, active, problem.distance(x, "l2"))
+    n = len(active)
 
-    steps: int
+    def step(i: jax.Array, carry: Any) -> Any:
+        nearest, x, around, towards, hits_around, hits_towards = carry
+        away = x - clean
+        distance = geometry.norm(away, "l2")
+        noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], jnp.float32))(problem.keys(i))
+        noise = geometry.unit(noise, "l2")
+        # A step within the sphere about the original, then one towards it.
+        radial = away / rows(jnp.maximum(jnp.square(distance), 1e-20), x)
+        along = geometry.unit(noise - rows(dot(noise, away), x) * radial, "l2")
+        turned = geometry.unit(away + rows(around * distance, x) * along, "l2")
+        beside = jnp.clip(clean + rows(distance, x) * turned, 0.0, 1.0)
+        closer = jnp.clip(clean + (beside - clean) * rows(1 - towards, x), 0.0, 1.0)
+        success_beside, success_closer = judge(problem, beside, i), judge(problem, closer, i)
+        moved = where(active & success_closer, closer, x)
+        nearest = nearest.after(problem, closer, success_closer & active, problem.distance(closer, "l2"))
+        hits_around, hits_towards = hits_around + success_beside, hits_towards + success_closer
+        full = (i + 1) % WINDOW == 0
+        around = jnp.where(full, _adapted(around, hits_around), around)
+        towards = jnp.where(full, _adapted(towards, hits_towards), towards)
+        hits_around, hits_towards = (jnp.where(full, 0, hits) for hits in (hits_around, hits_towards))
+        return nearest, moved, around, towards, hits_around, hits_towards
 
-    def __call__(self, problem: Problem, numbers: Numbers) -> Found:
-        clean = problem.clean
-        x, found, queries = adversarial_start(problem)
-        active = found & ~problem.done()
-        x = to_boundary(problem, x, 0)
-        nearest = nothing_yet(problem).after(problem, x, active, problem.distance(x, "l2"))
-        n = len(active)
-
-        def step(i: jax.Array, carry: Any) -> Any:
-            nearest, x, around, towards, hits_around, hits_towards = carry
-            away = x - clean
-            distance = geometry.norm(away, "l2")
-            noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(problem.keys(i))
-            noise = geometry.unit(noise, "l2")
-            # A step within the sphere about the original, then one towards it.
-            radial = away / rows(jnp.maximum(jnp.square(distance), 1e-20), x)
-            along = geometry.unit(noise - rows(dot(noise, away), x) * radial, "l2")
-            turned = geometry.unit(away + rows(around * distance, x) * along, "l2")
-            beside = jnp.clip(clean + rows(distance, x) * turned, 0.0, 1.0)
-            closer = jnp.clip(clean + (beside - clean) * rows(1 - towards, x), 0.0, 1.0)
-            success_beside, success_closer = judge(problem, beside, i), judge(problem, closer, i)
-            moved = where(active & success_closer, closer, x)
-            nearest = nearest.after(problem, closer, success_closer & active, problem.distance(closer, "l2"))
-            hits_around, hits_towards = hits_around + success_beside, hits_towards + success_closer
-            full = (i + 1) % WINDOW == 0
-            around = jnp.where(full, _adapted(around, hits_around), around)
-            towards = jnp.where(full, _adapted(towards, hits_towards), towards)
-            hits_around, hits_towards = (jnp.where(full, 0, hits) for hits in (hits_around, hits_towards))
-            return nearest, moved, around, towards, hits_around, hits_towards
-
-        nothing = jnp.zeros(n, jnp.int32)
-        sizes = (jnp.full(n, numbers["around"]), jnp.full(n, numbers["towards"]))
-        nearest, *_ = jax.lax.fori_loop(0, self.steps, step, (nearest, x, *sizes, nothing, nothing))
-        spent = jnp.where(active, BISECTIONS + 2 * self.steps, 0)
-        return Found(nearest.image, nothing + self.steps * active, nothing, queries + spent)
+    nothing = jnp.zeros(n, jnp.int32)
+    sizes = (jnp.full(n, numbers[name], jnp.float32) for name in ("around", "towards"))
+    nearest, *_ = jax.lax.fori_loop(0, steps, step, (nearest, x, *sizes, nothing, nothing))
+    spent = jnp.where(active, BISECTIONS + 2 * steps, 0)
+    return Found(nearest.image, nothing + steps * active, nothing, queries + spent)
 
 
-def _adapted(size: jax.Array, hits: jax.Array) -> jax.Array:
+def _adapted(size: Float[Array, " L"], hits: Int[Array, " L"]) -> Float[Array, " L"]:
     """A step size after a window: larger where most steps succeeded, smaller where few did, at most 1."""
-    share = hits / WINDOW
+    share = hits.astype(jnp.float32) / WINDOW
     return jnp.clip(jnp.where(share > MANY, size * ADAPT, jnp.where(share < FEW, size / ADAPT, size)), 1e-6, 0.9)
 
 
 def boundary(
     key: jax.Array,
-    model: Any,
-    images: Any,
-    labels: Any,
+    model: Model,
+    images: ArrayLike,
+    labels: ArrayLike,
     *,
     steps: int = 5000,
-    around: float = 0.1,
-    towards: float = 0.1,
-    start: Any = None,
+    around: ArrayLike = 0.1,
+    towards: ArrayLike = 0.1,
+    start: ArrayLike | None = None,
     **options: Unpack[Options],
 ) -> AttackResult:
     """The Boundary attack: from an adversarial image, random steps along the boundary and towards the original.
 
     Args:
-        key, model, images, labels: as `run`.
+        key, model, images, labels: as in `run`.
         steps: how many, two queries each.
         around: the first size of a step within the sphere about the original, as a part of its radius.
         towards: the first size of a step towards the original, as a part of the distance.
         start: `[N, H, W, C]`, adversarial images to begin from; uniform noise if None. A target needs them.
-        options: see `Options`.
+        options: what every attack takes, as in `Options`.
 
     Raises:
         InputError: as `run`.
@@ -104,15 +103,16 @@ def boundary(
         >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
         ...                           image_shape=(4, 4, 3), taps=("logits",))
         >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.55)
-        >>> found = joi.attacks.boundary(jax.random.key(0), model, image, [0], steps=100)
-        >>> found.success.tolist(), found.gradients.tolist()
+        >>> result = joi.attacks.boundary(jax.random.key(0), model, image, [0], steps=100)
+        >>> result.success.tolist(), result.gradients.tolist()
         ([True], [0])
     """
     numbers = {
-        "around": number("around", around, 0, 0.9, open_low=True),
-        "towards": number("towards", towards, 0, 0.9, open_low=True),
+        "around": checks.number("around", around, 0, 0.9, open_low=True),
+        "towards": checks.number("towards", towards, 0, 0.9, open_low=True),
     }
     adversarial_needed(options.get("target"), start)
     return run(
-        Boundary(count("steps", steps)), key, model, images, labels, norm="l2", numbers=numbers, start=start, **options
-    )
+        configured(walk, steps=checks.count("steps", steps)), key, model, images, labels,
+        norm="l2", numbers=numbers, start=start, **options,
+    )  # fmt: skip

@@ -2,104 +2,110 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import jax
 import jax.numpy as jnp
 
+from jaxopt_input import checks
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.criteria import refuse_beyond_boundary
-from jaxopt_input.attacks.geometry import rows, where
-from jaxopt_input.attacks.problem import Found, Numbers, Problem
+from jaxopt_input.attacks.problem import Found, Numbers, Problem, configured
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
-from jaxopt_input.checks import count, number, one_of
+from jaxopt_input.engine.lanes import rows, where
+from jaxopt_input.models.model import Model
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int
+    from numpy.typing import ArrayLike
+
+    Images = Float[Array, "L H W C"]
 
 
-def rivals(problem: Problem, candidates: int) -> jax.Array:
-    """`[L, K]`: the classes whose boundaries are tried: the target, or the likeliest others of the original."""
+def rivals(problem: Problem, candidates: int) -> Int[Array, "L K"]:
+    """The classes whose boundaries are tried: the target, or the likeliest others of the original."""
     if problem.targeted:
         return problem.target[:, None]
     classes = problem.lanes.logits.shape[-1]
-    others = jnp.where(jnp.arange(classes) == problem.label[:, None], -jnp.inf, problem.lanes.logits)
+    others = jnp.where(_is_class(problem.label, classes), -jnp.inf, problem.lanes.logits)
     return jax.lax.top_k(others, min(candidates, classes - 1))[1]
 
 
-def differences(problem: Problem, x: jax.Array, classes: jax.Array, draw: Any) -> tuple[jax.Array, ...]:
-    """What each class's logit leads the label's by, its gradient, and the logits: `[K, L]`, `[K, L, …]`, `[L, C]`.
+def _is_class(index: Int[Array, " L"], classes: int) -> Bool[Array, "L classes"]:
+    return jnp.arange(classes, dtype=jnp.int32)[None] == index[:, None]
+
+
+def differences(
+    problem: Problem, x: Images, classes: Int[Array, "L K"], draw: int | jax.Array
+) -> tuple[Float[Array, "K L"], Float[Array, "K L H W C"], Float[Array, "L classes"]]:
+    """What each class's logit leads the label's by, its gradient, and the logits.
 
     A target must lead all the others: it is compared with the largest of them.
     """
     total = problem.lanes.logits.shape[-1]
     rival = problem.label
     if problem.targeted:
-        others = jnp.where(jnp.arange(total) == problem.target[:, None], -jnp.inf, problem.logits(x, draw))
+        others = jnp.where(_is_class(problem.target, total), -jnp.inf, problem.logits(x, draw))
         rival = jnp.argmax(others, -1)
-    weights = jax.nn.one_hot(classes.T, total) - jax.nn.one_hot(rival, total)
+    chosen, led = (jax.nn.one_hot(index, total, dtype=jnp.float32) for index in (classes.T, rival))
+    weights = chosen - led[None]
     logits, gradients = problem.jacobian(x, weights, draw)
     return jnp.einsum("klc,lc->kl", weights, logits), gradients, logits
 
 
-@dataclasses.dataclass(frozen=True)
-class DeepFool:
-    """A method: see `deepfool`."""
+def to_boundaries(problem: Problem, numbers: Numbers, *, norm: str, steps: int, candidates: int) -> Found:
+    """The method: step after step to the nearest boundary, and "overshoot" beyond it."""
+    classes = rivals(problem, candidates)
+    k, dual = classes.shape[1], geometry.DUAL[norm]
 
-    norm: str
-    steps: int
-    candidates: int
+    def unfinished(carry: Any) -> jax.Array:
+        i, done, *_ = carry
+        return (i < steps) & ~jnp.all(done)
 
-    def __call__(self, problem: Problem, numbers: Numbers) -> Found:
-        classes = rivals(problem, self.candidates)
-        k, dual = classes.shape[1], geometry.DUAL[self.norm]
+    def advance(carry: Any) -> Any:
+        i, done, x, taken, gradients = carry
+        lead, gradient, logits = differences(problem, x, classes, i)
+        gradients = gradients + jnp.where(done, 0, k)
+        done |= problem.confirmed(x, problem.success(logits))
+        slope = jax.vmap(lambda g: geometry.norm(g, dual))(gradient)
+        distance = jnp.where(slope > 0, jnp.abs(lead) / jnp.where(slope > 0, slope, 1.0), jnp.inf)
+        nearest = jnp.argmin(distance, 0)
+        lane = jnp.arange(len(nearest), dtype=jnp.int32)
+        # A boundary that is met exactly is not yet crossed.
+        length = (distance[nearest, lane] + 1e-6) * (1 + numbers["overshoot"])
+        way = geometry.steepest(gradient[nearest, lane], norm)
+        length = jnp.where(jnp.isfinite(length), length, 0.0)
+        moved = jnp.clip(x + rows(length, x) * way, 0.0, 1.0)
+        return i + 1, done, where(done, x, moved), taken + ~done, gradients
 
-        def unfinished(carry: Any) -> jax.Array:
-            i, done, *_ = carry
-            return (i < self.steps) & ~jnp.all(done)
-
-        def advance(carry: Any) -> Any:
-            i, done, x, steps, gradients = carry
-            lead, gradient, logits = differences(problem, x, classes, i)
-            gradients = gradients + jnp.where(done, 0, k)
-            done |= problem.confirmed(x, problem.success(logits))
-            slope = jax.vmap(lambda g: geometry.norm(g, dual))(gradient)
-            distance = jnp.where(slope > 0, jnp.abs(lead) / jnp.where(slope > 0, slope, 1.0), jnp.inf)
-            nearest = jnp.argmin(distance, 0)
-            lane = jnp.arange(len(nearest))
-            # A boundary that is met exactly is not yet crossed.
-            length = (distance[nearest, lane] + 1e-6) * (1 + numbers["overshoot"])
-            way = geometry.steepest(gradient[nearest, lane], self.norm)
-            length = jnp.where(jnp.isfinite(length), length, 0.0)
-            moved = jnp.clip(x + rows(length, x) * way, 0.0, 1.0)
-            return i + 1, done, where(done, x, moved), steps + ~done, gradients
-
-        nothing = jnp.zeros(len(problem.label), jnp.int32)
-        carry = (jnp.int32(0), problem.done(), problem.clean, nothing, nothing)
-        _, _, x, steps, gradients = jax.lax.while_loop(unfinished, advance, carry)
-        return Found(x, steps, gradients, nothing)
+    nothing = jnp.zeros(len(problem.label), jnp.int32)
+    carry = (jnp.int32(0), problem.done(), problem.clean, nothing, nothing)
+    _, _, x, taken, gradients = jax.lax.while_loop(unfinished, advance, carry)
+    return Found(x, taken, gradients, nothing)
 
 
 def deepfool(
     key: jax.Array,
-    model: Any,
-    images: Any,
-    labels: Any,
+    model: Model,
+    images: ArrayLike,
+    labels: ArrayLike,
     *,
     norm: str = "l2",
     steps: int = 50,
-    overshoot: float = 0.02,
+    overshoot: ArrayLike = 0.02,
     candidates: int = 10,
     **options: Unpack[Options],
 ) -> AttackResult:
     """DeepFool: steps to the nearest of the boundaries that the network, made linear at the iterate, has.
 
     Args:
-        key, model, images, labels: as `run`.
+        key, model, images, labels: as in `run`.
         norm: "l2" or "linf".
         steps: at most so many.
         overshoot: what each step goes beyond the boundary, as a part of its length.
         candidates: how many of the likeliest other classes are tried, one gradient each; with a target it alone is.
-        options: see `Options`.
+        options: what every attack takes, as in `Options`.
 
     Raises:
         InputError: as `run`.
@@ -113,11 +119,14 @@ def deepfool(
         >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
         ...                           image_shape=(4, 4, 3), taps=("logits",))
         >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.55)
-        >>> found = joi.attacks.deepfool(jax.random.key(0), model, image, [0])
-        >>> found.steps.tolist(), bool(0.1414 < found.distance["l2"][0] < 1.05 * 0.1414)
+        >>> result = joi.attacks.deepfool(jax.random.key(0), model, image, [0])
+        >>> result.steps.tolist(), bool(0.1414 < result.distance["l2"][0] < 1.05 * 0.1414)
         ([1], True)
     """
     refuse_beyond_boundary(options.get("criterion"), "deepfool")
-    method = DeepFool(one_of("norm", norm, ("l2", "linf")), count("steps", steps), count("candidates", candidates))
-    numbers = {"overshoot": number("overshoot", overshoot)}
+    method = configured(
+        to_boundaries, norm=checks.one_of("norm", norm, ("l2", "linf")), steps=checks.count("steps", steps),
+        candidates=checks.count("candidates", candidates),
+    )  # fmt: skip
+    numbers = {"overshoot": checks.number("overshoot", overshoot)}
     return run(method, key, model, images, labels, norm=norm, numbers=numbers, draws=False, **options)

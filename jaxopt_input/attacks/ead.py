@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import jax
 import jax.numpy as jnp
 
-from jaxopt_input import losses
+from jaxopt_input import checks, losses
 from jaxopt_input.attacks.carlini_wagner import next_factor
 from jaxopt_input.attacks.criteria import refuse_beyond_boundary
-from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.nearest import nothing_yet
 from jaxopt_input.attacks.objectives import Objective
-from jaxopt_input.attacks.problem import Found, Numbers, Problem
+from jaxopt_input.attacks.problem import Found, Numbers, Problem, configured
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
-from jaxopt_input.checks import count, number, one_of
+from jaxopt_input.engine.lanes import rows, where
+from jaxopt_input.models.model import Model
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+    from numpy.typing import ArrayLike
+
+    Images = Float[Array, "L H W C"]
 
 
-def shrink(x: jax.Array, clean: jax.Array, beta: jax.Array) -> jax.Array:
+def shrink(x: Images, clean: Images, beta: jax.Array) -> Images:
     """Each number β nearer to the original, at it where it is nearer than that already; within [0, 1].
 
     Example:
@@ -32,75 +37,68 @@ def shrink(x: jax.Array, clean: jax.Array, beta: jax.Array) -> jax.Array:
     return jnp.clip(clean + jnp.sign(change) * jnp.maximum(jnp.abs(change) - beta, 0.0), 0.0, 1.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class EAD:
-    """A method: see `ead`."""
+def by_shrinkage(problem: Problem, numbers: Numbers, *, steps: int, searches: int, decision: str) -> Found:
+    """The method: for each c of a search, FISTA on the elastic net."""
+    clean, n = problem.clean, len(problem.label)
+    beta = numbers["beta"]
+    active = ~problem.done()
 
-    steps: int
-    searches: int
-    decision: str
+    def objective(label: Any, target: Any) -> losses.Loss:
+        chosen = target if problem.targeted else label
+        return losses.carlini_wagner(chosen, numbers["confidence"], targeted=problem.targeted)
 
-    def __call__(self, problem: Problem, numbers: Numbers) -> Found:
-        clean, n = problem.clean, len(problem.label)
-        beta = numbers["beta"]
-        active = ~problem.done()
+    def measure(x: jax.Array) -> jax.Array:
+        length = problem.distance(x, "l1")
+        if decision == "l1":
+            return length
+        return jnp.square(problem.distance(x, "l2")) + beta * length
 
-        def objective(label: Any, target: Any) -> losses.Loss:
-            chosen = target if problem.targeted else label
-            return losses.carlini_wagner(chosen, numbers["confidence"], targeted=problem.targeted)
+    def search(_: Any, carry: Any) -> Any:
+        best, c, low, high, gradients = carry
 
-        def measure(x: jax.Array) -> jax.Array:
-            length = problem.distance(x, "l1")
-            if self.decision == "l1":
-                return length
-            return jnp.square(problem.distance(x, "l2")) + beta * length
+        def step(i: jax.Array, carry: Any) -> Any:
+            best, x, y, reached, gradients = carry
+            # One run of the network serves both: the gradient at y, and the judgment of y.
+            lost, gradient, logits = problem.gradient(y, objective, i)
+            success = problem.success(logits) & (lost <= 0) & active
+            best = best.after(problem, y, success, measure(y))
+            rate = numbers["learning_rate"] * jnp.sqrt(1 - i.astype(jnp.float32) / steps)
+            slope = 2 * (y - clean) + rows(c, y) * gradient
+            after = shrink(y - rate * slope, clean, beta)  # by β itself, as the authors do, not by rate · β
+            ahead = jnp.clip(after + i.astype(jnp.float32) / (i + 3).astype(jnp.float32) * (after - x), 0.0, 1.0)
+            return best, after, where(active, ahead, y), reached | success, gradients + active
 
-        def search(_: Any, carry: Any) -> Any:
-            best, c, low, high, gradients = carry
+        start = (best, clean, clean, ~active, gradients)
+        best, _, _, reached, gradients = jax.lax.fori_loop(0, steps, step, start)
+        low, high = jnp.where(reached, low, c), jnp.where(reached, c, high)
+        return best, next_factor(c, low, high), low, high, gradients
 
-            def step(i: jax.Array, carry: Any) -> Any:
-                best, x, y, reached, gradients = carry
-                # One run of the network serves both: the gradient at y, and the judgment of y.
-                lost, gradient, logits = problem.gradient(y, objective, i)
-                success = problem.success(logits) & (lost <= 0) & active
-                best = best.after(problem, y, success, measure(y))
-                rate = numbers["learning_rate"] * jnp.sqrt(1 - i / self.steps)
-                slope = 2 * (y - clean) + rows(c, y) * gradient
-                after = shrink(y - rate * slope, clean, beta)  # by β itself, as the authors do, not by rate · β
-                ahead = jnp.clip(after + i / (i + 3.0) * (after - x), 0.0, 1.0)
-                return best, after, where(active, ahead, y), reached | success, gradients + active
-
-            start = (best, clean, clean, ~active, gradients)
-            best, _, _, reached, gradients = jax.lax.fori_loop(0, self.steps, step, start)
-            low, high = jnp.where(reached, low, c), jnp.where(reached, c, high)
-            return best, next_factor(c, low, high), low, high, gradients
-
-        nothing = jnp.zeros(n, jnp.int32)
-        c = jnp.full(n, numbers["c"])
-        carry = (nothing_yet(problem), c, jnp.zeros(n), jnp.full(n, jnp.inf), nothing)
-        best, *_, gradients = jax.lax.fori_loop(0, self.searches, search, carry)
-        return Found(best.image, gradients, gradients, nothing)
+    nothing = jnp.zeros(n, jnp.int32)
+    c = jnp.full(n, numbers["c"], jnp.float32)
+    carry = (nothing_yet(problem), c, jnp.zeros_like(c), jnp.full_like(c, jnp.inf), nothing)
+    best, *_, gradients = jax.lax.fori_loop(0, searches, search, carry)
+    return Found(best.image, gradients, gradients, nothing)
 
 
 def ead(
     key: jax.Array,
-    model: Any,
-    images: Any,
-    labels: Any,
+    model: Model,
+    images: ArrayLike,
+    labels: ArrayLike,
     *,
     steps: int = 100,
     searches: int = 9,
-    learning_rate: float = 0.01,
-    beta: float = 1e-3,
-    confidence: float = 0.0,
-    c: float = 1e-3,
+    learning_rate: ArrayLike = 0.01,
+    beta: ArrayLike = 1e-3,
+    confidence: ArrayLike = 0.0,
+    c: ArrayLike = 1e-3,
     decision: str = "l1",
     **options: Unpack[Options],
 ) -> AttackResult:
     """The elastic-net attack: min ‖δ‖² + β ‖δ‖₁ + c · max(z_y − max_{i≠y} z_i + κ, 0), by FISTA within the box.
 
     Args:
-        key, model, images, labels: as `run`.
+        key, model, images, labels: as in `run`.
         steps: for each c.
         searches: how many c.
         learning_rate: the first step; it falls to zero along a square root.
@@ -108,7 +106,7 @@ def ead(
         confidence: κ, what the other class (or the target) must lead by.
         c: the first.
         decision: which success is kept: the least "l1", or the least elastic net, "en".
-        options: see `Options`.
+        options: what every attack takes, as in `Options`.
 
     Raises:
         InputError: as `run`.
@@ -127,12 +125,15 @@ def ead(
     """
     refuse_beyond_boundary(options.get("criterion"), "ead")
     numbers = {
-        "learning_rate": number("learning_rate", learning_rate, open_low=True),
-        "beta": number("beta", beta),
-        "confidence": number("confidence", confidence),
-        "c": number("c", c, open_low=True),
+        "learning_rate": checks.number("learning_rate", learning_rate, open_low=True),
+        "beta": checks.number("beta", beta),
+        "confidence": checks.number("confidence", confidence),
+        "c": checks.number("c", c, open_low=True),
     }
     targeted = options.get("target") is not None
     aim = Objective(losses.margin, "target", -1.0) if targeted else Objective(losses.margin, "label", 1.0)
-    method = EAD(count("steps", steps), count("searches", searches), one_of("decision", decision, ("l1", "en")))
+    method = configured(
+        by_shrinkage, steps=checks.count("steps", steps), searches=checks.count("searches", searches),
+        decision=checks.one_of("decision", decision, ("l1", "en")),
+    )  # fmt: skip
     return run(method, key, model, images, labels, norm="l1", numbers=numbers, objective=aim, draws=False, **options)

@@ -1,49 +1,51 @@
-"""What is learned of a network: its logits, and, before it is attacked, signs of gradient masking."""
+"""What is measured of a network before it is attacked: its logits, and signs of gradient masking."""
 
 from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxopt_input import losses
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.result import GradientMaskingWarning
+from jaxopt_input.engine.lanes import Layout, is_traced, rounds
 from jaxopt_input.errors import InputError
 from jaxopt_input.models.jaxpr import equations
 from jaxopt_input.models.model import Apply, Model
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
 
 CHUNK = 64  # images that are judged at once
 PROBES = 8  # images that tell probabilities from logits
 TOLERANCE = {"bfloat16": 1e-2, "float16": 2e-3, "float32": 1e-4}  # of the sum of probabilities in a precision
 
 
-def rounds(lanes: int, size: int) -> Iterator[np.ndarray]:
-    """The lanes of each round, the last padded with the last lane."""
-    for begin in range(0, lanes, size):
-        yield np.minimum(np.arange(begin, begin + size), lanes - 1)
+def transformed(*trees: Any) -> bool:
+    """Whether computing with these arrays gives traced ones: under `jax.jit` that holds of constants as well."""
+    return is_traced(trees) or is_traced(jnp.int32(0) + 0)
 
 
-def logits_of(model: Model, images: np.ndarray) -> np.ndarray:
-    """The logits `[N, classes]` of images `[N, H, W, C]`, a chunk of one shape at a time."""
+def logits_of(model: Model, images: Float[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N classes"]:
+    """The logits of images, a chunk of one shape at a time."""
     n = len(images)
-    parts = [model.activations(images[at], ["logits"])["logits"] for at in rounds(n, min(CHUNK, n))]
+    parts = [model.activations(images[r.lanes], ["logits"])["logits"] for r in rounds(n, min(CHUNK, n))]
     return np.concatenate([np.asarray(part, np.float32) for part in parts])[:n]
 
 
-def check_logits(model: Model, images: np.ndarray | None = None) -> None:
+def check_logits(model: Model, images: Float[np.ndarray, "N H W C"] | None = None) -> None:
     """Raise an `InputError` where what a network says of some images is probabilities instead of logits.
 
     Args:
         model: the network.
-        images: `[N, H, W, C]`, of which the first few are looked at; noise of rising brightness if None.
+        images: of which the first few are looked at; noise of rising brightness if None.
 
     Raises:
         InputError: where the logits are probabilities.
@@ -59,7 +61,7 @@ def check_logits(model: Model, images: np.ndarray | None = None) -> None:
         the logits of model are probabilities (none negative, their sum 1): give it before its softmax
     """
     if images is None:
-        noise = jax.random.uniform(jax.random.key(0), (PROBES, *model.info.image_shape))
+        noise = jax.random.uniform(jax.random.key(0), (PROBES, *model.info.image_shape), jnp.float32)
         images = np.asarray(noise) * np.linspace(0, 1, PROBES, dtype=np.float32)[:, None, None, None]
     images = images[:PROBES]
 
@@ -69,8 +71,8 @@ def check_logits(model: Model, images: np.ndarray | None = None) -> None:
     _refuse_probabilities(model.info.name, logits_of(model, images), trace)
 
 
-def _refuse_probabilities(name: str, logits: np.ndarray, trace: Callable[[], ClosedJaxpr]) -> None:
-    """Raise an `InputError` where logits `[N, classes]` are probabilities, as nearly as the network's precision allows.
+def _refuse_probabilities(name: str, logits: Float[np.ndarray, "N classes"], trace: Callable[[], ClosedJaxpr]) -> None:
+    """Raise an `InputError` where logits are probabilities, as nearly as the network's precision allows.
 
     Args:
         name: of the network.
@@ -89,11 +91,13 @@ def _refuse_probabilities(name: str, logits: np.ndarray, trace: Callable[[], Clo
 def _precision(jaxpr: Jaxpr) -> str:
     """The least that a network computes in: what it returns may be cast to more."""
     types = {str(getattr(out.aval, "dtype", None)) for equation in equations(jaxpr) for out in equation.outvars}
-    return next((one for one in TOLERANCE if one in types), "float32")
+    return next((name for name in TOLERANCE if name in types), "float32")
 
 
 @functools.partial(jax.jit, static_argnames="apply")
-def _look(apply: Apply, params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _look(
+    apply: Apply, params: Any, images: Float[Array, "N H W C"], labels: Int[Array, " N"]
+) -> tuple[Float[Array, "N classes"], Float[Array, " N"]]:
     """The logits, and the largest number in the gradient of the cross-entropy."""
 
     def total(images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -113,52 +117,54 @@ def _leaves_jax(apply: Apply, params: Any, images: jax.Array, labels: jax.Array)
 
 
 def examine(
-    model: Model, params: Any, mesh: Mesh, images: np.ndarray, labels: np.ndarray, chunk: int
-) -> tuple[np.ndarray, tuple[str, ...]]:
+    model: Model,
+    params: Any,
+    plan: Layout,
+    images: Float[np.ndarray, "N H W C"],
+    labels: Int[np.ndarray, " N"],
+) -> tuple[Float[np.ndarray, "N classes"], tuple[str, ...]]:
     """The originals' logits, and signs of gradient masking, which are warned of.
 
     Args:
         model: the network.
-        params: its parameters, on all devices of `mesh`.
-        mesh: shares the images along its axis "starts".
-        images: `[N, H, W, C]`.
-        labels: `[N]`.
-        chunk: images that a device runs at once.
+        params: its parameters, on all devices of the plan.
+        plan: shares the images out among devices, as many at once as it does lanes.
+        images: the originals.
+        labels: their true classes.
 
     Returns:
-        `[N, classes]`, and a line for each sign.
+        The logits, and a line for each sign.
 
     Raises:
         InputError: where the logits are probabilities.
     """
     n = len(images)
-    by_lane = NamedSharding(mesh, PartitionSpec("starts"))
     parts = []
     again = None
-    for at in rounds(n, chunk * len(mesh.devices)):
-        rows = jax.device_put((images[at], labels[at]), by_lane)
-        parts.append(jax.device_get(_look(model.apply, params, *rows)))
-        if len(parts) == 1 and _leaves_jax(model.apply, params, *rows):
-            again = jax.device_get(_look(model.apply, params, *rows))[0]
+    for at in (r.lanes for r in rounds(n, plan.at_once)):
+        batch = plan.spread((images[at], labels[at]))
+        parts.append(jax.device_get(_look(model.apply, params, *batch)))
+        if len(parts) == 1 and _leaves_jax(model.apply, params, *batch):
+            again = jax.device_get(_look(model.apply, params, *batch))[0]
     logits, slope = (np.concatenate([part[k] for part in parts])[:n] for k in (0, 1))
     name = model.info.name
-    _refuse_probabilities(name, logits, lambda: _look.trace(model.apply, params, *rows).jaxpr)
-    told = []
+    _refuse_probabilities(name, logits, lambda: _look.trace(model.apply, params, *batch).jaxpr)
+    signs = []
     if again is not None and not np.allclose(parts[0][0], again, rtol=1e-3, atol=1e-4, equal_nan=True):
-        told.append(
+        signs.append(
             f"{name} is random: attack the mean over its randomness, by transform= and samples=, or make it exact"
         )
     flat = int((slope == 0).sum())
     if flat:
-        told.append(
+        signs.append(
             f"the gradient of {name} is zero at {flat} of {n} images: try loss='margin', or square, which needs none"
         )
-    sure = np.partition(logits, -2, -1)[:, -2:]
-    saturated = int((sure[:, 1] - sure[:, 0] > 30).sum())
+    largest = np.partition(logits, -2, -1)[:, -2:]
+    saturated = int((largest[:, 1] - largest[:, 0] > 30).sum())
     if saturated * 4 > n:
-        told.append(
+        signs.append(
             f"the logits of {name} saturate its softmax at {saturated} of {n} images: try loss='dlr' or 'margin'"
         )
-    for text in told:
+    for text in signs:
         warnings.warn(text, GradientMaskingWarning, stacklevel=4)
-    return logits, tuple(told)
+    return logits, tuple(signs)

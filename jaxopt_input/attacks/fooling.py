@@ -1,30 +1,39 @@
-"""Fooling images: what a network is sure of and people see nothing in, by gradient ascent; see `evolution` as well."""
+"""Fooling images: what a network is sure of and people see nothing in, by gradient ascent. `evolution` needs none."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+import functools
+from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input import checks, losses, optimizers
-from jaxopt_input.attacks.examine import check_logits, logits_of
-from jaxopt_input.data import to_uint8
+from jaxopt_input.attacks.examine import check_logits, logits_of, transformed
+from jaxopt_input.attacks.geometry import to_8bit
 from jaxopt_input.engine.lanes import Resources
-from jaxopt_input.engine.minimize import Progress, minimize
+from jaxopt_input.engine.minimize import minimize
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import pixels
 from jaxopt_input.models.model import Model
+from jaxopt_input.targets import register
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from numpy.typing import ArrayLike
+
+    Array = np.ndarray
 
 # Of the first image's pixels around gray; a level of it, for at even gray a network may have no gradient.
 DEVIATION = {"noise": 0.25, "gray": 1 / 255}
 
 
+@functools.partial(register, static=())
 @dataclasses.dataclass(frozen=True)
 class Fooling:
-    """Images made for N classes.
+    """Images made for N classes; a pytree, whose arrays are its leaves.
 
     Attributes:
         image: `[N, H, W, C]` float32 in [0, 1], rounded to 8 bits.
@@ -33,7 +42,7 @@ class Fooling:
         history: `[steps + 1, N]`, the probability of this class before each step, or generation, and after the last:
             of the iterates, not rounded, for gradient ascent; of the elites, rounded, for evolution; NaN where the
             network says none.
-        evaluations: runs of the network on one image, gradients or not; those that tell whether its logits are
+        evaluations: runs of the network on a single image, gradients or not; those that tell whether its logits are
             probabilities are left out.
         finite: `[N]` bool, False where the probability is not finite, or, for gradient ascent, log p or its gradient
             was not at some step; the best finite image is kept then.
@@ -41,28 +50,31 @@ class Fooling:
             needs none, has no such.
     """
 
-    image: np.ndarray
-    label: np.ndarray
-    probability: np.ndarray
-    history: np.ndarray
+    image: Float[Array, "N H W C"]
+    label: Int[Array, " N"]
+    probability: Float[Array, " N"]
+    history: Float[Array, "steps N"]
     evaluations: int
-    finite: np.ndarray
-    dead: np.ndarray
+    finite: Bool[Array, " N"]
+    dead: Bool[Array, " N"]
+
+    def take(self, classes: Any) -> Fooling:
+        """The part that belongs to some of the N classes: indices, a slice, or a mask. The evaluations are of all."""
+        each = {name: getattr(self, name)[classes] for name in ("image", "label", "probability", "finite", "dead")}
+        return dataclasses.replace(self, **each, history=self.history[:, classes])
 
 
 def fool(
     key: jax.Array,
     model: Model,
-    classes: Any = None,
+    classes: ArrayLike | None = None,
     *,
     init: str = "gray",
     steps: int = 100,
     learning_rate: float = 1e5,
     progress: float = 1.0,
     decay: float = 1e-3,
-    chunk: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
-    on_progress: Progress | None = None,
+    on: Resources | None = None,
 ) -> Fooling:
     """Raise the probability of each class from noise or gray, by gradient ascent with L2 decay.
 
@@ -73,15 +85,13 @@ def fool(
     Args:
         key: a JAX key.
         model: the network.
-        classes: one index, or several; all classes if None.
+        classes: an index, or several; all classes if None.
         init: "gray", with noise of one level in 255, or "noise", normal around gray with σ = 1/4.
         steps: how many.
         learning_rate: of pixels from 0 to 255, at most.
         progress: a step is no longer than raises log p by about this.
         decay: the share of its distance from gray that each pixel loses at each step, from 0 to 1.
-        chunk: images that a device runs at once (at most 32, if None).
-        devices: to share the images; all local ones if None.
-        on_progress: called as (steps done, steps in all, mean of −log p).
+        on: the resources; progress is called as (steps done, steps in all, mean of −log p).
 
     Raises:
         InputError: for classes that do not exist, arguments out of range, or probabilities as logits.
@@ -94,8 +104,8 @@ def fool(
         >>> import jax, jax.numpy as jnp, jaxopt_input as joi
         >>> model = joi.from_function(lambda p, x, taps: {"logits": 40 * x.mean((1, 2)) @ p}, jnp.eye(3),
         ...                           image_shape=(2, 2, 3), taps=("logits",))
-        >>> found = joi.attacks.fool(jax.random.key(0), model, [0, 2], steps=20)
-        >>> found.image.shape, bool((found.probability > 0.99).all())
+        >>> fooling = joi.attacks.fool(jax.random.key(0), model, [0, 2], steps=20)
+        >>> fooling.image.shape, bool((fooling.probability > 0.99).all())
         ((2, 2, 2, 3), True)
     """
     total = classes_of(model)
@@ -103,7 +113,9 @@ def fool(
     sd = DEVIATION[checks.one_of("init", init, tuple(DEVIATION))]
     steps = checks.count("steps", steps)
     optimizer = optimizers.yosinski(learning_rate, desired_progress=progress, decay=decay)
-    check_logits(model)
+    traced = transformed(model.params, key)
+    if not traced:
+        check_logits(model)
     solution = minimize(
         -losses.class_log_probability(label),
         model,
@@ -111,18 +123,31 @@ def fool(
         optimizer=optimizer,
         steps=steps,
         key=key,
-        on=Resources(devices, chunk, progress=on_progress),
+        on=on,
     )
-    image = to_uint8(solution.best_image) / np.float32(255)
-    probability = np.asarray(jax.nn.softmax(logits_of(model, image)))[np.arange(len(label)), label]
+    xp: Any = jnp if traced else np
+    best, loss, evaluations, finite, dead = (
+        xp.asarray(x)
+        for x in (solution.best_image, solution.loss, solution.evaluations, solution.finite, solution.dead)
+    )
+    # As a PNG would hold it, judged again.
+    image: Any = to_8bit(best, best)
+    logits: Any
+    if traced:
+        logits = model.apply(model.params, image, ("logits",))["logits"].astype(jnp.float32)
+    else:
+        image = np.asarray(image)
+        logits = logits_of(model, image)
+    probability = xp.asarray(jax.nn.softmax(logits))[np.arange(len(label)), label]
+    count = evaluations.sum() + len(label)
     return Fooling(
         image,
         label,
         probability,
-        np.exp(-np.asarray(solution.loss)).T,
-        int(np.sum(solution.evaluations)) + len(label),
-        np.asarray(solution.finite) & np.isfinite(probability),
-        np.asarray(solution.dead) & (probability < 1),
+        xp.exp(-loss).T,
+        count if traced else int(count),
+        finite & xp.isfinite(probability),
+        dead & (probability < 1),
     )
 
 
@@ -130,12 +155,12 @@ def classes_of(model: Model) -> int:
     """How many classes a network tells apart, or an `InputError` where it has none."""
     logits = model.layers().get("logits")
     if logits is None or len(logits) != 1:
-        raise InputError(f"{model.info.name} has no layer logits with one number a class")
+        raise InputError(f"{model.info.name} has no layer logits with one number per class")
     return logits[0]
 
 
-def some_classes(classes: Any, model: Model, total: int) -> np.ndarray:
-    """`[N]` indices: those given, none twice, or all."""
+def some_classes(classes: ArrayLike | None, model: Model, total: int) -> Int[np.ndarray, " N"]:
+    """The classes a caller asks for, none twice; all if None."""
     chosen = np.arange(total, dtype=np.int32) if classes is None else np.atleast_1d(classes)
     label = checks.classes("class", chosen, len(chosen), model, total)
     if len(np.unique(label)) < len(label):
@@ -145,7 +170,7 @@ def some_classes(classes: Any, model: Model, total: int) -> np.ndarray:
 
 def check_judge(judge: Model, model: Model) -> None:
     """Raise an `InputError` unless a network judges the images of another one, and knows as many classes."""
-    shapes = [one.info.image_shape for one in (judge, model)]
+    shapes = [network.info.image_shape for network in (judge, model)]
     if shapes[0] != shapes[1]:
         sizes = ["x".join(map(str, shape)) for shape in shapes]
         raise InputError(f"{judge.info.name} takes images of {sizes[0]}, not of {sizes[1]}: it cannot judge them")

@@ -1,44 +1,30 @@
-"""Norms, balls, boxes and hyperplanes of a batch: every function takes and returns one row a lane.
+"""Norms, balls, boxes and hyperplanes of a batch: every function takes and returns one row per lane.
 
 A lane is one image under attack, with its own ε. Nothing here reads another lane's row.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input.engine.lanes import flat, rows, where
 from jaxopt_input.projections import ball
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+    Images = Float[Array, "L H W C"]
+
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
-HALVINGS = 24  # of a cut within float32
+HALVINGS = 24  # of an interval, down to the precision of float32
 NEWTON_STEPS = 24  # at most; of a concave piecewise function, nearly always under ten
 
 
-def rows(values: jax.Array, like: jax.Array) -> jax.Array:
-    """`[L]` as `[L, 1, …]`, to multiply or select the rows of `like`."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
-
-
-def where(mask: jax.Array, new: Any, old: Any) -> Any:
-    """The rows of `new` where the mask holds, of `old` elsewhere; for whole pytrees."""
-    return jax.tree.map(lambda a, b: jnp.where(rows(mask, a), a, b), new, old)
-
-
-def flat(x: jax.Array) -> jax.Array:
-    """`[L, …]` as `[L, n]`."""
-    return x.reshape(x.shape[0], -1)
-
-
-def dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    """`[L]`: the inner product of each lane's rows."""
-    return jnp.sum(flat(a) * flat(b), -1)
-
-
-def norm(x: jax.Array, p: str) -> jax.Array:
+def norm(x: Float[Array, "L ..."], p: str) -> Float[Array, " L"]:
     """`[L]`: the norm of each row; "l0" counts the numbers that are not zero, "rms" is l2 / √n (Szegedy's distortion).
 
     Example:
@@ -49,7 +35,7 @@ def norm(x: jax.Array, p: str) -> jax.Array:
     """
     x = flat(x)
     if p == "l0":
-        return jnp.sum(x != 0, -1).astype(jnp.float32)
+        return jnp.sum(x != 0, -1, dtype=jnp.int32).astype(jnp.float32)
     if p == "l1":
         return jnp.sum(jnp.abs(x), -1)
     largest = jnp.max(jnp.abs(x), -1)
@@ -58,10 +44,10 @@ def norm(x: jax.Array, p: str) -> jax.Array:
     # Squares of small numbers leave float32's range: divide by the largest first.
     scale = jnp.where(largest > 0, largest, 1.0)
     length = largest * jnp.sqrt(jnp.sum(jnp.square(x / scale[:, None]), -1))
-    return length if p == "l2" else length / jnp.sqrt(x.shape[-1])
+    return length if p == "l2" else length / np.sqrt(x.shape[-1]).astype(np.float32)
 
 
-def scaled(gradient: jax.Array) -> jax.Array:
+def scaled(gradient: Float[Array, "L ..."]) -> Float[Array, "L ..."]:
     """Each row divided by its largest absolute value, zero where it is zero.
 
     Gradients of a saturated softmax reach 1e-30 and below; their squares and products would be zero in float32.
@@ -70,7 +56,7 @@ def scaled(gradient: jax.Array) -> jax.Array:
     return gradient / rows(jnp.where(largest > 0, largest, 1.0), gradient)
 
 
-def unit(x: jax.Array, p: str) -> jax.Array:
+def unit(x: Float[Array, "L ..."], p: str) -> Float[Array, "L ..."]:
     """Each row divided by its norm, zero where it is zero.
 
     Example:
@@ -83,21 +69,21 @@ def unit(x: jax.Array, p: str) -> jax.Array:
     return x / rows(jnp.where(length > 0, length, 1.0), x)
 
 
-def steepest(gradient: jax.Array, p: str) -> jax.Array:
+def steepest(gradient: Float[Array, "L ..."], p: str) -> Float[Array, "L ..."]:
     """The direction of norm 1 along which a linear function rises most: sign(g) for L∞, g/‖g‖ for L2.
 
-    For L1 it moves the one number with the largest gradient.
+    For L1 it moves the number with the largest gradient.
     """
     if p == "linf":
         return jnp.sign(gradient)
     if p == "l2":
         return unit(gradient, "l2")
     x = flat(gradient)
-    largest = jax.nn.one_hot(jnp.argmax(jnp.abs(x), -1), x.shape[-1])
+    largest = jax.nn.one_hot(jnp.argmax(jnp.abs(x), -1), x.shape[-1], dtype=x.dtype)
     return (largest * jnp.sign(x)).reshape(gradient.shape)
 
 
-def clip_to_ball(image: jax.Array, clean: jax.Array, epsilon: jax.Array, p: str) -> jax.Array:
+def clip_to_ball(image: Images, clean: Images, epsilon: Float[Array, " L"], p: str) -> Images:
     """The nearest images within ε of the clean ones, then within [0, 1], which takes none of them out of the ball.
 
     Args:
@@ -109,7 +95,7 @@ def clip_to_ball(image: jax.Array, clean: jax.Array, epsilon: jax.Array, p: str)
     return jnp.clip(inside, 0.0, 1.0)
 
 
-def into_l1_ball_and_box(image: jax.Array, clean: jax.Array, epsilon: jax.Array) -> jax.Array:
+def into_l1_ball_and_box(image: Images, clean: Images, epsilon: Float[Array, " L"]) -> Images:
     """The nearest images that lie both within ε of the clean ones in L1 and within [0, 1].
 
     Clipping after the ball, as `clip_to_ball` does, lands in both, but as a rule not at the nearest of them.
@@ -132,11 +118,11 @@ def into_l1_ball_and_box(image: jax.Array, clean: jax.Array, epsilon: jax.Array)
     size = jnp.abs(change)
     room = jnp.where(change > 0, 1 - flat(clean), flat(clean))
 
-    def kept(cut: jax.Array) -> jax.Array:
+    def remainder(cut: jax.Array) -> jax.Array:
         return jnp.minimum(jnp.maximum(size - cut[:, None], 0.0), room)
 
     def length(cut: jax.Array) -> jax.Array:
-        return jnp.sum(kept(cut), -1)
+        return jnp.sum(remainder(cut), -1)
 
     def halve(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = ends
@@ -148,10 +134,10 @@ def into_l1_ball_and_box(image: jax.Array, clean: jax.Array, epsilon: jax.Array)
     longer, shorter = length(low), length(high)
     between = jnp.where(longer > shorter, (longer - epsilon) / jnp.where(longer > shorter, longer - shorter, 1.0), 1.0)
     cut = jnp.where(longer > epsilon, low + jnp.clip(between, 0.0, 1.0) * (high - low), 0.0)
-    return clean + (jnp.sign(change) * kept(cut)).reshape(image.shape)
+    return clean + (jnp.sign(change) * remainder(cut)).reshape(image.shape)
 
 
-def random_in_ball(keys: jax.Array, shape: tuple[int, ...], p: str) -> jax.Array:
+def random_in_ball(keys: jax.Array, shape: tuple[int, ...], p: str) -> Float[Array, "L ..."]:
     """`[L, *shape]`: uniform in the unit ball of each lane.
 
     Source:
@@ -159,20 +145,21 @@ def random_in_ball(keys: jax.Array, shape: tuple[int, ...], p: str) -> jax.Array
         density exp(−|x|^p), divided by the p-th root of the sum of their p-th powers and one exponential draw.
     """
 
-    def one(key: jax.Array) -> jax.Array:
+    def draw(key: jax.Array) -> jax.Array:
         key, other = jax.random.split(key)
         if p == "linf":
-            return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+            return jax.random.uniform(key, shape, jnp.float32, minval=-1.0, maxval=1.0)
+        extra = jax.random.exponential(other, (), jnp.float32)
         if p == "l2":
-            x = jax.random.normal(key, shape) / jnp.sqrt(2.0)
-            return x / jnp.sqrt(jnp.sum(jnp.square(x)) + jax.random.exponential(other))
-        x = jax.random.laplace(key, shape)
-        return x / (jnp.sum(jnp.abs(x)) + jax.random.exponential(other))
+            x = jax.random.normal(key, shape, jnp.float32) / np.sqrt(np.float32(2))
+            return x / jnp.sqrt(jnp.sum(jnp.square(x)) + extra)
+        x = jax.random.laplace(key, shape, jnp.float32)
+        return x / (jnp.sum(jnp.abs(x)) + extra)
 
-    return jax.vmap(one)(keys)
+    return jax.vmap(draw)(keys)
 
 
-def to_hyperplane(image: jax.Array, normal: jax.Array, rise: jax.Array, p: str) -> jax.Array:
+def to_hyperplane(image: Images, normal: Images, rise: Float[Array, " L"], p: str) -> Images:
     """The least change d with ⟨normal, d⟩ = rise that keeps the image within [0, 1].
 
     Where the box is too small for it, the change that comes nearest: every number that matters at its bound.
@@ -215,12 +202,13 @@ def to_hyperplane(image: jax.Array, normal: jax.Array, rise: jax.Array, p: str) 
 
     t = jax.lax.fori_loop(0, NEWTON_STEPS, newton, jnp.zeros_like(gap))
     reachable = jnp.sum(weight * room, -1) > gap
-    t = jnp.where(reachable, t, jnp.inf)
-    change = way * jnp.minimum(jnp.where(speed > 0, t[:, None] * speed, 0.0), room)
+    # Beyond what the box has room for, every number that matters goes to its bound.
+    reach = jnp.where(reachable[:, None], t[:, None] * speed, room)
+    change = way * jnp.minimum(jnp.where(speed > 0, reach, 0.0), room)
     return change.reshape(image.shape)
 
 
-def to_8bit(image: jax.Array, clean: jax.Array, epsilon: jax.Array | None = None, p: str = "linf") -> jax.Array:
+def to_8bit(image: Images, clean: Images, epsilon: Float[Array, " L"] | None = None, p: str = "linf") -> Images:
     """Images rounded to 8 bits, as a PNG would hold them: the very numbers that reading it gives.
 
     Args:

@@ -2,99 +2,102 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxopt_input import checks
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.decision import BISECTIONS, adversarial_needed, adversarial_start, judge, to_boundary
-from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.nearest import nothing_yet
-from jaxopt_input.attacks.problem import Found, Numbers, Problem
+from jaxopt_input.attacks.problem import Found, Numbers, Problem, configured
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
-from jaxopt_input.checks import count
+from jaxopt_input.engine.lanes import rows, where
+from jaxopt_input.models.model import Model
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+    from numpy.typing import ArrayLike
+
+    Images = Float[Array, "L H W C"]
 
 HALVINGS = 12  # of a step, at most
 
 
-@dataclasses.dataclass(frozen=True)
-class HopSkipJump:
-    """A method: see `hop_skip_jump`."""
+def hop(problem: Problem, numbers: Numbers, *, steps: int, directions: int) -> Found:
+    """The method: to the boundary, its normal there, a step along it, and back to the boundary."""
+    clean = problem.clean
+    numbers_in_image = clean[0].size
+    x, begun, queries = adversarial_start(problem)
+    active = begun & ~problem.done()
+    x = to_boundary(problem, x, 0)
+    best = nothing_yet(problem).after(problem, x, active, problem.distance(x, "l2"))
 
-    steps: int
-    samples: int
+    def step(t: jax.Array, carry: Any) -> Any:
+        best, x, queries = carry
+        distance = geometry.norm(x - clean, "l2")
+        # As in the paper: as far from the boundary as the square root of the dimension times the bisection's precision.
+        reach = jnp.maximum(np.sqrt(np.float32(numbers_in_image)) * distance * 2.0**-BISECTIONS, 1e-4)
+        normal = _normal(problem, x, reach, t, directions)
+        length = distance / jnp.sqrt((t + 1).astype(jnp.float32))
 
-    def __call__(self, problem: Problem, numbers: Numbers) -> Found:
-        clean = problem.clean
-        numbers_in_image = clean[0].size
-        x, found, queries = adversarial_start(problem)
-        active = found & ~problem.done()
-        x = to_boundary(problem, x, 0)
-        best = nothing_yet(problem).after(problem, x, active, problem.distance(x, "l2"))
+        def unfinished(carry: Any) -> jax.Array:
+            return (carry[0] < HALVINGS) & ~jnp.all(carry[2] | ~active)
 
-        def step(t: jax.Array, carry: Any) -> Any:
-            best, x, queries = carry
-            distance = geometry.norm(x - clean, "l2")
-            # Theirs: as far from the boundary as the square root of the dimension times the bisection's precision.
-            reach = jnp.maximum(jnp.sqrt(numbers_in_image) * distance * 2.0**-BISECTIONS, 1e-4)
-            normal = self._normal(problem, x, reach, t)
-            length = distance / jnp.sqrt(t + 1.0)
+        def attempt(carry: Any) -> Any:
+            i, moved, reached, length, queries = carry
+            tried = jnp.clip(x + rows(length, x) * normal, 0.0, 1.0)
+            success = judge(problem, tried, t)
+            queries = queries + (active & ~reached)
+            return i + 1, where(reached, moved, where(success, tried, x)), reached | success, length / 2, queries
 
-            def unfinished(carry: Any) -> jax.Array:
-                return (carry[0] < HALVINGS) & ~jnp.all(carry[2] | ~active)
+        start = (jnp.int32(0), x, ~active, length, queries)
+        _, moved, _, _, queries = jax.lax.while_loop(unfinished, attempt, start)
+        moved = where(active, to_boundary(problem, moved, t), x)
+        success = judge(problem, moved, t) & active
+        best = best.after(problem, moved, success, problem.distance(moved, "l2"))
+        return best, where(success, moved, x), queries + jnp.where(active, directions + BISECTIONS + 1, 0)
 
-            def attempt(carry: Any) -> Any:
-                i, moved, reached, length, queries = carry
-                tried = jnp.clip(x + rows(length, x) * normal, 0.0, 1.0)
-                success = judge(problem, tried, t)
-                queries = queries + (active & ~reached)
-                return i + 1, where(reached, moved, where(success, tried, x)), reached | success, length / 2, queries
+    carry = (best, x, queries + jnp.where(active, BISECTIONS, 0))
+    best, _, queries = jax.lax.fori_loop(0, steps, step, carry)
+    nothing = jnp.zeros(len(active), jnp.int32)
+    return Found(best.image, nothing + steps * active, nothing, queries)
 
-            start = (jnp.int32(0), x, ~active, length, queries)
-            _, moved, _, _, queries = jax.lax.while_loop(unfinished, attempt, start)
-            moved = where(active, to_boundary(problem, moved, t), x)
-            success = judge(problem, moved, t) & active
-            best = best.after(problem, moved, success, problem.distance(moved, "l2"))
-            return best, where(success, moved, x), queries + jnp.where(active, self.samples + BISECTIONS + 1, 0)
 
-        carry = (best, x, queries + jnp.where(active, BISECTIONS, 0))
-        best, _, queries = jax.lax.fori_loop(0, self.steps, step, carry)
-        nothing = jnp.zeros(len(active), jnp.int32)
-        return Found(best.image, nothing + self.steps * active, nothing, queries)
+def _normal(problem: Problem, x: Images, reach: Float[Array, " L"], t: jax.Array, directions: int) -> Images:
+    """The direction into the adversarial region: random directions, those that lead there against the others."""
+    keys = problem.keys(t)
 
-    def _normal(self, problem: Problem, x: jax.Array, reach: jax.Array, t: jax.Array) -> jax.Array:
-        """The direction into the adversarial region: random directions, those that lead there against the others."""
-        keys = problem.keys(t)
+    def sample(i: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        total, weighted, hits = carry
+        noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, i), x.shape[1:], jnp.float32))(keys)
+        tried = jnp.clip(x + rows(reach, x) * geometry.unit(noise, "l2"), 0.0, 1.0)
+        noise = geometry.unit(tried - x, "l2")
+        hit = judge(problem, tried, t).astype(jnp.float32)
+        return total + noise, weighted + rows(hit, x) * noise, hits + hit
 
-        def sample(i: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-            total, weighted, hits = carry
-            noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, i), x.shape[1:]))(keys)
-            seen = jnp.clip(x + rows(reach, x) * geometry.unit(noise, "l2"), 0.0, 1.0)
-            noise = geometry.unit(seen - x, "l2")
-            hit = judge(problem, seen, t).astype(jnp.float32)
-            return total + noise, weighted + rows(hit, x) * noise, hits + hit
-
-        zero = jnp.zeros_like(x)
-        total, weighted, hits = jax.lax.fori_loop(0, self.samples, sample, (zero, zero, jnp.zeros(len(x))))
-        # Σ (φ − mean φ) u with φ = ±1 is 2 (Σ_hits u − share of hits · Σ u); all on one side tell the side alone.
-        share = hits / self.samples
-        balanced = weighted - rows(share, x) * total
-        one_sided = rows(jnp.where(share == 0, -1.0, 1.0), x) * total
-        return geometry.unit(where((share == 0) | (share == 1), one_sided, balanced), "l2")
+    zero = jnp.zeros_like(x)
+    carry = zero, zero, jnp.zeros(len(x), jnp.float32)
+    total, weighted, hits = jax.lax.fori_loop(0, directions, sample, carry)
+    # Σ (φ − mean φ) u with φ = ±1 is 2 (Σ_hits u − share of hits · Σ u); all on one side tell the side alone.
+    share = hits / directions
+    balanced = weighted - rows(share, x) * total
+    one_sided = rows(jnp.where(share == 0, -1.0, 1.0), x) * total
+    return geometry.unit(where((share == 0) | (share == 1), one_sided, balanced), "l2")
 
 
 def hop_skip_jump(
     key: jax.Array,
-    model: Any,
-    images: Any,
-    labels: Any,
+    model: Model,
+    images: ArrayLike,
+    labels: ArrayLike,
     *,
     steps: int = 40,
     directions: int = 100,
-    start: Any = None,
+    start: ArrayLike | None = None,
     **options: Unpack[Options],
 ) -> AttackResult:
     """HopSkipJump: the nearest adversarial image in L2, from predicted classes alone.
@@ -103,11 +106,11 @@ def hop_skip_jump(
     step is taken along it that halves until it succeeds.
 
     Args:
-        key, model, images, labels: as `run`.
+        key, model, images, labels: as in `run`.
         steps: how many.
-        directions: queries for each normal; the same number at each step (theirs grows with the square root).
+        directions: queries for each normal; the same number at each step (in the paper it grows with the square root).
         start: `[N, H, W, C]`, adversarial images to begin from; uniform noise if None. A target needs them.
-        options: see `Options`.
+        options: what every attack takes, as in `Options`.
 
     Raises:
         InputError: as `run`.
@@ -120,10 +123,10 @@ def hop_skip_jump(
         >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
         ...                           image_shape=(4, 4, 3), taps=("logits",))
         >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.55)
-        >>> found = joi.attacks.hop_skip_jump(jax.random.key(0), model, image, [0], steps=5)
-        >>> found.success.tolist(), found.gradients.tolist()
+        >>> result = joi.attacks.hop_skip_jump(jax.random.key(0), model, image, [0], steps=5)
+        >>> result.success.tolist(), result.gradients.tolist()
         ([True], [0])
     """
-    method = HopSkipJump(count("steps", steps), count("directions", directions))
+    method = configured(hop, steps=checks.count("steps", steps), directions=checks.count("directions", directions))
     adversarial_needed(options.get("target"), start)
     return run(method, key, model, images, labels, norm="l2", start=start, **options)

@@ -1,4 +1,4 @@
-"""What a method of attack is given: one image a lane, and the network as functions of a batch of them.
+"""What a method of attack works on: one image per lane, and the network as functions of a batch of them.
 
 A method is a function `(problem, numbers) -> Found`, traced once and compiled whole. It must treat each lane by itself
 and leave lanes that are done as they are.
@@ -8,18 +8,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.objectives import Objective
+from jaxopt_input.losses.algebra import Loss
 from jaxopt_input.transforms import Transform
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int, UInt32
+
+DRAWS = 32  # of a random transform, at least, under which an image is judged
+
+# The purposes of the keys of a lane. Those of the steps count upwards from 0.
+RANDOM_TARGET = 2**31 - 2
+START = 2**31 - 3
+LAST_DRAW = 2**31 - 4  # the first under which an image is judged; they count downwards
+
+NO_VALUE = jnp.inf  # in a history, where a lane was done before that step
 
 
 class Lanes(NamedTuple):
-    """One image under attack a row.
+    """One image under attack per row.
 
     Attributes:
         clean: `[L, H, W, C]` in [0, 1].
@@ -32,14 +45,14 @@ class Lanes(NamedTuple):
         start: `[L, H, W, C]`, where to begin, or None.
     """
 
-    clean: jax.Array
-    label: jax.Array
-    target: jax.Array
-    epsilon: jax.Array
-    key: jax.Array
-    logits: jax.Array
-    restart: jax.Array
-    start: jax.Array | None
+    clean: Float[Array, "L H W C"]
+    label: Int[Array, " L"]
+    target: Int[Array, " L"]
+    epsilon: Float[Array, " L"]
+    key: Array
+    logits: Float[Array, "L classes"]
+    restart: UInt32[Array, " L"]
+    start: Float[Array, "L H W C"] | None
 
 
 class Found(NamedTuple):
@@ -47,21 +60,18 @@ class Found(NamedTuple):
 
     Attributes:
         image: `[L, H, W, C]`, its best.
-        steps: `[L]` int32, its steps until it was done.
+        steps: `[L]` int32, its steps until the lane was done.
         gradients: `[L]` int32, how often it differentiated the network (also to one logit).
         forwards: `[L]` int32, how often it ran the network without differentiating it.
         history: what it keeps of each step, `[L, …]` by name.
     """
 
-    image: jax.Array
-    steps: jax.Array
-    gradients: jax.Array
-    forwards: jax.Array
+    image: Float[Array, "L H W C"]
+    steps: Int[Array, " L"]
+    gradients: Int[Array, " L"]
+    forwards: Int[Array, " L"]
     history: dict[str, jax.Array] = {}  # noqa: RUF012  (never mutated)
 
-
-DRAWS = 32  # of a random transform, at least, under which an image is judged
-LAST_DRAW = 2**31 - 4  # the first of theirs; they count downwards, those of the steps upwards
 
 Numbers = Mapping[str, jax.Array]
 Method = Callable[["Problem", Numbers], Found]
@@ -69,11 +79,32 @@ Taps = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
+class Configured:
+    """A method of attack with its static options; equal ones share one compiled program."""
+
+    function: Callable[..., Found]
+    options: tuple[tuple[str, Any], ...]
+
+    def __call__(self, problem: Problem, numbers: Numbers) -> Found:
+        return self.function(problem, numbers, **dict(self.options))
+
+
+def configured(function: Callable[..., Found], **options: Any) -> Configured:
+    """A function `(problem, numbers, **options) -> Found` as a method: `functools.partial`, compared by value.
+
+    Example:
+        >>> configured(max, steps=3) == configured(max, steps=3)
+        True
+    """
+    return Configured(function, tuple(options.items()))
+
+
+@dataclasses.dataclass(frozen=True)
 class Problem:
-    """Lanes, and the network under attack as functions of one image a lane.
+    """Lanes, and the network under attack as functions of one image per lane.
 
     Attributes:
-        lanes: see `Lanes`; its fields are attributes of the problem as well.
+        lanes: a `Lanes`; what it says of the images are attributes of the problem as well.
         apply: images, taps → activations.
         criterion: logits `[classes]`, label, target → success.
         targeted: whether the lanes have targets.
@@ -93,54 +124,57 @@ class Problem:
     samples: int = 1
 
     @property
-    def clean(self) -> jax.Array:
+    def clean(self) -> Float[Array, "L H W C"]:
         return self.lanes.clean
 
     @property
-    def label(self) -> jax.Array:
+    def label(self) -> Int[Array, " L"]:
         return self.lanes.label
 
     @property
-    def target(self) -> jax.Array:
+    def target(self) -> Int[Array, " L"]:
         return self.lanes.target
 
     @property
-    def epsilon(self) -> jax.Array:
+    def epsilon(self) -> Float[Array, " L"]:
         return self.lanes.epsilon
 
-    def keys(self, purpose: Any) -> jax.Array:
+    def keys(self, purpose: int | jax.Array) -> jax.Array:
         """`[L]` keys for a purpose or step of the method."""
         return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(self.lanes.key)
 
-    def done(self) -> jax.Array:
+    def done(self) -> Bool[Array, " L"]:
         """`[L]`: whether the clean image is a success already."""
         return self.success(self.lanes.logits)
 
-    def success(self, logits: jax.Array) -> jax.Array:
+    def success(self, logits: Float[Array, "L classes"]) -> Bool[Array, " L"]:
         """`[L]`: whether these logits `[L, classes]` are a success; never where they are not finite."""
         met = jax.vmap(self.criterion)(logits, self.label, self.target)
         return met & jnp.isfinite(logits).all(-1)
 
-    def confirmed(self, images: jax.Array, success: jax.Array) -> jax.Array:
-        """`[L]`: which successes of these images are no luck: under a random transform those that `judged` confirms."""
+    def confirmed(self, images: Float[Array, "L H W C"], success: Bool[Array, " L"]) -> Bool[Array, " L"]:
+        """`[L]`: which successes of these images are no luck: under a random transform, those `judged` confirms."""
         if self.transform is None:
             return success
         return jax.lax.cond(success.any(), lambda: success & self.success(self.judged(images)), lambda: success)
 
-    def judged(self, images: jax.Array) -> jax.Array:
-        """`[L, classes]`, by which images are judged: under a random transform the mean of the same `DRAWS` draws."""
+    def judged(self, images: Float[Array, "L H W C"]) -> Float[Array, "L classes"]:
+        """`[L, classes]` that decide on images: under a random transform, the mean over the same `DRAWS` draws."""
         if self.transform is None:
             return self.logits(images)
-        draws = LAST_DRAW - jnp.arange(-(-DRAWS // self.samples))
+        draws = LAST_DRAW - jnp.arange(-(-DRAWS // self.samples), dtype=jnp.int32)
         return jax.lax.map(lambda draw: self.logits(images, draw), draws).mean(0)
 
-    def logits(self, images: jax.Array, draw: Any = 0) -> jax.Array:
+    def logits(self, images: Float[Array, "L H W C"], draw: int | jax.Array = 0) -> Float[Array, "L classes"]:
         """`[L, classes]` of images; `draw` tells one step's random transforms from another's."""
         return self._mean(self._activations(images, ("logits",), draw)["logits"])
 
     def gradient(
-        self, images: jax.Array, objective: Objective | Callable[..., Any], draw: Any = 0
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        self,
+        images: Float[Array, "L H W C"],
+        objective: Objective | Callable[[jax.Array, jax.Array], Loss],
+        draw: int | jax.Array = 0,
+    ) -> tuple[Float[Array, " L"], Float[Array, "L H W C"], Float[Array, "L classes"]]:
         """The value of each lane's loss, its gradient by the image, and the logits, in one pass.
 
         Args:
@@ -163,7 +197,9 @@ class Problem:
         (_, (values, logits)), gradient = jax.value_and_grad(total, has_aux=True)(images)
         return values, gradient, logits
 
-    def jacobian(self, images: jax.Array, weights: jax.Array, draw: Any = 0) -> tuple[jax.Array, jax.Array]:
+    def jacobian(
+        self, images: Float[Array, "L H W C"], weights: Float[Array, "K L classes"], draw: int | jax.Array = 0
+    ) -> tuple[Float[Array, "L classes"], Float[Array, "K L H W C"]]:
         """The logits, and the gradients of some weighted sums of them, one pass back each.
 
         Args:
@@ -177,19 +213,19 @@ class Problem:
         logits, pull = jax.vjp(lambda x: self.logits(x, draw), images)
         return logits, jax.lax.map(lambda weight: pull(weight)[0], weights)
 
-    def distance(self, images: jax.Array, p: str) -> jax.Array:
-        """`[L]`: how far images are from the clean ones, as they count: rounded to 8 bits where that is asked for."""
+    def distance(self, images: Float[Array, "L H W C"], p: str) -> Float[Array, " L"]:
+        """`[L]`: how far images, as they are judged, are from the clean ones."""
         return geometry.norm(self.counted(images) - self.clean, p)
 
-    def counted(self, images: jax.Array) -> jax.Array:
-        """Images as they count: rounded to 8 bits within the ball where that is asked for."""
+    def counted(self, images: Float[Array, "L H W C"]) -> Float[Array, "L H W C"]:
+        """Images as they are judged: rounded to 8 bits within the ball where `rounded` says so."""
         return geometry.to_8bit(images, self.clean, self.epsilon, self.norm) if self.rounded else images
 
-    def into_ball(self, images: jax.Array, p: str) -> jax.Array:
+    def into_ball(self, images: Float[Array, "L H W C"], p: str) -> Float[Array, "L H W C"]:
         """The nearest images within ε of the clean ones, then within [0, 1]."""
         return geometry.clip_to_ball(images, self.clean, self.epsilon, p)
 
-    def _activations(self, images: jax.Array, taps: tuple[str, ...], draw: Any) -> Taps:
+    def _activations(self, images: jax.Array, taps: tuple[str, ...], draw: int | jax.Array) -> Taps:
         if self.rounded:
             images = images + jax.lax.stop_gradient(self.counted(images) - images)
         if self.transform is not None:

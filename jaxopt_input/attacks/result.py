@@ -1,11 +1,23 @@
-"""What an attack found, and what is measured of it."""
+"""What an attack returns, and what is measured of it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from jaxopt_input.errors import InputError
+from jaxopt_input.targets import register
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+
+    Array = np.ndarray | jax.Array
 
 NORMS = ("l0", "l1", "l2", "linf", "rms")
 
@@ -14,16 +26,20 @@ class GradientMaskingWarning(UserWarning):
     """The network hides its gradient from an attack: its robustness may be overrated."""
 
 
+@functools.partial(register, static=("norm", "minimizes", "warnings"))
 @dataclasses.dataclass(frozen=True)
 class AttackResult:
-    """What an attack found for N images; with several ε every array below has a leading axis of their number, E.
+    """The outcome of an attack on N images; with several ε every array below has a leading axis of their number, E.
+
+    A pytree: the arrays are its leaves; they are NumPy arrays, or JAX arrays where the attack was called under a
+    transformation such as `jax.jit`.
 
     An image whose attack failed has no distance: it is infinite in every norm. Its `image` is the original after an
     attack that minimizes a norm, and after one with a budget the last that was tried, within the budget. Where the
-    original is a success already, it is the result, at distance 0, unless the attack was told to go on.
+    original is a success already, it is the result, at distance 0, unless the attack was called with `stop=False`.
 
     Attributes:
-        image: `[N, H, W, C]` float32 in [0, 1], rounded to 8 bits if asked for.
+        image: `[N, H, W, C]` float32 in [0, 1], rounded to 8 bits if `rounded` says so.
         raw: `[N, H, W, C]`, what the method returned, before it was clipped and rounded.
         success: `[N]` bool, judged on `image`.
         finite: `[N]` bool, False where the attack ended at numbers that are not finite; `image` is the original then.
@@ -39,62 +55,62 @@ class AttackResult:
         gradients: `[N]` int32, gradients of the network, all restarts together.
         forwards: `[N]` int32, runs of the network without gradient, all restarts and the last judgment together.
         success_of_start: `[R, N]` bool, of each restart.
-        history: what the method keeps of each step, `[N, …]` by name, of the restart that is kept.
+        history: what the method keeps of each step, `[N, …]` by name, of the restart that is kept; infinite where the
+            image was done before that step.
         norm: the norm of the attack's budget, or the one it minimizes.
         minimizes: whether it minimizes a norm, instead of spending a budget.
         epsilon: the budgets, `[]` or `[E]` or `[E, N]`; None where there is none.
         warnings: signs of gradient masking.
     """
 
-    image: np.ndarray
-    raw: np.ndarray
-    success: np.ndarray
-    finite: np.ndarray
-    label: np.ndarray
-    target: np.ndarray | None
-    clean: np.ndarray
-    logits: np.ndarray
-    prediction: np.ndarray
-    probability: np.ndarray
-    distance: dict[str, np.ndarray]
-    steps: np.ndarray
-    gradients: np.ndarray
-    forwards: np.ndarray
-    success_of_start: np.ndarray
-    history: dict[str, np.ndarray]
+    image: Float[Array, "*E N H W C"]
+    raw: Float[Array, "*E N H W C"]
+    success: Bool[Array, "*E N"]
+    finite: Bool[Array, "*E N"]
+    label: Int[Array, " N"]
+    target: Int[Array, " N"] | None
+    clean: Int[Array, " N"]
+    logits: Float[Array, "N classes"]
+    prediction: Int[Array, "*E N"]
+    probability: Float[Array, "*E N"]
+    distance: dict[str, Float[Array, "*E N"]]
+    steps: Int[Array, "*E N"]
+    gradients: Int[Array, "*E N"]
+    forwards: Int[Array, "*E N"]
+    success_of_start: Bool[Array, "*E R N"]
+    history: dict[str, Float[Array, "*E N steps"]]
     norm: str
     minimizes: bool
-    epsilon: np.ndarray | None
+    epsilon: Float[Array, " *E"] | None
     warnings: tuple[str, ...] = ()
 
     @property
-    def accuracy(self) -> dict[str, np.ndarray]:
+    def accuracy(self) -> dict[str, Float[Array, " *E"]]:
         """The shares of images that are classified rightly: `clean`, and `robust`, rightly before and after."""
         right = self._right
         return {"clean": right.mean(), "robust": (right & (self.prediction == self.label)).mean(-1)}
 
     @property
-    def _right(self) -> np.ndarray:
-        """`[N]`: whether the original is classified rightly."""
-        return (self.clean == self.label) & np.isfinite(self.logits).all(-1)
+    def _right(self) -> Bool[Array, " N"]:
+        """Whether each original is classified rightly."""
+        return (self.clean == self.label) & _numpy_of(self.logits).isfinite(self.logits).all(-1)
 
-    def robust_accuracy(self, epsilons: Sequence[float]) -> np.ndarray:
+    def robust_accuracy(self, epsilons: Sequence[float]) -> Float[Array, "*E budgets"]:
         """The robust accuracy at each ε in the attack's norm, from one run of an attack that minimizes it.
 
         Args:
             epsilons: budgets, in the norm of the attack.
 
         Returns:
-            `[…, len(epsilons)]`: the share of images that are classified rightly and have no adversarial example found
-            within ε.
+            `[…, len(epsilons)]`: the share of images that are classified rightly and for which the attack has no
+            adversarial example within ε.
         """
-        right = self._right
-        found = self.success & (self.prediction != self.label)
-        distance = np.where(found, self.distance[self.norm], np.inf)
+        success = self.success & (self.prediction != self.label)
+        distance = _numpy_of(self.success).where(success, self.distance[self.norm], np.inf)
         budgets = np.asarray(epsilons, np.float32)[:, None]
-        return (right & (distance[..., None, :] > budgets)).mean(-1)
+        return (self._right & (distance[..., None, :] > budgets)).mean(-1)
 
-    def success_by_starts(self) -> np.ndarray:
+    def success_by_starts(self) -> Float[Array, "R E"]:
         """`[R, …]`: the share of images that the first 1, 2, …, R restarts succeed on.
 
         Example:
@@ -106,5 +122,102 @@ class AttackResult:
             >>> result.success_by_starts().tolist()
             [1.0, 1.0]
         """
-        first = np.logical_or.accumulate(np.moveaxis(self.success_of_start, -2, 0), 0)
+        xp = _numpy_of(self.success)
+        first = xp.cumsum(xp.moveaxis(self.success_of_start, -2, 0), 0) > 0
         return first.mean(-1)
+
+    def take(self, images: Any) -> AttackResult:
+        """The part of the result that belongs to some of the images.
+
+        Args:
+            images: indices, a slice, or a mask.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+            >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
+            ...                           image_shape=(4, 4, 3), taps=("logits",))
+            >>> image = jnp.full((2, 4, 4, 3), 0.5).at[..., 0].set(0.55)
+            >>> result = joi.attacks.fgsm(jax.random.key(0), model, image, [0, 1], epsilon=[0.01, 0.1])
+            >>> result.take([1]).success.tolist()
+            [[True], [True]]
+        """
+        return self._by_image(lambda axis, x: x[(slice(None),) * axis + (images,)], self)
+
+    @classmethod
+    def concat(cls, results: Sequence[AttackResult]) -> AttackResult:
+        """Results of the same attack on several batches of images as one.
+
+        Raises:
+            InputError: where they are none, or of different attacks, budgets, restarts or steps.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+            >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
+            ...                           image_shape=(4, 4, 3), taps=("logits",))
+            >>> image = jnp.full((2, 4, 4, 3), 0.5).at[..., 0].set(0.55)
+            >>> result = joi.attacks.fgsm(jax.random.key(0), model, image, [0, 1], epsilon=[0.01, 0.1])
+            >>> joi.attacks.AttackResult.concat([result.take([1]), result.take([0])]).success.tolist()
+            [[True, False], [True, True]]
+        """
+        if not results:
+            raise InputError("there is no result to concatenate")
+        signs = tuple(dict.fromkeys(text for result in results for text in result.warnings))
+        first, *others = [dataclasses.replace(result, warnings=signs) for result in results]
+        concatenate = _numpy_of(first.image).concatenate
+        budgets = [
+            None if r.epsilon is None else len(r.epsilon) if r.epsilon.ndim == 2 else str(r.epsilon) for r in results
+        ]
+        kinds = {(r.norm, r.minimizes, budget) for r, budget in zip(results, budgets, strict=True)}
+        if len(kinds) > 1:
+            raise InputError("results of different norms or budgets cannot be concatenated")
+        try:
+            return first._by_image(lambda axis, *parts: concatenate(parts, axis), first, *others)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"results of different attacks cannot be concatenated: {error}") from error
+
+    @staticmethod
+    def stack(results: Sequence[AttackResult], epsilon: Any) -> AttackResult:
+        """Results of the same images at several budgets, each without an axis of budgets, as one with that axis.
+
+        Args:
+            results: one per budget.
+            epsilon: `[E]` or `[E, N]`, the budgets.
+        """
+        signs = tuple(dict.fromkeys(text for result in results for text in result.warnings))
+        first = results[0]
+        alike = [dataclasses.replace(r, warnings=signs, epsilon=None) for r in results]
+        joined = jax.tree.map(lambda *parts: _numpy_of(parts[0]).stack(parts), *alike)
+        once = {name: getattr(first, name) for name in _ONCE}
+        return dataclasses.replace(joined, **once, epsilon=epsilon)
+
+    def at_budget(self, number: int) -> AttackResult:
+        """The part of a result that belongs to one of its budgets."""
+        once: dict[str, Any] = {name: getattr(self, name) for name in _ONCE}
+        none: dict[str, Any] = dict.fromkeys(once)
+        part = jax.tree.map(lambda x: x[number], dataclasses.replace(self, **none, epsilon=None))
+        epsilon = None if self.epsilon is None else self.epsilon[number]
+        return dataclasses.replace(part, **once, epsilon=epsilon)
+
+    def _by_image(self, function: Callable[..., Any], *results: AttackResult) -> AttackResult:
+        """A result whose arrays are `function(axis of the images, *those of the results)`."""
+        axes = {
+            field.name: self.success.ndim - 1 + (field.name == "success_of_start")
+            for field in dataclasses.fields(self)
+            if field.name not in ("norm", "minimizes", "warnings", *_ONCE)
+        }
+        axes |= dict.fromkeys(_ONCE, 0) | {"epsilon": 1}
+        if self.epsilon is None or self.epsilon.ndim < 2:  # the same for all images
+            del axes["epsilon"]
+        fields = {
+            name: jax.tree.map(functools.partial(function, axis), *(getattr(result, name) for result in results))
+            for name, axis in axes.items()
+        }
+        return dataclasses.replace(self, **fields)
+
+
+_ONCE = ("label", "target", "clean", "logits")  # once per image, also where there are several budgets
+
+
+def _numpy_of(array: Any) -> Any:
+    """The module that computes with an array: NumPy or `jax.numpy`."""
+    return jnp if isinstance(array, jax.Array) else np

@@ -1,40 +1,44 @@
-"""The frame of every attack: its arguments checked, its lanes laid out, its method compiled whole, its finds judged.
+"""The frame of every attack: its arguments checked, its lanes laid out, its method compiled whole, its images judged.
 
     images, labels ─► examine (clean logits, signs of gradient masking) ─► lanes: budgets x restarts x images
-         ─► method(problem, numbers), one compiled program a chunk ─► clip, round ─► judge again ─► best restart
+         ─► method(problem, numbers), one compiled program per chunk ─► clip, round ─► judge again ─► best restart
 
 A lane's random numbers derive from the caller's key, the content of its image and its restart alone: its result
-depends neither on the rest of the batch nor on its place in it.
+depends neither on the rest of the batch nor on its place in it, nor on whether the attack is called under `jax.jit`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from jaxopt_input import checks, losses
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.criteria import Criterion, as_criterion, check_criterion, refuse_beyond_boundary
-from jaxopt_input.attacks.examine import examine, rounds
+from jaxopt_input.attacks.examine import examine, transformed
 from jaxopt_input.attacks.objectives import Objective
-from jaxopt_input.attacks.problem import Found, Lanes, Method, Problem
+from jaxopt_input.attacks.problem import RANDOM_TARGET, Found, Lanes, Method, Problem
 from jaxopt_input.attacks.result import NORMS, AttackResult
+from jaxopt_input.engine import lanes
+from jaxopt_input.engine.lanes import Best, Layout, Resources, ahead, flat, on_each_device, where
 from jaxopt_input.engine.memory import image_bytes, images_within
 from jaxopt_input.errors import InputError
 from jaxopt_input.losses.adversarial import best_other
-from jaxopt_input.models.model import Apply, Model
+from jaxopt_input.models.model import Apply, Model, in_dtype
 from jaxopt_input.transforms import Transform
 
-DEFAULT_CHUNK = 32
-TARGETS = 2**31 - 2  # the purpose of the keys that choose random targets
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, UInt32
+    from numpy.typing import ArrayLike
+
+    Array = np.ndarray | jax.Array
 
 
 class Options(TypedDict, total=False):
@@ -50,22 +54,17 @@ class Options(TypedDict, total=False):
         transform: what the network sees of an image, at random; losses and logits are means over it (EOT). Success,
             also of the original, is judged by the mean logits of at least 32 draws, always the same.
         samples: draws of it at each step.
-        chunk: lanes that a device runs at once, 32 at most if None; the last chunk is padded.
-        memory: bytes of a device that the work may take; with `chunk` None, no more lanes than fit run at once.
-        devices: to share the lanes; all local ones if None.
-        on_progress: called as (lanes done, lanes in all).
+        on: the resources, `joi.Resources(devices=…, chunk=…, memory=…, dtype=…, progress=…)`; its progress is called
+            as (lanes done, lanes in all).
     """
 
-    target: Any
-    criterion: Any
+    target: str | ArrayLike | None
+    criterion: Criterion | Callable[..., ArrayLike] | None
     restarts: int
     rounded: bool
     transform: Transform | None
     samples: int
-    chunk: int | None
-    memory: int | None
-    devices: Sequence[jax.Device] | None
-    on_progress: Callable[[int, int], None] | None
+    on: Resources | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,42 +80,57 @@ class _Program:
     minimizes: bool
     transform: Transform | None
     samples: int
-    mesh: Mesh
+
+
+class _Work(NamedTuple):
+    """What the lanes of an attack share, and what is taken of each image."""
+
+    params: Any
+    base: jax.Array
+    criterion: Criterion
+    numbers: Mapping[str, Array]
+    images: Float[Array, "N H W C"]
+    labels: Int[Array, " N"]
+    targets: Int[Array, " N"]
+    radius: Float[Array, "E N"]
+    logits: Float[Array, "N classes"]
+    start: Float[Array, "N H W C"] | None
+
+    @property
+    def shared(self) -> tuple[Any, ...]:
+        return self.params, self.base, self.criterion, self.numbers
+
+    def lanes(self, budget: Any, restart: Any, image: Any) -> tuple[Any, ...]:
+        """The rows of some lanes, by their places in the grid (budgets, restarts, images)."""
+        start = None if self.start is None else self.start[image]
+        each = self.images[image], self.labels[image], self.targets[image]
+        return *each, self.radius[budget, image], restart.astype(np.uint32), self.logits[image], start
 
 
 def run(
     method: Method,
     key: jax.Array,
     model: Model,
-    images: Any,
-    labels: Any,
+    images: ArrayLike,
+    labels: ArrayLike,
     *,
     norm: str = "linf",
-    epsilon: Any = None,
-    numbers: Mapping[str, Any] | None = None,
+    epsilon: ArrayLike | None = None,
+    numbers: Mapping[str, ArrayLike] | None = None,
     objective: Objective | None = None,
-    start: Any = None,
+    start: ArrayLike | None = None,
     stop: bool = True,
     draws: bool = True,
-    target: Any = None,
-    criterion: Criterion | Callable[..., Any] | None = None,
-    restarts: int = 1,
-    rounded: bool = False,
-    transform: Transform | None = None,
-    samples: int = 1,
-    chunk: int | None = None,
-    memory: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    **options: Unpack[Options],
 ) -> AttackResult:
     """Run a method of attack on images: the frame of all attacks, and of your own.
 
     Args:
-        method: `(problem, numbers) -> Found`, see `attacks.problem`; hashable, compiled once an equal one.
+        method: `(problem, numbers) -> Found`, of a `Problem` and the numbers below; hashable, equal ones compile once.
         key: a JAX key, the only source of randomness.
         model: the network, with logits (not probabilities) at "logits".
         images: `[N, H, W, C]` in [0, 1].
-        labels: `[N]` true classes, or one.
+        labels: `[N]` true classes, or a single class.
         norm: of the budget, or the one that is minimized: "l0", "l1", "l2", "linf".
         epsilon: the budget: a number, several (lanes of one program, one leading axis more in the result), or
             `[E, N]`, of each image. None for a method that minimizes the norm.
@@ -125,11 +139,12 @@ def run(
         start: `[N, H, W, C]`, images to begin from.
         stop: whether an image is done once it succeeds.
         draws: whether the method draws at random, so that its restarts differ.
-        target, criterion, restarts, rounded, transform, samples, chunk, memory, devices, on_progress: see
-            `Options`.
+        options: what every attack takes, as in `Options`.
 
     Returns:
         An `AttackResult`. Its counts leave out the gradient at the original with which the network is examined.
+        Under a transformation (`jax.jit`, `jax.vmap` over keys, parameters, images, …) it holds JAX arrays, what needs
+        values is not checked, gradient masking is not looked for, and the caller decides on the devices.
 
     Raises:
         InputError: before the method is compiled, for labels out of range or of another type, images outside [0, 1],
@@ -138,7 +153,7 @@ def run(
     Example:
         >>> import jax, jax.numpy as jnp, jaxopt_input as joi
         >>> from jaxopt_input.attacks import Found, run
-        >>> def one_pixel_value(problem, numbers):  # an attack of one's own: the one number that matters most
+        >>> def one_pixel_value(problem, numbers):  # an attack of one's own: the number that matters most
         ...     _, gradient, _ = problem.gradient(problem.clean, lambda label, target: joi.losses.margin(label))
         ...     image = problem.into_ball(problem.clean + gradient * numbers["reach"], "l1")
         ...     once = jnp.ones(len(problem.label), jnp.int32)
@@ -151,77 +166,79 @@ def run(
         >>> result.success.tolist(), result.distance["l1"].round(3).tolist()
         ([[False], [True]], [[inf], [1.0]])
     """
+    settings: dict[str, Any] = {**_DEFAULTS, **options}
+    if unknown := settings.keys() - _DEFAULTS.keys():
+        raise TypeError(f"an attack takes no argument {', '.join(sorted(unknown))}; it takes {', '.join(_DEFAULTS)}")
+    on, target, transform = lanes.resources(settings["on"]), settings["target"], settings["transform"]
+    if on.dtype != "float32":
+        model = in_dtype(model, on.dtype)
+
+    # Whatever can be wrong is said before anything is compiled.
     images = checks.batch(images, model)
     checks.one_of("norm", norm, NORMS)
-    n = len(images)
-    shapes = model.layers(images.shape[1:])
+    n, shapes = len(images), model.layers(images.shape[1:])
     if "logits" not in shapes or len(shapes["logits"]) != 1:
-        raise InputError(f"{model.info.name} has no layer logits with one number a class: an attack needs one")
+        raise InputError(f"{model.info.name} has no layer logits with one number per class: an attack needs them")
     total = shapes["logits"][0]
     labels = checks.classes("label", labels, n, model, total)
-    targeted = target is not None
-    criterion = as_criterion(criterion, targeted)
+    criterion = as_criterion(settings["criterion"], target is not None)
     check_criterion(criterion, total)
     if objective is not None and objective.levels_off:
         refuse_beyond_boundary(criterion, "the loss carlini_wagner")
-    minimizes = epsilon is None
-    budgets = None if minimizes else checks.budgets(epsilon, n)
+    budgets = None if epsilon is None else checks.budgets(epsilon, n)
     if start is not None:
         start = checks.batch(start, model, "starts")
         if start.shape != images.shape:
-            raise InputError(f"starts have shape {start.shape}, the images {images.shape}: one start an image")
-    restarts, samples = checks.count("restarts", restarts), checks.samples(samples, transform)
+            raise InputError(f"starts have shape {start.shape}, the images {images.shape}: give one start per image")
+    restarts, samples = checks.count("restarts", settings["restarts"]), checks.samples(settings["samples"], transform)
     if restarts > 1 and not draws and transform is None:
         raise InputError(
             f"{restarts} restarts would be copies: this attack draws nothing at random; leave them out, or take pgd "
             "within a budget, fab for the nearest image"
         )
-    fixed = _targets(target, labels, model, total) if targeted else labels
-    losses.margin(labels).check(shapes)
+    fixed = _fixed_targets(target, labels, model, total)
+    losses.margin(0).check(shapes)
     if objective is not None:
-        objective(labels, labels if fixed is None else fixed).check(shapes)
+        objective(0, 0).check(shapes)
     base = checks.typed_key(key)
-    numbers = {name: np.asarray(value, np.float32) for name, value in (numbers or {}).items()}
+    traced_numbers = {name: _float32(value) for name, value in (numbers or {}).items()}
 
-    devices = list(devices or jax.local_devices())
-    lanes = (1 if minimizes or not np.ndim(budgets) else len(budgets)) * restarts * n  # type: ignore[arg-type]
-    share = -(-lanes // len(devices))
-    if chunk is None:
-        chunk = -(-share // -(-share // chunk_within(memory, model, images.shape[1:], samples)))
-    chunk = checks.count("chunk", chunk)
-    mesh = Mesh(np.array(devices), ("starts",))
     program = _Program(
-        model.apply, method, norm, targeted, rounded, stop, minimizes, transform, samples if transform else 1, mesh
-    )
-    params, base = jax.device_put((model.params, base), NamedSharding(mesh, PartitionSpec()))
+        model.apply, method, norm, target is not None, bool(settings["rounded"]), bool(stop), budgets is None,
+        transform, samples if transform else 1,
+    )  # fmt: skip
+    radius = _radius(budgets, n)
+    grid = (len(radius), restarts, n)
+    traced = transformed(model.params, base, criterion, traced_numbers, images, labels, fixed, budgets, start)
+    # Under a transformation the caller decides on the devices: the rounds are those of one.
+    plan = lanes.layout(
+        grid, dataclasses.replace(on, devices=on.local[:1]) if traced else on,
+        most=chunk_within(on.memory, model, images.shape[1:], samples),
+    )  # fmt: skip
+    params, base = (model.params, base) if traced else plan.share((model.params, base))
 
-    logits, told = examine(model, params, mesh, images, labels, chunk)
-    content = np.array([zlib.crc32(image.tobytes()) for image in images], np.uint32)
-    if fixed is None and target == "random":
-        drawn = np.asarray(_draw(base, content, np.int32(total - 1)))
-        fixed = drawn + (drawn >= labels)
-    elif fixed is None:
-        fixed = np.where(np.arange(total) == labels[:, None], np.inf, logits).argmin(-1)
-    fixed = np.asarray(fixed, np.int32)
+    def work(logits: Any) -> _Work:
+        targets = _targets(target, fixed, labels, base, images, logits)
+        return _Work(params, base, criterion, traced_numbers, images, labels, targets, radius, logits, start)
 
-    grid = (lanes // (restarts * n), restarts, n)
-    radius = _radii(budgets, grid)
-    found: dict[str, np.ndarray] = {}
-    for at in rounds(lanes, chunk * len(devices)):
-        image, restart = at % n, (at // n % restarts).astype(np.uint32)
-        first = None if start is None else start[image]
-        rows = (images[image], labels[image], fixed[image], radius[at], content[image], restart, logits[image], first)
-        part = jax.device_get(_attack(program, params, base, criterion, numbers, *rows))
-        new = np.unique(at, return_index=True)[1]  # not what the last chunk is padded with
-        _keep(found, {name: values[new] for name, values in part.items()}, at[new], grid)
-        if on_progress:
-            on_progress(min(int(at[-1]) + 1, lanes), lanes)
+    if traced:
+        looked = functools.partial(_logits, model.apply, params)
+        task = work(_in_chunks(looked, plan.chunk, images))
+        rows, signs = _under_transformation(program, task, plan), _NO_SIGNS
+    else:
+        logits, signs = examine(model, params, plan, images, labels)
+        task = work(logits)
+        rows = _in_rounds(program, task, plan, on)
     several = budgets is not None and budgets.ndim > 0
-    return _result(found, several, labels, fixed if targeted else None, logits, program, budgets, told)
+    return _result(rows, several, program, task, budgets, signs)
 
 
-def chunk_within(memory: int | None, model: Model, shape: tuple[int, int, int], samples: int = 1) -> int:
-    """Lanes that a device runs at once: as many as fit a memory, where there is one, and at most `DEFAULT_CHUNK`.
+_NO_SIGNS: tuple[str, ...] = ()
+_DEFAULTS = Options(target=None, criterion=None, restarts=1, rounded=False, transform=None, samples=1, on=None)
+
+
+def chunk_within(memory: Any, model: Model, shape: tuple[int, int, int], samples: int = 1) -> int:
+    """Lanes that a device runs at once: as many as fit a memory, where there is one, and at most `lanes.MOST`.
 
     Raises:
         InputError: if not even one fits.
@@ -232,76 +249,96 @@ def chunk_within(memory: int | None, model: Model, shape: tuple[int, int, int], 
         [32, 12]
     """
     if memory is None:
-        return DEFAULT_CHUNK
+        return lanes.MOST
     each = samples * image_bytes(model, ("logits",), shape, shape)
-    return min(DEFAULT_CHUNK, images_within(memory, each, model))
+    return min(lanes.MOST, images_within(memory, each, model))
 
 
-def _radii(budgets: np.ndarray | None, grid: tuple[int, int, int]) -> np.ndarray:
-    """ε of each lane, infinite without a budget."""
+def _float32(value: Any) -> Any:
+    """A number or array as float32, traced where it is."""
+    return (jnp if isinstance(value, jax.core.Tracer) else np).asarray(value, np.float32)
+
+
+def _radius(budgets: Any, n: int) -> Float[Array, "E N"]:
+    """ε of each budget and image, infinite without a budget."""
     if budgets is None:
-        return np.full(np.prod(grid), np.inf, np.float32)
-    each = budgets[:, None] if budgets.ndim == 2 else budgets.reshape(-1, 1, 1)
-    return np.ascontiguousarray(np.broadcast_to(each, grid)).reshape(-1)
+        return np.full((1, n), np.inf, np.float32)
+    each = budgets if budgets.ndim == 2 else budgets.reshape(-1, 1)
+    return (jnp if isinstance(budgets, jax.core.Tracer) else np).broadcast_to(each, (len(each), n))
 
 
-def _targets(target: Any, labels: np.ndarray, model: Model, total: int) -> np.ndarray | None:
-    """`[N]` target classes; None where they are yet to be chosen."""
-    if isinstance(target, str) and target in ("random", "least-likely"):
+def _fixed_targets(target: Any, labels: Any, model: Model, total: int) -> Any:
+    """`[N]` target classes; None where there are none, or where they are yet to be chosen."""
+    if target is None or (isinstance(target, str) and target in ("random", "least-likely")):
         return None
     if isinstance(target, str):
         target = model.info.class_index(target)
     chosen = checks.classes("target", target, len(labels), model, total)
-    same = np.flatnonzero(chosen == labels)
-    if len(same):
+    if not lanes.is_traced(chosen, labels) and len(same := np.flatnonzero(chosen == labels)):
         raise InputError(f"the target of image {same[0]} is its label, {labels[same[0]]}: give another class")
     return chosen
 
 
-@jax.jit
-def _draw(base: jax.Array, content: jax.Array, below: jax.Array) -> jax.Array:
-    def one(image: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.fold_in(base, image), TARGETS)
-        return jax.random.randint(key, (), 0, below)
+def _targets(target: Any, fixed: Any, labels: Any, base: jax.Array, images: Any, logits: Any) -> Int[Array, " N"]:
+    """The target of each image; its label where there is none."""
+    if target is None:
+        return labels
+    if fixed is not None:
+        return fixed
+    others = logits.shape[-1] - 1
+    if isinstance(target, str) and target == "random":
+        chosen = _random_targets(base, images, labels, np.int32(others))
+    else:
+        chosen = _least_likely(logits, labels)
+    return chosen if lanes.is_traced(chosen) else np.asarray(chosen)
 
-    return jax.vmap(one)(content)
+
+@jax.jit
+def _random_targets(base: jax.Array, images: jax.Array, labels: jax.Array, others: jax.Array) -> Int[Array, " N"]:
+    """Any class but the label, from the caller's key and the image's content."""
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(base, i), RANDOM_TARGET))(content(images))
+    drawn = jax.vmap(lambda key: jax.random.randint(key, (), 0, others, jnp.int32))(keys)
+    return drawn + (drawn >= labels)
+
+
+@jax.jit
+def _least_likely(logits: jax.Array, labels: jax.Array) -> Int[Array, " N"]:
+    likely = jnp.where(jnp.arange(logits.shape[-1])[None] == labels[:, None], jnp.inf, logits)
+    return jnp.argmin(likely, -1).astype(jnp.int32)
 
 
 # ---- compiled --------------------------------------------------------------------------------------------------------
 
 
-@functools.partial(jax.jit, static_argnames="program")
-def _attack(
-    program: _Program,
-    params: Any,
-    base: jax.Array,
-    criterion: Criterion,
-    numbers: dict[str, jax.Array],
-    clean: jax.Array,
-    label: jax.Array,
-    target: jax.Array,
-    epsilon: jax.Array,
-    content: jax.Array,
-    restart: jax.Array,
-    logits: jax.Array,
-    start: jax.Array | None,
-) -> dict[str, jax.Array]:
-    """A chunk of lanes, every device its own without any collective."""
-    everywhere, by_lane = PartitionSpec(), PartitionSpec("starts")
-    return jax.shard_map(
-        functools.partial(_attack_local, program),
-        mesh=program.mesh,
-        in_specs=(*[everywhere] * 4, *[by_lane] * 8),
-        out_specs=by_lane,
-        check_vma=False,
-    )(params, base, criterion, numbers, clean, label, target, epsilon, content, restart, logits, start)
+def content(images: Float[Array, "L H W C"]) -> UInt32[jax.Array, " L"]:
+    """A hash of each image, the same on the host, on any device and under any transformation.
+
+    Numbers count to a 255th, so that an image which rounding changed in its last bits keeps its random numbers. The
+    levels' bounds lie off the 8-bit levels and off short decimal fractions, where images tend to be.
+
+    Example:
+        >>> content(jnp.zeros((1, 2, 2, 3)).at[0, 0, 0].set(jnp.array([0.1, 0.2, 0.3]))).tolist()
+        [1787733362]
+    """
+
+    def mixed(x: jax.Array) -> jax.Array:  # the finalizer of MurmurHash3
+        x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+        x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+        return x ^ (x >> 16)
+
+    levels = flat(jnp.floor(images * 255 + 0.3)).astype(jnp.uint32)
+    place = jnp.arange(levels.shape[1], dtype=jnp.uint32)[None]
+    return mixed(jnp.sum(mixed(levels + mixed(place + 1)), -1, dtype=jnp.uint32))
 
 
-def _attack_local(
-    program: _Program, params: Any, base: Any, criterion: Criterion, numbers: Any, *rows: Any
-) -> dict[str, jax.Array]:
-    clean, label, target, epsilon, content, restart, logits, start = rows
-    keys = jax.vmap(lambda c, r: jax.random.fold_in(jax.random.fold_in(base, c), r))(content, restart)
+def _logits(apply: Apply, params: Any, images: jax.Array) -> Float[Array, "L classes"]:
+    return apply(params, images, ("logits",))["logits"].astype(jnp.float32)
+
+
+def _attack(program: _Program, params: Any, base: Any, criterion: Any, numbers: Any, *rows: Any) -> dict[str, Any]:
+    """The lanes of one device: a row of each array per lane."""
+    clean, label, target, epsilon, restart, logits, start = jax.tree.map(jnp.asarray, rows)
+    keys = lanes.keys(base, content(clean), restart)
     problem = Problem(
         lanes=Lanes(clean, label, target, epsilon, keys, logits, restart, start),
         apply=functools.partial(program.apply, params),
@@ -312,38 +349,42 @@ def _attack_local(
         transform=program.transform,
         samples=program.samples,
     )
-    if program.transform is not None:  # what is known of the originals is without it
-        seen = problem.judged(clean)
-        problem = dataclasses.replace(problem, lanes=problem.lanes._replace(logits=seen))
-    found = program.method(problem, numbers)
-    given = problem.done() & program.stop
-    return _judge(program, problem, _untouched(found, given, clean))
+    if program.transform is not None:  # the logits of the originals are without it
+        problem = dataclasses.replace(problem, lanes=problem.lanes._replace(logits=problem.judged(clean)))
+    outcome = program.method(problem, numbers)
+    return _judge(program, problem, _untouched(outcome, problem.done() & program.stop, clean))
 
 
-def _untouched(found: Found, given: jax.Array, clean: jax.Array) -> Found:
-    """What was found, the original where that was a success already."""
-
-    def count(x: Any) -> jax.Array:
-        return jnp.where(given, 0, jnp.asarray(x, jnp.int32))
-
-    image = geometry.where(given, clean, found.image)
-    return Found(image, count(found.steps), count(found.gradients), count(found.forwards), found.history)
+@functools.partial(jax.jit, static_argnames=("program", "mesh"))
+def _attack_round(program: _Program, mesh: Mesh, *arguments: Any) -> dict[str, Any]:
+    """A round of lanes, every device its own without any collective."""
+    return on_each_device(functools.partial(_attack, program), mesh, shared=4)(*arguments)
 
 
-def _judge(program: _Program, problem: Problem, found: Found) -> dict[str, jax.Array]:
-    """What was found, clipped and rounded, and what the network says of it now; the original if it is not finite."""
+def _untouched(outcome: Found, done: Bool[jax.Array, " L"], clean: jax.Array) -> Found:
+    """What a method returned; the original, at no cost, where that was a success already."""
+
+    def count(x: jax.Array) -> jax.Array:
+        return jnp.where(done, 0, jnp.asarray(x, jnp.int32))
+
+    counts = count(outcome.steps), count(outcome.gradients), count(outcome.forwards)
+    return Found(where(done, clean, outcome.image), *counts, outcome.history)
+
+
+def _judge(program: _Program, problem: Problem, outcome: Found) -> dict[str, jax.Array]:
+    """The images clipped and rounded, and what the network says of them; the originals where they are not finite."""
     clean = problem.clean
-    usable = jnp.isfinite(geometry.flat(found.image)).all(-1)
-    image = problem.counted(jnp.clip(geometry.where(usable, found.image, clean), 0.0, 1.0))
+    usable = jnp.isfinite(flat(outcome.image)).all(-1)
+    image = problem.counted(jnp.clip(where(usable, outcome.image, clean), 0.0, 1.0))
     logits = problem.judged(image)
     finite = usable & jnp.isfinite(logits).all(-1)
-    image, logits = geometry.where(finite, (image, logits), (clean, problem.lanes.logits))
+    image, logits = where(finite, (image, logits), (clean, problem.lanes.logits))
     success = problem.success(logits)
     if not program.minimizes:
         success &= geometry.norm(image - clean, program.norm) <= problem.epsilon * (1 + 1e-5) + 1e-6
     else:  # a search without an end has nothing to show
-        image = geometry.where(success, image, clean)
-        logits = geometry.where(success, logits, problem.lanes.logits)
+        image, logits = where(success, (image, logits), (clean, problem.lanes.logits))
+    # How far a lane is ahead: the nearer success, or the larger lead of the class that it is to have.
     other = jax.vmap(best_other)
     picked = jnp.take_along_axis(logits, problem.target[:, None], 1)[:, 0]
     lead = other(logits, problem.label) - jnp.take_along_axis(logits, problem.label[:, None], 1)[:, 0]
@@ -352,85 +393,87 @@ def _judge(program: _Program, problem: Problem, found: Found) -> dict[str, jax.A
     distances = {p: jnp.where(success, geometry.norm(image - clean, p), jnp.inf) for p in NORMS}
     return {
         "image": image,
-        "raw": found.image,
+        "raw": outcome.image,
         "success": success,
         "finite": finite,
         "prediction": jnp.argmax(logits, -1).astype(jnp.int32),
         "probability": jax.nn.softmax(logits).max(-1),
-        "steps": found.steps,
-        "gradients": found.gradients,
-        "forwards": found.forwards + 1,
+        "steps": outcome.steps,
+        "gradients": outcome.gradients,
+        "forwards": outcome.forwards + 1,
         "merit": -distances[program.norm] if program.minimizes else lead,
-        **{f"distance/{p}": d for p, d in distances.items()},
-        **{f"history/{name}": values for name, values in found.history.items()},
+        "distance": distances,
+        "history": dict(outcome.history),
     }
 
 
-# ---- results ---------------------------------------------------------------------------------------------------------
+# ---- rounds, and the best restart ------------------------------------------------------------------------------------
+
+_SUMMED = ("gradients", "forwards")  # over the restarts, whichever is kept
 
 
-def _keep(
-    found: dict[str, np.ndarray], part: dict[str, np.ndarray], at: np.ndarray, grid: tuple[int, int, int]
-) -> None:
-    """Take a chunk of lanes into the best of each budget and image so far: `[E, N, …]`; successes `[E, R, N]`."""
-    budgets, _, n = grid
-    if not found:
-        found["of_start"] = np.zeros(grid, bool)
-        found["taken"] = np.zeros((budgets, n), bool)
-        for name, values in part.items():
-            found[name] = np.zeros((budgets, n, *values.shape[1:]), values.dtype)
-    budget, restart, image = np.unravel_index(at, grid)
-    found["of_start"][budget, restart, image] = part["success"]
-    for number in np.unique(restart):
-        rows = np.flatnonzero(restart == number)
-        where = budget[rows], image[rows]
-        for name in ("gradients", "forwards"):
-            found[name][where] += part[name][rows]
-        better = rows[~found["taken"][where] | _ahead(part, rows, found, where)]
-        where = budget[better], image[better]
-        found["taken"][where] = True
-        for name in part.keys() - {"gradients", "forwards"}:
-            found[name][where] = part[name][better]
+def _in_rounds(program: _Program, work: _Work, plan: Layout, on: Resources) -> dict[str, Any]:
+    """The best restart of each budget and image, as rows `[E * N, …]`, and `of_start`, the successes `[E, R, N]`."""
+    budgets, _, n = plan.grid
+    best, of_start = Best(budgets * n), np.zeros(plan.grid, bool)
+    spent = {name: np.zeros(budgets * n, np.int32) for name in _SUMMED}
+    for at, real in plan.rounds:
+        places = plan.places(at)
+        part = jax.device_get(_attack_round(program, plan.mesh, *work.shared, *work.lanes(*places)))
+        part = jax.tree.map(lambda x, real=real: x[:real], part)  # without what the last round is padded with
+        budget, restart, image = (place[:real] for place in places)
+        cells = budget * n + image
+        of_start[budget, restart, image] = part["success"]
+        for name, counts in spent.items():
+            np.add.at(counts, cells, part[name])
+        best.add(cells, at[:real], part["success"], part.pop("merit"), part)
+        if on.progress:
+            on.progress(min(int(at[-1]) + 1, plan.total), plan.total)
+    return {**best.rows(), **spent, "of_start": of_start}
 
 
-def _ahead(part: dict[str, np.ndarray], rows: np.ndarray, kept: dict[str, np.ndarray], where: Any) -> np.ndarray:
-    """Whether each of these lanes beats what is kept: a success first, then a higher merit, then an earlier restart."""
-    success, before = part["success"][rows], kept["success"][where]
-    merit, least = part["merit"][rows], kept["merit"][where]
-    higher = (merit > least) | (np.isnan(least) & ~np.isnan(merit))
-    return (success & ~before) | ((success == before) & higher)
+def _under_transformation(program: _Program, work: _Work, plan: Layout) -> dict[str, Any]:
+    """As `_in_rounds`, of traced arrays: all lanes in one program, chunk by chunk where they are more than one."""
+    budgets, restarts, n = plan.grid
+    rows = work.lanes(*plan.places(np.arange(plan.total)))
+    parts = _in_chunks(functools.partial(_attack, program, *work.shared), plan.chunk, *rows)
+    each = jax.tree.map(lambda x: x.reshape(budgets, restarts, n, *x.shape[1:]), parts)
+    of_restart = [jax.tree.map(lambda x, r=r: x[:, r].reshape(-1, *x.shape[3:]), each) for r in range(restarts)]
+    kept = of_restart[0]
+    for new in of_restart[1:]:
+        better = ahead(new["success"], new["merit"], kept["success"], kept["merit"])
+        kept = where(better, new, kept)
+    spent = {name: each[name].sum(1, dtype=jnp.int32).reshape(-1) for name in _SUMMED}
+    kept.pop("merit")
+    return {**kept, **spent, "of_start": each["success"]}
+
+
+def _in_chunks(function: Callable[..., Any], chunk: int, *rows: Any) -> Any:
+    """A function of rows, chunk by chunk where there are more rows than a chunk has."""
+    n = len(jax.tree.leaves(rows)[0])
+    if n <= chunk:
+        return function(*rows)
+    chunks = jnp.asarray([r.lanes for r in lanes.rounds(n, chunk)], jnp.int32)
+    rows = jax.tree.map(jnp.asarray, rows)
+    out = jax.lax.map(lambda at: function(*jax.tree.map(lambda x: x[at], rows)), chunks)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:n], out)
 
 
 def _result(
-    found: dict[str, np.ndarray],
-    several: bool,
-    labels: np.ndarray,
-    target: np.ndarray | None,
-    logits: np.ndarray,
-    program: _Program,
-    budgets: np.ndarray | None,
-    told: tuple[str, ...],
+    rows: dict[str, Any], several: bool, program: _Program, work: _Work, budgets: Any, signs: Sequence[str]
 ) -> AttackResult:
-    """The best restart of each image and budget, from arrays `[E, N, …]`."""
-
-    def squeeze(name: str) -> np.ndarray:
-        return found[name] if several else found[name][0]
-
-    def named(prefix: str) -> dict[str, np.ndarray]:
-        return {name.removeprefix(prefix): squeeze(name) for name in found if name.startswith(prefix)}
-
-    plain = ("image", "raw", "success", "finite", "prediction", "probability", "steps", "gradients", "forwards")
+    """Rows `[E * N, …]` as a result."""
+    n, of_start = len(work.images), rows.pop("of_start")
+    lead = (-1, n) if several else (n,)
     return AttackResult(
-        **{name: squeeze(name) for name in plain},
-        label=labels,
-        target=target,
-        clean=logits.argmax(-1).astype(np.int32),
-        logits=logits,
-        distance=named("distance/"),
-        success_of_start=squeeze("of_start"),
-        history=named("history/"),
+        **jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), rows),
+        label=work.labels,
+        target=work.targets if program.targeted else None,
+        clean=work.logits.argmax(-1).astype(np.int32),
+        logits=work.logits,
+        success_of_start=of_start if several else of_start[0],
         norm=program.norm,
         minimizes=program.minimizes,
         epsilon=budgets,
-        warnings=told,
+        warnings=tuple(signs),
     )

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input import checks
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.ascent import START
-from jaxopt_input.attacks.geometry import rows, where
 from jaxopt_input.attacks.objectives import Builder, Objective, objective
-from jaxopt_input.attacks.problem import Found, Numbers, Problem
+from jaxopt_input.attacks.problem import START, Found, Numbers, Problem, configured
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
-from jaxopt_input.checks import count, given, number, one_of
+from jaxopt_input.engine.lanes import rows, where
+from jaxopt_input.models.model import Model
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int
+    from numpy.typing import ArrayLike
+
+    Images = Float[Array, "L H W C"]
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of p, in ten-thousandths of the queries
 
@@ -32,31 +37,33 @@ def sides(share: float, queries: int, shape: tuple[int, ...], norm: str, rescale
         array([29, 29, 20,  1], dtype=int32)
     """
     height, width, _ = shape
-    found = []
+    plan = []
     for query in range(1, queries):
         at = int(query / queries * 10000) if rescale else query
         halved = share / 2 ** sum(at > mark for mark in HALVINGS)
         side = max(round(math.sqrt(halved * height * width)), 1 if norm == "linf" else 3)
         if norm == "l2":
             side += side % 2 == 0
-        found.append(min(side, height, width))
-    return np.array([found[0] if found else 1, *found], np.int32)
+        plan.append(min(side, height, width))
+    return np.array([plan[0] if plan else 1, *plan], np.int32)
 
 
-def window(corner: jax.Array, side: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """`[L, H, W]`: whether each pixel lies in the square of this side at each lane's corner `[L, 2]`."""
-    row, column = (jnp.arange(n) for n in shape[:2])
+def window(corner: Int[Array, "L 2"], side: jax.Array, shape: tuple[int, ...]) -> Bool[Array, "L H W"]:
+    """Whether each pixel lies in the square of this side at each lane's corner."""
+    row, column = (jnp.arange(n, dtype=jnp.int32)[None] for n in shape[:2])
     inside_row = (row >= corner[:, :1]) & (row < corner[:, :1] + side)
     inside_column = (column >= corner[:, 1:]) & (column < corner[:, 1:] + side)
     return inside_row[:, :, None] & inside_column[:, None, :]
 
 
-def bumps(corner: jax.Array, side: jax.Array, turned: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """`[L, H, W]`: in each lane's square two bumps of opposite sign, one above the other or, turned, beside; norm 1.
+def bumps(
+    corner: Int[Array, "L 2"], side: jax.Array, turned: Bool[Array, " L"], shape: tuple[int, ...]
+) -> Float[Array, "L H W"]:
+    """In each lane's square two bumps of opposite sign, one above the other or, turned, beside; norm 1.
 
     A bump is the sum of all centered squares within its half, the k-th weighted 1/k².
     """
-    row, column = jnp.meshgrid(*(jnp.arange(n) for n in shape[:2]), indexing="ij")
+    row, column = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.int32) for n in shape[:2]), indexing="ij")
     down = row[None] - corner[:, :1, None]
     across = column[None] - corner[:, 1:, None]
     down, across = where(turned, (across, down), (down, across))
@@ -67,7 +74,7 @@ def bumps(corner: jax.Array, side: jax.Array, turned: jax.Array, shape: tuple[in
     far = jnp.maximum(jnp.abs(from_top - half // 2), jnp.abs(across - side // 2))
     last = jnp.maximum(half // 2, side // 2) + 1
     table = jnp.cumsum(1 / jnp.arange(1, max(shape[:2]) + 2, dtype=jnp.float32) ** 2)
-    table = jnp.concatenate([jnp.zeros(1), table])  # table[k] = Σ_{j ≤ k} 1/j²
+    table = jnp.concatenate([jnp.zeros(1, jnp.float32), table])  # table[k] = Σ_{j ≤ k} 1/j²
     height = jnp.where(
         far < last, table[jnp.clip(last, 0, len(table) - 1)] - table[jnp.clip(far, 0, len(table) - 1)], 0.0
     )
@@ -75,116 +82,113 @@ def bumps(corner: jax.Array, side: jax.Array, turned: jax.Array, shape: tuple[in
     halves = (inside & upper, inside & ~upper)
     # Each half has norm 1 before the two are joined.
     parts = [geometry.unit(jnp.where(part, height, 0.0), "l2") for part in halves]
-    return (parts[0] - parts[1]) / jnp.sqrt(2.0)
+    return (parts[0] - parts[1]) / np.sqrt(np.float32(2))
 
 
-def signs(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def signs(keys: jax.Array, shape: tuple[int, ...]) -> Float[Array, "L ..."]:
     """`[L, *shape]`: ±1 at random."""
     return jax.vmap(lambda key: jax.random.rademacher(key, shape, jnp.float32))(keys)
 
 
-@dataclasses.dataclass(frozen=True)
-class Square:
-    """A method: see `square`."""
+def search(
+    problem: Problem, numbers: Numbers, *, objective: Objective, norm: str, plan: tuple[int, ...], stop: bool
+) -> Found:
+    """The method: one more square at a time, of the sides of a plan."""
+    x = _begin(problem, norm)
+    done = problem.done() & stop
+    nothing = jnp.zeros(len(done), jnp.int32)
+    # The first query scores the start itself.
+    carry = (jnp.int32(0), done, x, jnp.full(len(done), -jnp.inf, jnp.float32), nothing)
 
-    objective: Objective
-    norm: str
-    sides: tuple[int, ...]
-    stop: bool
+    def unfinished(carry: Any) -> jax.Array:
+        i, done, *_ = carry
+        return (i < len(plan)) & ~jnp.all(done)
 
-    def __call__(self, problem: Problem, numbers: Numbers) -> Found:
-        shape = problem.clean.shape[1:]
-        x = self._begin(problem, problem.keys(START), shape)
-        queries = len(self.sides)
-        given = problem.done() & self.stop
-        nothing = jnp.zeros(len(given), jnp.int32)
-        # The first query scores the start itself.
-        carry = (jnp.int32(0), given, x, jnp.full(len(given), -jnp.inf), nothing)
+    def advance(carry: Any) -> Any:
+        i, done, x, best, spent = carry
+        side = jnp.asarray(plan, jnp.int32)[i]
+        tried = jnp.where(i == 0, x, _propose(problem, norm, x, problem.keys(i), side))
+        value, logits = _score(problem, objective, tried, i)
+        success = problem.confirmed(tried, problem.success(logits) & ~done)
+        better = ((value > best) | success) & ~done
+        spent = spent + ~done
+        if stop:
+            done |= success
+        return i + 1, done, where(better, tried, x), jnp.where(better, value, best), spent
 
-        def unfinished(carry: Any) -> jax.Array:
-            i, done, *_ = carry
-            return (i < queries) & ~jnp.all(done)
+    _, _, x, _, spent = jax.lax.while_loop(unfinished, advance, carry)
+    return Found(x, spent, nothing, spent)
 
-        def advance(carry: Any) -> Any:
-            i, done, x, best, spent = carry
-            side = jnp.asarray(self.sides, jnp.int32)[i]
-            tried = jnp.where(i == 0, x, self._propose(problem, x, problem.keys(i), side, shape))
-            value, logits = self._score(problem, tried, i)
-            success = problem.confirmed(tried, problem.success(logits) & ~done)
-            better = ((value > best) | success) & ~done
-            spent = spent + ~done
-            if self.stop:
-                done |= success
-            return i + 1, done, where(better, tried, x), jnp.where(better, value, best), spent
 
-        _, _, x, _, spent = jax.lax.while_loop(unfinished, advance, carry)
-        return Found(x, spent, nothing, spent)
+def _score(
+    problem: Problem, objective: Objective, x: Images, draw: jax.Array
+) -> tuple[Float[Array, " L"], Float[Array, "L classes"]]:
+    """The value of each lane's loss, and the logits."""
+    logits = problem.logits(x, draw)
 
-    def _score(self, problem: Problem, x: jax.Array, draw: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = problem.logits(x, draw)
+    def each(label: jax.Array, target: jax.Array, z: jax.Array, image: jax.Array) -> jax.Array:
+        return objective(label, target)({"logits": z}, image)
 
-        def one(label: jax.Array, target: jax.Array, z: jax.Array, image: jax.Array) -> jax.Array:
-            return self.objective(label, target)({"logits": z}, image)
+    return jax.vmap(each)(problem.label, problem.target, logits, x), logits
 
-        return jax.vmap(one)(problem.label, problem.target, logits, x), logits
 
-    def _begin(self, problem: Problem, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Vertical stripes in L∞; a checker of bumps in L2."""
-        height, width, colors = shape
-        if self.norm == "linf":
-            away = jnp.broadcast_to(signs(keys, (1, width, colors)), problem.clean.shape)
-            return jnp.clip(problem.clean + rows(problem.epsilon, away) * away, 0.0, 1.0)
-        side = max(min(height, width) // 5, 1)
-        tiles_down, tiles_across = height // side, width // side
-        corner = jnp.zeros((1, 2), jnp.int32)
-        tile = bumps(corner, jnp.int32(side), jnp.zeros(1, bool), (side, side, 1))[0]
-        sign = signs(keys, (tiles_down, tiles_across, colors))
-        grid = jnp.einsum("lrcz,hw->lrhcwz", sign, tile).reshape(-1, tiles_down * side, tiles_across * side, colors)
-        pad = ((0, 0), (0, height - tiles_down * side), (0, width - tiles_across * side), (0, 0))
-        away = geometry.unit(jnp.pad(grid, pad), "l2")
+def _begin(problem: Problem, norm: str) -> Images:
+    """Vertical stripes in L∞; a checker of bumps in L2."""
+    keys, (height, width, colors) = problem.keys(START), problem.clean.shape[1:]
+    if norm == "linf":
+        away = jnp.broadcast_to(signs(keys, (1, width, colors)), problem.clean.shape)
         return jnp.clip(problem.clean + rows(problem.epsilon, away) * away, 0.0, 1.0)
+    side = max(min(height, width) // 5, 1)
+    tiles_down, tiles_across = height // side, width // side
+    corner = jnp.zeros((1, 2), jnp.int32)
+    tile = bumps(corner, jnp.int32(side), jnp.zeros(1, bool), (side, side, 1))[0]
+    sign = signs(keys, (tiles_down, tiles_across, colors))
+    grid = jnp.einsum("lrcz,hw->lrhcwz", sign, tile).reshape(-1, tiles_down * side, tiles_across * side, colors)
+    pad = ((0, 0), (0, height - tiles_down * side), (0, width - tiles_across * side), (0, 0))
+    away = geometry.unit(jnp.pad(grid, pad), "l2")
+    return jnp.clip(problem.clean + rows(problem.epsilon, away) * away, 0.0, 1.0)
 
-    def _propose(
-        self, problem: Problem, x: jax.Array, keys: jax.Array, side: jax.Array, shape: tuple[int, ...]
-    ) -> jax.Array:
-        """Another image: one more square."""
-        limit = jnp.array(shape[:2]) - side + 1
-        here, there, color, turn = jax.vmap(lambda key: jax.random.split(key, 4), out_axes=1)(keys)
-        place = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, limit))
-        corner = place(here)
-        inside = window(corner, side, shape)[..., None]
-        sign = signs(color, (1, 1, shape[2]))
-        if self.norm == "linf":
-            change = 2 * rows(problem.epsilon, x) * sign * inside
-            return problem.into_ball(x + change, "linf")
 
-        # Mass moves from a second square, and from what the budget has left, into the first, where it is shaped anew.
-        change = x - problem.clean
-        other = window(place(there), side, shape)[..., None]
-        turned = jax.vmap(lambda key: jax.random.bernoulli(key))(turn)
+def _propose(problem: Problem, norm: str, x: Images, keys: jax.Array, side: jax.Array) -> Images:
+    """Another image: one more square."""
+    shape = x.shape[1:]
+    limit = jnp.array(shape[:2], jnp.int32) - side + 1
+    here, there, color, turn = jax.vmap(lambda key: jax.random.split(key, 4), out_axes=1)(keys)
+    place = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, limit, jnp.int32))
+    corner = place(here)
+    inside = window(corner, side, shape)[..., None]
+    sign = signs(color, (1, 1, shape[2]))
+    if norm == "linf":
+        change = 2 * rows(problem.epsilon, x) * sign * inside
+        return problem.into_ball(x + change, "linf")
 
-        def per_color(values: jax.Array) -> jax.Array:
-            return jnp.sqrt(jnp.sum(jnp.square(values), (1, 2), keepdims=True))
+    # Mass moves from a second square, and from what the budget has left, into the first, where it is shaped anew.
+    change = x - problem.clean
+    other = window(place(there), side, shape)[..., None]
+    turned = jax.vmap(lambda key: jax.random.bernoulli(key, jnp.float32(0.5)))(turn)
 
-        old = jnp.where(inside, change, 0.0)
-        shaped = jnp.where(inside, bumps(corner, side, turned, shape)[..., None] * sign, 0.0)
-        shaped = shaped + old / (1e-12 + per_color(old))
-        both = geometry.norm(jnp.where(inside | other, change, 0.0), "l2")
-        left = jnp.maximum(jnp.square(problem.epsilon) - jnp.square(geometry.norm(change, "l2")), 0.0)
-        mass = jnp.sqrt(left / shape[2] + jnp.square(both))
-        shaped = shaped / (1e-12 + per_color(shaped)) * rows(mass, x)
-        change = jnp.where(inside, shaped, jnp.where(other, 0.0, change))
-        moved = problem.clean + rows(problem.epsilon, x) * geometry.unit(change, "l2")
-        return jnp.clip(moved, 0.0, 1.0)
+    def per_color(values: jax.Array) -> jax.Array:
+        return jnp.sqrt(jnp.sum(jnp.square(values), (1, 2), keepdims=True))
+
+    old = jnp.where(inside, change, 0.0)
+    shaped = jnp.where(inside, bumps(corner, side, turned, shape)[..., None] * sign, 0.0)
+    shaped = shaped + old / (1e-12 + per_color(old))
+    both = geometry.norm(jnp.where(inside | other, change, 0.0), "l2")
+    left = jnp.maximum(jnp.square(problem.epsilon) - jnp.square(geometry.norm(change, "l2")), 0.0)
+    mass = jnp.sqrt(left / shape[2] + jnp.square(both))
+    shaped = shaped / (1e-12 + per_color(shaped)) * rows(mass, x)
+    change = jnp.where(inside, shaped, jnp.where(other, 0.0, change))
+    moved = problem.clean + rows(problem.epsilon, x) * geometry.unit(change, "l2")
+    return jnp.clip(moved, 0.0, 1.0)
 
 
 def square(
     key: jax.Array,
-    model: Any,
-    images: Any,
-    labels: Any,
+    model: Model,
+    images: ArrayLike,
+    labels: ArrayLike,
     *,
-    epsilon: Any,
+    epsilon: ArrayLike,
     norm: str = "linf",
     queries: int = 5000,
     share: float = 0.8,
@@ -198,7 +202,7 @@ def square(
     It sees the logits alone: where it finds what attacks by gradient do not, these are masked.
 
     Args:
-        key, model, images, labels: as `run`.
+        key, model, images, labels: as in `run`.
         epsilon: the budget: a number, several, or `[E, N]`.
         norm: "linf" or "l2".
         queries: runs of the network.
@@ -206,7 +210,7 @@ def square(
         loss: "margin", "cross_entropy", "dlr", or a loss builder of the logits.
         rescale: whether the squares' sides fall within so many queries as within 10,000; AutoAttack leaves them.
         stop: whether an image is done once it succeeds.
-        options: see `Options`.
+        options: what every attack takes, as in `Options`.
 
     Raises:
         InputError: as `run`.
@@ -220,19 +224,19 @@ def square(
         >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
         ...                           image_shape=(4, 4, 3), taps=("logits",))
         >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.55)
-        >>> found = joi.attacks.square(jax.random.key(0), model, image, [0], epsilon=0.05, queries=200)
-        >>> found.success.tolist(), found.gradients.tolist()
+        >>> result = joi.attacks.square(jax.random.key(0), model, image, [0], epsilon=0.05, queries=200)
+        >>> result.success.tolist(), result.gradients.tolist()
         ([True], [0])
     """
     aim = objective(loss, options.get("target") is not None)
-    one_of("norm", norm, ("linf", "l2"))
-    number("share", share, 0, 1, open_low=True)
+    checks.one_of("norm", norm, ("linf", "l2"))
+    checks.number("share", share, 0, 1, open_low=True)
     shape = tuple(np.shape(images)[1:])
     plan = np.ones(1, np.int32)
     if len(shape) == 3:
-        plan = sides(float(share), count("queries", queries), shape, norm, rescale)
-    method = Square(aim, norm, tuple(plan.tolist()), bool(stop))
+        plan = sides(float(share), checks.count("queries", queries), shape, norm, rescale)
+    method = configured(search, objective=aim, norm=norm, plan=tuple(plan.tolist()), stop=bool(stop))
     return run(
         method, key, model, images, labels,
-        norm=norm, epsilon=given(epsilon), objective=aim, stop=stop, **options,
+        norm=norm, epsilon=checks.require_budget(epsilon), objective=aim, stop=stop, **options,
     )  # fmt: skip

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_input import checks
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.carlini_wagner import next_factor
-from jaxopt_input.attacks.geometry import dot, rows, where
 from jaxopt_input.attacks.nearest import nothing_yet
 from jaxopt_input.attacks.objectives import Builder, Objective, objective
-from jaxopt_input.attacks.problem import Found, Numbers, Problem
+from jaxopt_input.attacks.problem import Found, Numbers, Problem, configured
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
-from jaxopt_input.checks import count, number
+from jaxopt_input.engine.lanes import dot, rows, where
+from jaxopt_input.models.model import Model
 from jaxopt_input.optimizers.search import Bracket, bracket, narrow
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float
+    from numpy.typing import ArrayLike
+
+    Images = Float[Array, "L H W C"]
 
 MEMORY = 10
 MAX_TRIALS = 12  # of one line search
@@ -43,82 +50,74 @@ class _Search(NamedTuple):
     settled: jax.Array
 
 
-@dataclasses.dataclass(frozen=True)
-class Szegedy:
-    """A method: see `szegedy`."""
+def weigh(problem: Problem, numbers: Numbers, *, objective: Objective, evaluations: int, searches: int) -> Found:
+    """The method: for each c of a search, L-BFGS within the box."""
+    n = len(problem.label)
+    done = problem.done()
 
-    objective: Objective
-    evaluations: int
-    searches: int
+    def closed(low: jax.Array, high: jax.Array) -> jax.Array:
+        return done | (high <= CLOSE * low)
 
-    def __call__(self, problem: Problem, numbers: Numbers) -> Found:
-        n = len(problem.label)
-        given = problem.done()
+    def unsettled(carry: Any) -> jax.Array:
+        k, _, _, low, high, *_ = carry
+        return (k < searches) & ~jnp.all(closed(low, high))
 
-        def closed(low: jax.Array, high: jax.Array) -> jax.Array:
-            return given | (high <= CLOSE * low)
+    def search(carry: Any) -> Any:
+        k, best, c, low, high, gradients, forwards = carry
+        over = closed(low, high)
+        start = _start(problem, over)
 
-        def wanted(carry: Any) -> jax.Array:
-            k, _, _, low, high, *_ = carry
-            return (k < self.searches) & ~jnp.all(closed(low, high))
+        def unfinished(carry: Any) -> jax.Array:
+            return (carry[0] < evaluations) & ~jnp.all(carry[1].settled)
 
-        def search(carry: Any) -> Any:
-            k, best, c, low, high, gradients, forwards = carry
-            over = closed(low, high)
-            start = self._start(problem, over)
+        def advance(carry: Any) -> Any:
+            i, s, best, reached, gradients, forwards = carry
+            trial = jnp.clip(s.x + rows(s.bracket.step, s.x) * s.direction, 0.0, 1.0)
+            value, gradient, success, distance = _evaluate(problem, objective, trial, c, i)
+            success &= ~s.settled
+            best = best.after(problem, trial, success, distance)
+            gradients = gradients + ~s.settled
+            forwards = forwards + (~s.settled & problem.rounded)
+            after = where(s.settled, s, _advance(s, trial, value, gradient))
+            return i + 1, after, best, reached | success, gradients, forwards
 
-            def unfinished(carry: Any) -> jax.Array:
-                return (carry[0] < self.evaluations) & ~jnp.all(carry[1].settled)
+        inner = (jnp.int32(0), start, best, done, gradients, forwards)
+        _, _, best, reached, gradients, forwards = jax.lax.while_loop(unfinished, advance, inner)
+        low, high = jnp.where(over | reached, low, c), jnp.where(~over & reached, c, high)
+        return k + 1, best, next_factor(c, low, high), low, high, gradients, forwards
 
-            def advance(carry: Any) -> Any:
-                i, s, best, reached, gradients, forwards = carry
-                trial = jnp.clip(s.x + rows(s.bracket.step, s.x) * s.direction, 0.0, 1.0)
-                value, gradient, success, distance = self._evaluate(problem, trial, c, i)
-                success &= ~s.settled
-                best = best.after(problem, trial, success, distance)
-                gradients = gradients + ~s.settled
-                forwards = forwards + (~s.settled & problem.rounded)
-                after = where(s.settled, s, _advance(s, trial, value, gradient))
-                return i + 1, after, best, reached | success, gradients, forwards
+    nothing = jnp.zeros(n, jnp.int32)
+    c = jnp.full(n, numbers["c"], jnp.float32)
+    bounds = jnp.zeros_like(c), jnp.full_like(c, jnp.inf)
+    carry = (jnp.int32(0), nothing_yet(problem), c, *bounds, nothing, nothing)
+    _, best, _, _, _, gradients, forwards = jax.lax.while_loop(unsettled, search, carry)
+    return Found(best.image, gradients, gradients, forwards)
 
-            inner = (jnp.int32(0), start, best, given, gradients, forwards)
-            _, _, best, reached, gradients, forwards = jax.lax.while_loop(unfinished, advance, inner)
-            low, high = jnp.where(over | reached, low, c), jnp.where(~over & reached, c, high)
-            return k + 1, best, next_factor(c, low, high), low, high, gradients, forwards
 
-        nothing = jnp.zeros(n, jnp.int32)
-        c = jnp.full(n, numbers["c"])
-        carry = (jnp.int32(0), nothing_yet(problem), c, jnp.zeros(n), jnp.full(n, jnp.inf), nothing, nothing)
-        _, best, _, _, _, gradients, forwards = jax.lax.while_loop(wanted, search, carry)
-        return Found(best.image, gradients, gradients, forwards)
+def _start(problem: Problem, done: Bool[Array, " L"]) -> _Search:
+    """At the original, before its first evaluation."""
+    x, zero = problem.clean, jnp.zeros(len(done), jnp.float32)
+    still = jnp.zeros_like(x)
+    rule = jax.vmap(optax.scale_by_lbfgs(memory_size=MEMORY).init)(x)
+    first = jax.vmap(bracket)(zero, zero, zero)
+    return _Search(x, zero, still, still, first, (x, zero, still), rule, jnp.zeros(len(done), jnp.int32), done, done)
 
-    def _start(self, problem: Problem, given: jax.Array) -> _Search:
-        """At the original, before its first evaluation."""
-        x, zero = problem.clean, jnp.zeros(len(given))
-        still = jnp.zeros_like(x)
-        rule = jax.vmap(optax.scale_by_lbfgs(memory_size=MEMORY).init)(x)
-        first = jax.vmap(bracket)(zero, zero, zero)
-        return _Search(x, zero, still, still, first, (x, zero, still), rule, zero.astype(jnp.int32), given, given)
 
-    def _evaluate(self, problem: Problem, x: jax.Array, c: jax.Array, draw: jax.Array) -> tuple[jax.Array, ...]:
-        """‖r‖² + c · loss, its gradient, success, and the distance of what is judged.
+def _evaluate(
+    problem: Problem, objective: Objective, x: Images, c: Float[Array, " L"], draw: jax.Array
+) -> tuple[Float[Array, " L"], Images, Bool[Array, " L"], Float[Array, " L"]]:
+    """‖r‖² + c · loss, its gradient, success, and the distance of what is judged.
 
-        With rounding, success is judged on the rounded image; the line search sees the smooth loss of the image itself.
-        """
-        smooth = dataclasses.replace(problem, rounded=False)
-        gain, gradient, logits = smooth.gradient(x, self.objective, draw)
-        judged = x
-        if problem.rounded:
-            judged = problem.counted(x)
-            logits = problem.logits(judged, draw)
-        change = x - problem.clean
-        value = dot(change, change) - c * gain
-        return (
-            value,
-            2 * change - rows(c, x) * gradient,
-            problem.success(logits),
-            geometry.norm(judged - problem.clean, "l2"),
-        )
+    With rounding, success is judged on the rounded image; the line search sees the smooth loss of the image itself.
+    """
+    smooth = dataclasses.replace(problem, rounded=False)
+    gain, gradient, logits = smooth.gradient(x, objective, draw)
+    judged = problem.counted(x)
+    if problem.rounded:
+        logits = problem.logits(judged, draw)
+    change = x - problem.clean
+    value, slope = dot(change, change) - c * gain, 2 * change - rows(c, x) * gradient
+    return value, slope, problem.success(logits), geometry.norm(judged - problem.clean, "l2")
 
 
 def _advance(s: _Search, trial: jax.Array, value: jax.Array, gradient: jax.Array) -> _Search:
@@ -146,20 +145,20 @@ def _advance(s: _Search, trial: jax.Array, value: jax.Array, gradient: jax.Array
     return where(ended, following, s._replace(bracket=b, kept=kept, trials=trials))
 
 
-def _inwards(x: jax.Array, direction: jax.Array) -> jax.Array:
+def _inwards(x: Images, direction: Images) -> Images:
     """A direction without what would leave the box at once."""
     return jnp.where(((x <= 0) & (direction < 0)) | ((x >= 1) & (direction > 0)), 0.0, direction)
 
 
 def szegedy(
     key: jax.Array,
-    model: Any,
-    images: Any,
-    labels: Any,
+    model: Model,
+    images: ArrayLike,
+    labels: ArrayLike,
     *,
     evaluations: int = 40,
     searches: int = 12,
-    c: float = 1e-2,
+    c: ArrayLike = 1e-2,
     loss: str | Builder = "cross_entropy",
     **options: Unpack[Options],
 ) -> AttackResult:
@@ -170,15 +169,15 @@ def szegedy(
     search, on the image rounded to 8 bits.
 
     Args:
-        key, model, images, labels: as `run`.
+        key, model, images, labels: as in `run`.
         evaluations: gradients for each c, at most.
         searches: how many c, at most; an image is done once one that succeeds and one that fails are within 3 %.
         c: the first.
-        loss: as `fgsm`.
-        options: see `Options`; theirs has a `target`.
+        loss: as in `fgsm`.
+        options: what every attack takes, as in `Options`; the authors' has a `target`.
 
     Returns:
-        An `AttackResult`; its distance "rms" is the distortion that they report.
+        An `AttackResult`; its distance "rms" is the distortion that the authors report.
 
     Raises:
         InputError: as `run`.
@@ -192,11 +191,14 @@ def szegedy(
         >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3, 2),
         ...                           image_shape=(4, 4, 3), taps=("logits",))
         >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.55)
-        >>> found = joi.attacks.szegedy(jax.random.key(0), model, image, [0], target=1)
-        >>> bool(0.1414 < found.distance["l2"][0] < 1.05 * 0.1414)
+        >>> result = joi.attacks.szegedy(jax.random.key(0), model, image, [0], target=1)
+        >>> bool(0.1414 < result.distance["l2"][0] < 1.05 * 0.1414)
         True
     """
     aim = objective(loss, options.get("target") is not None)
-    numbers = {"c": number("c", c, open_low=True)}
-    method = Szegedy(aim, count("evaluations", evaluations), count("searches", searches))
+    numbers = {"c": checks.number("c", c, open_low=True)}
+    method = configured(
+        weigh, objective=aim, evaluations=checks.count("evaluations", evaluations),
+        searches=checks.count("searches", searches),
+    )  # fmt: skip
     return run(method, key, model, images, labels, norm="l2", numbers=numbers, objective=aim, draws=False, **options)

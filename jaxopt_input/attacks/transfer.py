@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input import checks
@@ -15,15 +17,21 @@ from jaxopt_input.attacks.fooling import classes_of
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.errors import InputError
 from jaxopt_input.models.model import Model
+from jaxopt_input.targets import register
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from numpy.typing import ArrayLike
 
 NOISE = 2**31 - 4  # the purpose of the key of the control's noise
 
 Attack = Callable[[jax.Array, Model, np.ndarray, np.ndarray], AttackResult]
 
 
+@functools.partial(register, static=("names", "warnings"))
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """Error rates of K networks.
+    """Error rates of K networks; a pytree, whose arrays are its leaves.
 
     Only images that all of them classify rightly count, so that every error is the change's.
 
@@ -35,23 +43,29 @@ class Transfer:
         success: `[K]`, the share of counted images that each attack succeeded on, before any amplification.
         counted: how many images.
         clean: `[K]`, the error rates on all originals.
-        evaluations: runs of a network on one image, gradients or not, to attack and to judge.
-        warnings: what each row's attack tells, such as signs of gradient masking: its error may be underrated.
+        evaluations: runs of a network on a single image, gradients or not, to attack and to judge.
+        warnings: what each row's attack warns of, such as signs of gradient masking: its error may be underrated.
     """
 
     names: tuple[str, ...]
-    error: np.ndarray
-    noise: np.ndarray
-    rms: np.ndarray
-    success: np.ndarray
+    error: Float[np.ndarray, "K K"]
+    noise: Float[np.ndarray, "K K"]
+    rms: Float[np.ndarray, " K"]
+    success: Float[np.ndarray, " K"]
     counted: int
-    clean: np.ndarray
+    clean: Float[np.ndarray, " K"]
     evaluations: int
     warnings: tuple[tuple[str, ...], ...]
 
 
 def transfer(
-    key: jax.Array, models: Mapping[str, Model], images: Any, labels: Any, attack: Attack, *, rms: float | None = None
+    key: jax.Array,
+    models: Mapping[str, Model],
+    images: ArrayLike,
+    labels: ArrayLike,
+    attack: Attack,
+    *,
+    rms: float | None = None,
 ) -> Transfer:
     """Make adversarial examples of some images for each network, and feed them to all.
 
@@ -94,24 +108,24 @@ def transfer(
         if classes_of(model) != total:
             raise InputError(f"{name} has other classes than {first.info.name}: transfer needs the same")
     labels = checks.classes("label", labels, len(images), first, total)
-    wanted = None if rms is None else checks.number("rms", rms, open_low=True)
+    amplitude = None if rms is None else checks.number("rms", rms, open_low=True)
     wrong = np.stack([_predict(model, images) != labels for model in models.values()])
     right = np.flatnonzero(~wrong.any(0))
     if not len(right):
         raise InputError("no image is classified rightly by all networks: there is nothing to compare")
     images, labels, clean = images[right], labels[right], wrong.mean(1)
-    draw = jax.random.normal(jax.random.fold_in(checks.typed_key(key), NOISE), images.shape)
+    draw = jax.random.normal(jax.random.fold_in(checks.typed_key(key), NOISE), images.shape, jnp.float32)
     noise = np.asarray(draw) / np.sqrt(np.square(draw).mean((1, 2, 3), keepdims=True))
 
-    error, control, sizes, success, told = [], [], [], [], []
+    error, control, sizes, success, signs = [], [], [], [], []
     evaluations = wrong.size + 2 * len(models) ** 2 * len(right)
     for model in models.values():
         result = attack(key, model, images, labels)
-        broken = ~(result.finite & np.isfinite(result.image).all((1, 2, 3)))
+        broken = ~(np.asarray(result.finite) & np.isfinite(result.image).all((1, 2, 3)))
         change = np.where(broken[:, None, None, None], 0.0, result.image - images)
         size = _rms(change)
-        if wanted is not None:
-            change = change * (wanted / np.where(size > 0, size, 1.0))[:, None, None, None]
+        if amplitude is not None:
+            change = change * (amplitude / np.where(size > 0, size, 1.0))[:, None, None, None]
         made = np.clip(images + change, 0, 1)
         size = _rms(made - images)
         noisy = np.clip(images + size[:, None, None, None] * noise, 0, 1)
@@ -119,7 +133,7 @@ def transfer(
         control.append([(_predict(other, noisy) != labels).mean() for other in models.values()])
         sizes.append(size.mean())
         success.append(result.success.mean())
-        told.append((*result.warnings, *_untold(model, broken)))
+        signs.append((*result.warnings, *_lost(model, broken)))
         evaluations += int(np.sum(result.gradients) + np.sum(result.forwards))
     return Transfer(
         names=tuple(models),
@@ -130,15 +144,15 @@ def transfer(
         counted=len(right),
         clean=clean,
         evaluations=evaluations,
-        warnings=tuple(told),
+        warnings=tuple(signs),
     )
 
 
-def _rms(change: np.ndarray) -> np.ndarray:
+def _rms(change: Float[np.ndarray, "N H W C"]) -> Float[np.ndarray, " N"]:
     return np.asarray(np.sqrt(np.square(change.astype(np.float64)).mean((1, 2, 3))))
 
 
-def _untold(model: Model, broken: np.ndarray) -> list[str]:
+def _lost(model: Model, broken: Bool[np.ndarray, " N"]) -> list[str]:
     """A line where an attack met numbers that are not finite."""
     if not broken.any():
         return []
@@ -146,7 +160,7 @@ def _untold(model: Model, broken: np.ndarray) -> list[str]:
     return [f"{lost}, and the originals stand for them: try another method or loss"]
 
 
-def _predict(model: Model, images: np.ndarray) -> np.ndarray:
+def _predict(model: Model, images: Float[np.ndarray, "N H W C"]) -> Int[np.ndarray, " N"]:
     """The classes of images, −1 where the logits are not finite."""
     logits = logits_of(model, images.astype(np.float32))
     return np.where(np.isfinite(logits).all(-1), logits.argmax(-1), -1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -12,23 +12,29 @@ import numpy as np
 
 from jaxopt_input import checks
 from jaxopt_input.attacks.criteria import misclassified
-from jaxopt_input.attacks.deepfool import DeepFool
-from jaxopt_input.attacks.examine import check_logits
+from jaxopt_input.attacks.deepfool import to_boundaries
+from jaxopt_input.attacks.examine import check_logits, transformed
 from jaxopt_input.attacks.problem import Found, Lanes, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
 from jaxopt_input.errors import InputError
 from jaxopt_input.models.model import Apply, Model
 from jaxopt_input.projections import NORMS, ball
+from jaxopt_input.targets import register
 from jaxopt_input.transforms import Transform
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int
+    from numpy.typing import ArrayLike
 
 CHUNK = 32  # images that are judged at once
 LANES = 2**31 - 5  # the purpose of the keys of the images
 
 
+@functools.partial(register, static=("norm",))
 @dataclasses.dataclass(frozen=True)
 class UniversalPerturbation:
-    """What `universal` found.
+    """One change for many images, and whom it fools; a pytree, whose arrays are its leaves.
 
     Attributes:
         perturbation: `[H, W, C]`, to be added to an image, which is then clipped to [0, 1].
@@ -41,11 +47,11 @@ class UniversalPerturbation:
     Under a random transform, classes are those of the mean logits, each image's over the same draws.
     """
 
-    perturbation: np.ndarray
-    fooled: np.ndarray
-    clean: np.ndarray
-    prediction: np.ndarray
-    rate: np.ndarray
+    perturbation: Float[Array, "H W C"]
+    fooled: Bool[Array, " N"]
+    clean: Int[Array, " N"]
+    prediction: Int[Array, " N"]
+    rate: Float[Array, " passes"]
     norm: str
 
 
@@ -56,7 +62,8 @@ class _Program:
     apply: Apply
     norm: str
     epochs: int
-    deepfool: DeepFool
+    steps: int
+    candidates: int
     transform: Transform | None
     samples: int
 
@@ -64,14 +71,14 @@ class _Program:
 def universal(
     key: jax.Array,
     model: Model,
-    images: Any,
+    images: ArrayLike,
     *,
-    epsilon: float = 10 / 255,
+    epsilon: ArrayLike = 10 / 255,
     norm: str = "linf",
-    rate: float = 0.8,
+    rate: ArrayLike = 0.8,
     epochs: int = 10,
     steps: int = 10,
-    overshoot: float = 0.02,
+    overshoot: ArrayLike = 0.02,
     candidates: int = 10,
     transform: Transform | None = None,
     samples: int = 1,
@@ -90,8 +97,8 @@ def universal(
         rate: 1 − δ, the share that is enough.
         epochs: passes over the images, at most.
         steps: of DeepFool on each image, at most; what has not fooled the network then is left out.
-        overshoot, candidates: as `deepfool`.
-        transform, samples: as `run`.
+        overshoot, candidates: as in `deepfool`.
+        transform, samples: as in `run`.
 
     Raises:
         InputError: for images outside [0, 1], arguments out of range, or probabilities as logits.
@@ -104,8 +111,8 @@ def universal(
         >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
         ...                           image_shape=(4, 4, 3), taps=("logits",))
         >>> images = jnp.full((3, 4, 4, 3), 0.5).at[..., 0].set(jnp.array([0.51, 0.52, 0.53])[:, None, None])
-        >>> found = joi.attacks.universal(jax.random.key(0), model, images, epsilon=0.05)
-        >>> found.fooled.tolist(), bool(abs(found.perturbation).max() <= 0.05 + 1e-6)
+        >>> change = joi.attacks.universal(jax.random.key(0), model, images, epsilon=0.05)
+        >>> change.fooled.tolist(), bool(abs(change.perturbation).max() <= 0.05 + 1e-6)
         ([True, True, True], True)
     """
     images = checks.batch(images, model)
@@ -119,21 +126,29 @@ def universal(
         "overshoot": checks.number("overshoot", overshoot),
     }
     samples = checks.samples(samples, transform)
-    method = DeepFool("l2", checks.count("steps", steps), checks.count("candidates", candidates))
-    program = _Program(model.apply, norm, checks.count("epochs", epochs), method, transform, samples)
+    program = _Program(
+        model.apply, norm, checks.count("epochs", epochs), checks.count("steps", steps),
+        checks.count("candidates", candidates), transform, samples,
+    )  # fmt: skip
     key = checks.typed_key(key)
-    check_logits(model, images)
-    found = jax.device_get(_search(program, model.params, key, images, numbers))
-    return UniversalPerturbation(**found, norm=norm)
+    traced = transformed(model.params, key, images, numbers)
+    if not traced:
+        check_logits(model, images)
+    outcome = _search(program, model.params, key, images, numbers)
+    if not traced:
+        outcome = jax.device_get(outcome)
+    rates = outcome.pop("rate")
+    rates = (jnp if traced else np).where(rates < 0, np.float32(np.nan), rates)
+    return UniversalPerturbation(**outcome, rate=rates, norm=norm)
 
 
 def universal_attack(
     key: jax.Array,
     model: Model,
-    images: Any,
-    labels: Any,
+    images: ArrayLike,
+    labels: ArrayLike,
     *,
-    epsilon: Any,
+    epsilon: ArrayLike,
     norm: str = "linf",
     epochs: int = 10,
     **options: Unpack[Options],
@@ -141,10 +156,10 @@ def universal_attack(
     """The same change of all images, by `universal`, judged as any other attack.
 
     Args:
-        key, model, images, labels: as `run`.
-        epsilon: the budget, one number.
-        norm, epochs: as `universal`.
-        options: see `Options`; without `target` and `restarts`.
+        key, model, images, labels: as in `run`.
+        epsilon: the budget, a single number.
+        norm, epochs: as in `universal`.
+        options: what every attack takes, as in `Options`; without `target` and `restarts`.
 
     Returns:
         An `AttackResult`; `raw` less the original is the change, before the image is clipped.
@@ -160,19 +175,19 @@ def universal_attack(
         >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
         ...                           image_shape=(4, 4, 3), taps=("logits",))
         >>> images = jnp.full((3, 4, 4, 3), 0.5).at[..., 0].set(jnp.array([0.51, 0.52, 0.53])[:, None, None])
-        >>> found = joi.attacks.universal_attack(jax.random.key(0), model, images, 0, epsilon=0.05)
-        >>> float(found.accuracy["robust"]), bool(abs(found.raw - images)[1:].max() <= 0.05 + 1e-6)
+        >>> result = joi.attacks.universal_attack(jax.random.key(0), model, images, 0, epsilon=0.05)
+        >>> float(result.accuracy["robust"]), bool(abs(result.raw - images)[1:].max() <= 0.05 + 1e-6)
         (0.0, True)
     """
     if options.get("target") is not None:
         raise InputError("a universal perturbation leaves the classes that the network sees: give no target")
     if np.ndim(epsilon):
-        raise InputError("a universal perturbation is sought within one budget: give one epsilon")
+        raise InputError("a universal perturbation is sought within one budget: give a single epsilon")
     transform, samples = options.get("transform"), options.get("samples", 1)
-    found = universal(
+    change = universal(
         key, model, images, epsilon=epsilon, norm=norm, epochs=epochs, transform=transform, samples=samples
     )
-    numbers = {"perturbation": found.perturbation}
+    numbers = {"perturbation": change.perturbation}
     return run(
         _added, key, model, images, labels,
         norm=norm, epsilon=epsilon, numbers=numbers, stop=False, draws=False, **options,
@@ -181,28 +196,29 @@ def universal_attack(
 
 def _added(problem: Problem, numbers: Numbers) -> Found:
     nothing = jnp.zeros(len(problem.label), jnp.int32)
-    return Found(problem.clean + numbers["perturbation"], nothing, nothing, nothing)
+    return Found(problem.clean + numbers["perturbation"][None], nothing, nothing, nothing)
 
 
 @functools.partial(jax.jit, static_argnames="program")
 def _search(
-    program: _Program, params: Any, key: jax.Array, images: jax.Array, numbers: dict[str, jax.Array]
+    program: _Program, params: Any, key: jax.Array, images: Float[Array, "N H W C"], numbers: dict[str, jax.Array]
 ) -> dict[str, jax.Array]:
     apply = functools.partial(program.apply, params)
     n = len(images)
-    zero = jnp.zeros(images.shape[1:])
-    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.fold_in(key, LANES)))(jnp.arange(n))
+    zero = jnp.zeros(images.shape[1:], jnp.float32)
+    base = jax.random.fold_in(key, LANES)
+    keys = jax.vmap(lambda i: jax.random.fold_in(base, i))(jnp.arange(n, dtype=jnp.int32))
 
     def problem_of(image: jax.Array, change: jax.Array, label: jax.Array, key: jax.Array) -> Problem:
         """One lane: an image with the change so far."""
         begin = jnp.clip(image + change, 0.0, 1.0)[None]
-        rows = (begin, label[None], label[None], jnp.full(1, jnp.inf), key[None])
-        lanes = Lanes(*rows, jnp.zeros((1, 0)), jnp.zeros(1, jnp.uint32), None)
+        rows = (begin, label[None], label[None], jnp.full(1, jnp.inf, jnp.float32), key[None])
+        lanes = Lanes(*rows, jnp.zeros((1, 0), jnp.float32), jnp.zeros(1, jnp.uint32), None)
         problem = Problem(
             lanes=lanes,
             apply=apply,
             criterion=misclassified(),
-            norm=program.deepfool.norm,
+            norm="l2",
             targeted=False,
             rounded=False,
             transform=program.transform,
@@ -211,19 +227,19 @@ def _search(
         return dataclasses.replace(problem, lanes=lanes._replace(logits=problem.judged(begin)))
 
     def classes(change: jax.Array) -> jax.Array:
-        def one(row: tuple[jax.Array, jax.Array]) -> jax.Array:
+        def predict(row: tuple[jax.Array, jax.Array]) -> jax.Array:
             image, key = row
             return jnp.argmax(problem_of(image, change, jnp.int32(0), key).lanes.logits[0]).astype(jnp.int32)
 
-        return jax.lax.map(one, (images, keys), batch_size=max(1, min(CHUNK // program.samples, n)))
+        return jax.lax.map(predict, (images, keys), batch_size=max(1, min(CHUNK // program.samples, n)))
 
     clean = classes(zero)
 
     def visit(change: jax.Array, which: jax.Array) -> tuple[jax.Array, None]:
         problem = problem_of(images[which], change, clean[which], keys[which])
-        found = program.deepfool(problem, numbers)
-        reached = found.steps[0] < program.deepfool.steps
-        longer = change + jnp.where(reached, found.image[0] - problem.clean[0], 0.0)
+        nearest = to_boundaries(problem, numbers, norm="l2", steps=program.steps, candidates=program.candidates)
+        reached = nearest.steps[0] < program.steps
+        longer = change + jnp.where(reached, nearest.image[0] - problem.clean[0], 0.0)
         return ball(program.norm, numbers["epsilon"], zero)(longer), None
 
     def unfinished(carry: Any) -> jax.Array:
@@ -232,11 +248,11 @@ def _search(
 
     def over(carry: Any) -> Any:
         epoch, change, rates = carry
-        order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
+        order = jax.random.permutation(jax.random.fold_in(key, epoch), jnp.arange(n, dtype=jnp.int32))
         change, _ = jax.lax.scan(visit, change, order)
-        return epoch + 1, change, rates.at[epoch + 1].set(jnp.mean(classes(change) != clean))
+        return epoch + 1, change, rates.at[epoch + 1].set(jnp.mean(classes(change) != clean, dtype=jnp.float32))
 
-    rates = jnp.full(program.epochs + 1, jnp.nan).at[0].set(0.0)
+    rates = jnp.full(program.epochs + 1, -1, jnp.float32).at[0].set(0.0)  # −1 where there was no such pass
     _, change, rates = jax.lax.while_loop(unfinished, over, (jnp.int32(0), zero, rates))
     prediction = classes(change)
     return {

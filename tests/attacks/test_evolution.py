@@ -35,7 +35,7 @@ def test_progress_changes_nothing_and_some_classes_suffice(toy, compilations):
     whole = attacks.map_elites(KEY, toy, [3, 1], generations=30, population=10)
     with compilations() as seen:
         parts = attacks.map_elites(
-            KEY, toy, [3, 1], generations=30, population=10, on_progress=lambda *args: told.append(args)
+            KEY, toy, [3, 1], generations=30, population=10, on=joi.Resources(progress=lambda *args: told.append(args))
         )
         attacks.map_elites(other, toy, [0, 2], generations=30, population=10, mutation_rate=0.3)
     assert seen.count == 0
@@ -59,7 +59,7 @@ def test_challengers_that_are_not_finite_never_win(cliff):
         [2, 0],
         generations=2,
         population=4,
-        on_progress=lambda *args: told.append(args),
+        on=joi.Resources(progress=lambda *args: told.append(args)),
     )
     assert nothing.finite.tolist() == [False, False]
     assert np.isnan(nothing.probability).all()

@@ -42,7 +42,9 @@ def test_classes_are_reached(toy, init):
 
 def test_an_image_is_that_of_its_class_alone(toy):
     """Whichever others are made."""
-    one, some = (attacks.fool(KEY, toy, classes, init="noise", steps=3, chunk=1) for classes in (2, None))
+    one, some = (
+        attacks.fool(KEY, toy, classes, init="noise", steps=3, on=joi.Resources(chunk=1)) for classes in (2, None)
+    )
     np.testing.assert_array_equal(one.image[0], some.image[2])  # chunks of one shape: the same bits
     assert some.label.tolist() == [0, 1, 2, 3, 4]
 

@@ -8,10 +8,11 @@ import pytest
 import jaxopt_input as joi
 from jaxopt_input import attacks
 from jaxopt_input.attacks import Lanes, Problem
-from jaxopt_input.attacks.fab import FAB
+from jaxopt_input.attacks.fab import begin
 from jaxopt_input.attacks.nearest import Nearest
 
 KEY = jax.random.key(0)
+EIGHT = joi.Resources(chunk=8)
 CASES = {
     "deepfool, l2": ("l2", lambda *args: attacks.deepfool(*args, norm="l2")),
     "deepfool, linf": ("linf", lambda *args: attacks.deepfool(*args, norm="linf")),
@@ -112,14 +113,14 @@ def test_rounded(toy, toy_batch, name):
     """What counts is the rounded image: it is the success, and it is not much farther than the nearest of floats."""
     images, labels = toy_batch
     images = np.floor(images * 255) / np.float32(255)
-    found = ROUNDED[name](KEY, toy, images, labels, rounded=True, chunk=8)
+    found = ROUNDED[name](KEY, toy, images, labels, rounded=True, on=EIGHT)
     assert found.success.all()
     np.testing.assert_allclose(found.image * 255, np.rint(found.image * 255), atol=1e-4)
     change = (found.image - images).reshape(8, -1)
     np.testing.assert_allclose(found.distance["l2"], np.linalg.norm(change, axis=1), rtol=1e-5)
     again = np.asarray(toy.activations(found.image, ["logits"])["logits"]).argmax(-1)
     assert (again != labels).all()
-    exact = ROUNDED[name](KEY, toy, images, labels, chunk=8)
+    exact = ROUNDED[name](KEY, toy, images, labels, on=EIGHT)
     # 360 numbers rounded at random move by √360 · 0.29 / 255 = 0.0215 in L2.
     assert np.median(found.distance["l2"] - exact.distance["l2"]) <= 0.0215
 
@@ -144,7 +145,7 @@ def test_restarts_of_fab_begin_elsewhere(toy_batch):
     nothing = jnp.zeros(4, jnp.int32)
     problem = Problem(Lanes(images, nothing, nothing, None, keys, None, restart, None), None, None, False, False)
     best = Nearest(images, jnp.array([jnp.inf, jnp.inf, 0.2, jnp.inf]))
-    begun = FAB("linf", 1, 1)._begin(problem, best, jnp.float32(0.4), 0)
+    begun = begin(problem, "linf", best, jnp.float32(0.4), 0)
     away = np.abs(np.asarray(begun - images)).max((1, 2, 3))
     assert away[0] == 0
     # The largest of 360 uniform numbers is within 5 % of the bound but once in 10⁸ times.

@@ -11,6 +11,7 @@ from jaxopt_input.attacks.autoattack import STAGES
 from jaxopt_input.attacks.square import bumps, sides
 
 KEY = jax.random.key(0)
+EIGHT = joi.Resources(chunk=8)
 
 
 def eta(side):
@@ -84,7 +85,7 @@ def test_autoattack(toy, toy_batch):
     again = np.asarray(toy.activations(found.image[1], ["logits"])["logits"]).argmax(-1)
     np.testing.assert_array_equal(again != labels, found.success[1])
     # No attack of the sequence does better alone.
-    alone = attacks.apgd(KEY, toy, images, labels, epsilon=0.01, steps=10, chunk=8)
+    alone = attacks.apgd(KEY, toy, images, labels, epsilon=0.01, steps=10, on=EIGHT)
     assert found.success[1].sum() >= alone.success.sum()
     assert (found.gradients[~found.success] > 21).all()
 

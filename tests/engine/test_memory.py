@@ -24,14 +24,16 @@ def test_attack_takes_as_many_lanes_as_fit(linear, toy):
     images = np.random.default_rng(0).random((5, 6, 6, 3), np.float32)
     labels = linear.activations(images, ["logits"])["logits"].argmax(-1)
     done = []
-    options = {"epsilon": 0.1, "steps": 2, "on_progress": lambda n, _: done.append(n)}
-    small = joi.attacks.pgd(KEY, linear, images, labels, memory=budget(linear, ("logits",), (6, 6, 3), 2), **options)
+    options = {"epsilon": 0.1, "steps": 2}
+    few = joi.Resources(memory=budget(linear, ("logits",), (6, 6, 3), 2), progress=lambda n, _: done.append(n))
+    small = joi.attacks.pgd(KEY, linear, images, labels, on=few, **options)
     assert done == [2, 4, 5]
     np.testing.assert_allclose(small.image, joi.attacks.pgd(KEY, linear, images, labels, **options).image, atol=1e-6)
+    none = joi.Resources(memory=1 << 20)
     with pytest.raises(joi.InputError, match="too little: one image at a time takes"):
-        joi.attacks.pgd(KEY, linear, images, labels, memory=1 << 20, **options)
+        joi.attacks.pgd(KEY, linear, images, labels, on=none, **options)
     with pytest.raises(joi.InputError, match="a memory of 1 MiB"):
-        joi.attacks.autoattack(KEY, toy, np.zeros((1, 12, 10, 3), np.float32), [0], epsilon=0.1, memory=1 << 20)
+        joi.attacks.autoattack(KEY, toy, np.zeros((1, 12, 10, 3), np.float32), [0], epsilon=0.1, on=none)
 
 
 def test_ranking_takes_as_many_images_as_fit(linear, tmp_path):

@@ -43,6 +43,7 @@ def attack(context: click.Context, method: str, epsilon: str | None, **options: 
         from jaxopt_input import data, transforms
         from jaxopt_input.attacks import GradientMaskingWarning
         from jaxopt_input.attacks.methods import arguments
+        from jaxopt_input.engine.lanes import Resources
         from jaxopt_input.methods.attack.page import attack_page
         from jaxopt_input.methods.attack.recipe import class_of, originals, parse_epsilons
 
@@ -56,9 +57,9 @@ def attack(context: click.Context, method: str, epsilon: str | None, **options: 
         if target is not None:
             keywords["target"] = target if target in ("random", "least-likely") else class_of(target, model)
         photos = originals(model, data.load(options["images"], model), options["limit"], options["label"])
-        on = run.stage("image")
-        where = {"chunk": on.chunk, "memory": on.memory, "devices": on.devices, "on_progress": on.progress}
+        stage = run.stage("image")
+        on = Resources(stage.devices, stage.chunk, stage.memory, progress=stage.progress)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GradientMaskingWarning)  # the page says so
-            result = entry.function(run.key, model, photos.images, photos.labels, **keywords, **where)
+            result = entry.function(run.key, model, photos.images, photos.labels, **keywords, on=on)
         run.write(attack_page(result, photos, epsilons, method, model, run.spec.seed))

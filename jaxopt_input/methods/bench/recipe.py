@@ -433,7 +433,8 @@ def _loop(case: Case, device: jax.Device) -> Computation:
         def attack(seed: int) -> Arrays:
             return attacks.pgd(
                 jax.random.key(seed), attacked, originals, 0,
-                epsilon=EPSILON, steps=case.steps, stop=False, chunk=batch, devices=[device],
+                epsilon=EPSILON, steps=case.steps, stop=False,
+                on=Resources(devices=[device], chunk=batch),
             ).image  # fmt: skip
 
         return attack

@@ -37,6 +37,7 @@ def fool(context: click.Context, method: str, classes: str, **options: Any) -> N
         from jaxopt_input import attacks
         from jaxopt_input.attacks.examine import logits_of
         from jaxopt_input.attacks.fooling import check_judge
+        from jaxopt_input.engine.lanes import Resources
         from jaxopt_input.methods.attack.recipe import class_of
         from jaxopt_input.methods.fool.page import fooling_page
 
@@ -46,12 +47,13 @@ def fool(context: click.Context, method: str, classes: str, **options: Any) -> N
         if judge is not None:
             check_judge(judge, model)
         unit = "generation" if evolves else "step"
-        on = run.stage(unit)
+        stage = run.stage(unit)
+        on = Resources(stage.devices, stage.chunk, progress=stage.progress)
         if evolves:
             keywords = {name: options[name] for name in OF_EVOLUTION}
-            fooling = attacks.map_elites(run.key, model, indices, **keywords, on_progress=on.progress)
+            fooling = attacks.map_elites(run.key, model, indices, **keywords, on=on)
         else:
-            keywords = {"init": options["init"], "steps": options["steps"], "chunk": on.chunk, "devices": on.devices}
-            fooling = attacks.fool(run.key, model, indices, **keywords, on_progress=on.progress)
+            keywords = {"init": options["init"], "steps": options["steps"]}
+            fooling = attacks.fool(run.key, model, indices, **keywords, on=on)
         verdict = None if judge is None else logits_of(judge, fooling.image)
         run.write(fooling_page(fooling, model, judge, verdict, method, unit, run.spec.seed))

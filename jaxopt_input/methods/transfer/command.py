@@ -34,6 +34,7 @@ def transfer(context: click.Context, names: str, method: str, epsilon: str | Non
 
         from jaxopt_input import attacks, data
         from jaxopt_input.attacks.methods import arguments
+        from jaxopt_input.engine.lanes import Resources
         from jaxopt_input.methods.attack.recipe import originals, parse_epsilons
         from jaxopt_input.methods.transfer.page import transfer_page
 
@@ -54,8 +55,8 @@ def transfer(context: click.Context, names: str, method: str, epsilon: str | Non
 
         def attack(key: Any, model: Any, images: Any, labels: Any) -> attacks.AttackResult:
             on = stage.part(next(number), len(models))
-            where = {"chunk": on.chunk, "memory": on.memory, "devices": on.devices, "on_progress": on.progress}
-            return entry.function(key, model, images, labels, **keywords, **where)
+            where = Resources(on.devices, on.chunk, on.memory, progress=on.progress)
+            return entry.function(key, model, images, labels, **keywords, on=where)
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", attacks.GradientMaskingWarning)  # the page says so

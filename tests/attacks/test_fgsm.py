@@ -108,7 +108,7 @@ def test_pgd_costs_its_gradients():
     jax.block_until_ready(gradient(images))
 
     def attack():
-        return attacks.pgd(KEY, model, images, labels, epsilon=4 / 255, steps=40, stop=False, chunk=4)
+        return attacks.pgd(KEY, model, images, labels, epsilon=4 / 255, steps=40, stop=False, on=joi.Resources(chunk=4))
 
     attack()
     ratios = []
