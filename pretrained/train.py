@@ -35,8 +35,10 @@ from safetensors import safe_open
 from safetensors.flax import save_file
 from tqdm import tqdm
 
-from jaxopt_input import projections
+from jaxopt_input import attacks
 from jaxopt_input.data import named
+from jaxopt_input.engine.lanes import Resources
+from jaxopt_input.models.model import Model, ModelInfo
 from jaxopt_input.networks.formats import METADATA_KEY, content_hash
 from jaxopt_input.networks.small import SmallNet
 
@@ -98,13 +100,13 @@ class Config:
         return sum(phase.epochs for phase in self.phases)
 
     def schedules(self) -> list[tuple[float, int]]:
-        """(peak, epochs) of each schedule: one, and one more for each warm restart."""
-        found = [(self.learning_rate, 0)]
+        """(peak, epochs) of each schedule: the first, and another for each warm restart."""
+        parts = [(self.learning_rate, 0)]
         for phase in self.phases:
             if phase.rate is not None:
-                found.append((phase.rate, 0))
-            found[-1] = (found[-1][0], found[-1][1] + phase.epochs)
-        return found
+                parts.append((phase.rate, 0))
+            parts[-1] = (parts[-1][0], parts[-1][1] + phase.epochs)
+        return parts
 
     def phase(self, epoch: int) -> Phase:
         """The phase of a 0-based epoch."""
@@ -217,7 +219,7 @@ class Data:
 
 
 def checked(path: Path) -> bytes:
-    """The content of a file whose SHA-256 is known."""
+    """The content of a file, checked against its SHA-256."""
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != SHA256[path.name]:
@@ -240,11 +242,11 @@ def cached(cache: Path, examples: Callable[[], Iterator[Example]]) -> Split:
     """The examples in order of class and name, decoded once and kept as `.npy` files beside `cache`."""
     files = cache.with_suffix(".images.npy"), cache.with_suffix(".labels.npy")
     if not all(file.exists() for file in files):
-        found = sorted(examples(), key=lambda example: example[:2])
-        if not found:
+        ordered = sorted(examples(), key=lambda example: example[:2])
+        if not ordered:
             raise ValueError(f"no image for {cache.name}")
-        np.save(files[0], np.stack([image for *_, image in found]))
-        np.save(files[1], np.array([label for label, *_ in found], np.int32))
+        np.save(files[0], np.stack([image for *_, image in ordered]))
+        np.save(files[1], np.array([label for label, *_ in ordered], np.int32))
     return np.load(files[0], mmap_mode="r"), np.load(files[1])
 
 
@@ -278,8 +280,8 @@ def tiny_imagenet_100(data: Path, work: Path) -> Data:
     if table.exists():
         words = dict(sorted(row.split("\t") for row in table.read_text().splitlines() if row))
     else:
-        known = metadata(WEIGHTS / "tin100.safetensors")
-        words = dict(zip(known["wnids"], known["words"], strict=True))
+        about = metadata(WEIGHTS / "tin100.safetensors")
+        words = dict(zip(about["wnids"], about["words"], strict=True))
     archives = [data / f"tiny-imagenet-100-train-{i}.tar.xz" for i in range(3)], [data / "tiny-imagenet-100-val.tar.xz"]
     local = archives[1][0].exists()
 
@@ -298,7 +300,7 @@ def tiny_imagenet_100(data: Path, work: Path) -> Data:
             "words": list(words.values()),
         },
         named="100 of Tiny ImageNet's classes",
-        title="Tiny ImageNet, 100 of its 200 classes: 500 training and 50 validation photographs a class, 64x64, JPEG"
+        title="Tiny ImageNet, 100 of its 200 classes: 500 training and 50 validation photographs per class, 64x64, JPEG"
         if local
         else "The 100 classes of tin100 in Downsampled ImageNet 64x64 (`imagenet_resized/64x64`)",
         license="Apache-2.0; trained on Tiny ImageNet, derived from ImageNet, whose images are for non-commercial "
@@ -366,7 +368,7 @@ DATASETS = {"tiny-imagenet-100": tiny_imagenet_100, "cifar10": cifar10, "mnist":
 def augment(key: jax.Array, images: jax.Array, phase: Phase, color: float, mirror: bool) -> jax.Array:
     """Each image moved, cropped, perhaps mirrored half the time, resampled, with a little contrast and brightness.
 
-    Bilinear and antialiased; separable, hence two small matrix products an image instead of a gather.
+    Bilinear and antialiased; separable, hence two small matrix products per image instead of a gather.
     """
     count, height, width, _ = images.shape
     if phase.shift:
@@ -400,41 +402,27 @@ def augment(key: jax.Array, images: jax.Array, phase: Phase, color: float, mirro
 # --- Attack ---------------------------------------------------------------------------------------------------------
 
 
-def project(attack: Attack, images: jax.Array, clean: jax.Array) -> jax.Array:
-    """The nearest images within the ball around each clean one, then within [0, 1]."""
-    ball = jax.vmap(lambda x, center: projections.ball(attack.norm, attack.epsilon, center)(x))
-    return jnp.clip(ball(images, clean), 0, 1)
-
-
-def random_start(key: jax.Array, attack: Attack, clean: jax.Array) -> jax.Array:
-    """Uniform in the ball around each image."""
-    if attack.norm == "linf":
-        noise = jax.random.uniform(key, clean.shape, minval=-1, maxval=1)
-    else:
-        noise = jax.random.ball(key, clean[0].size, shape=clean.shape[:1]).reshape(clean.shape)
-    return project(attack, clean + attack.epsilon * noise, clean)
-
-
 @functools.partial(jax.jit, static_argnames=("attack", "network", "steps"))
-def ascend(
-    attack: Attack, network: SmallNet, params: Any, images: jax.Array, clean: jax.Array, labels: jax.Array, steps: int
+def perturb(
+    attack: Attack,
+    network: SmallNet,
+    params: Any,
+    key: jax.Array,
+    clean: jax.Array,
+    labels: jax.Array,
+    steps: int,
+    start: jax.Array | None = None,
 ) -> jax.Array:
-    """`steps` steps of ascent on the cross-entropy from `images`, each projected into the ball (Madry et al., 2018)."""
-
-    def loss(images: jax.Array) -> jax.Array:
-        logits = network.apply({"params": params}, images)["logits"]
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum()
-
-    def step(_: int, images: jax.Array) -> jax.Array:
-        gradient = jax.grad(loss)(images)
-        if attack.norm == "linf":
-            direction = jnp.sign(gradient)
-        else:
-            norm = jnp.sqrt(jnp.square(gradient).sum((1, 2, 3), keepdims=True))
-            direction = gradient / jnp.maximum(norm, 1e-20)
-        return project(attack, images + attack.step * direction, clean)
-
-    return jax.lax.fori_loop(0, steps, step, images)
+    """The images after `steps` steps of projected gradient ascent, from `start` or from anywhere in the ball."""
+    model = Model(
+        lambda params, images, taps: {tap: network.apply({"params": params}, images)[tap] for tap in taps},
+        params,
+        ModelInfo(clean.shape[1:], ("logits",)),
+    )
+    return attacks.pgd(
+        key, model, clean, labels, epsilon=attack.epsilon, norm=attack.norm, step=attack.step, steps=steps,
+        start=start, stop=False, on=Resources(chunk=len(labels)),
+    ).raw  # fmt: skip
 
 
 # --- Training ---------------------------------------------------------------------------------------------------------
@@ -462,9 +450,9 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(settings.seed), state["step"])
     images = augment(key, images, phase, settings.color, settings.mirror)
     if attack := settings.adversary:
-        clean, start = images, random_start(jax.random.fold_in(key, 1), attack, images)
         folded = fold(state["variables"])  # with the running statistics: half the time of batch statistics
-        images = ascend(attack, SmallNet(**settings.network), folded, start, clean, labels, attack.steps)
+        adversary = SmallNet(**settings.network)
+        images = perturb(attack, adversary, folded, jax.random.fold_in(key, 1), images, labels, attack.steps)
     targets = optax.smooth_labels(jax.nn.one_hot(labels, settings.network["classes"]), settings.label_smoothing)
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
@@ -568,14 +556,15 @@ def robust_accuracy(network: SmallNet, params: Any, data: Split, attack: Attack,
     images, labels = data
     stage = min(10, attack.steps)
     clean = images.astype(np.float32) / 255
-    x = np.array(random_start(jax.random.key(0), attack, clean))
-    alive = np.arange(len(labels))
+    x, alive = clean.copy(), np.arange(len(labels))
     for k in range(1 + attack.steps // stage):
         resists = np.zeros(len(alive), bool)
         for at in chunks(len(alive), batch):
             chosen = alive[at]
             if k:
-                x[chosen] = ascend(attack, network, params, x[chosen], clean[chosen], labels[chosen], stage)
+                start = x[chosen] if k > 1 else None
+                batch_of = params, jax.random.key(0), clean[chosen], labels[chosen]
+                x[chosen] = perturb(attack, network, *batch_of, stage, start)
             z = logits(network, params, (x if k else clean)[chosen])
             resists[at] = np.asarray(z).argmax(1) == labels[chosen]
         alive = alive[resists]
@@ -773,7 +762,7 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
 def register(path: Path, name: str, data: Data) -> None:
     """Notes the weights, with their SHA-256, in the package's registry of networks."""
     registry = json.loads(REGISTRY.read_text())
-    known = registry.get(name, {})
+    before = registry.get(name, {})
     entry = {
         "architecture": "small",
         "file": path.name,
@@ -787,7 +776,7 @@ def register(path: Path, name: str, data: Data) -> None:
     }
     bundled = {key: value for key, value in registry.items() if value["bundled"]}
     others = {key: value for key, value in registry.items() if not value["bundled"]}
-    REGISTRY.write_text(json.dumps({**bundled, name: known | entry, **others}, indent=2, ensure_ascii=False) + "\n")
+    REGISTRY.write_text(json.dumps({**bundled, name: before | entry, **others}, indent=2, ensure_ascii=False) + "\n")
 
 
 def main() -> None:
@@ -803,7 +792,7 @@ def main() -> None:
         parser.error("give --data or set JAXOPT_INPUT_DATA")
     name, config = arguments.name, CONFIGS[arguments.name]
     if arguments.half is not None and config.begin:
-        parser.error(f"{name} begins with the weights of {config.begin}, which has seen both halves")
+        parser.error(f"{name} begins with the weights of {config.begin}, which was trained on both halves")
     arguments.work.mkdir(parents=True, exist_ok=True)
     data, out = DATASETS[config.dataset](arguments.data, arguments.work), arguments.out or WEIGHTS
     if arguments.half is not None:
