@@ -52,8 +52,8 @@ normalize = jax.jit(normalize, static_argnums=(1, 2))
 
 def test_laplacian():
     gradient = np.random.default_rng(0).normal(size=(16, 11, 3))  # halves to even and odd sides
-    found = normalize(jnp.asarray(gradient, jnp.float32), "laplacian", 4)
-    np.testing.assert_allclose(found, lap_normalize(gradient), atol=1e-4)  # float32 over nine filters
+    scaled = normalize(jnp.asarray(gradient, jnp.float32), "laplacian", 4)
+    np.testing.assert_allclose(scaled, lap_normalize(gradient), atol=1e-4)  # float32 over nine filters
 
 
 def test_merge_inverts_split():
@@ -63,9 +63,9 @@ def test_merge_inverts_split():
 
 def test_plain_scales():
     g = np.random.default_rng(2).normal(1, 2, (7, 5, 3))
-    found = {by: normalize(jnp.asarray(g, jnp.float32), by, 0) for by in ("mean-abs", "std")}
-    np.testing.assert_allclose(found["mean-abs"], g / np.abs(g).mean(), rtol=1e-5)
-    np.testing.assert_allclose(found["std"], g / g.std(), rtol=1e-5)
+    scaled = {by: normalize(jnp.asarray(g, jnp.float32), by, 0) for by in ("mean-abs", "std")}
+    np.testing.assert_allclose(scaled["mean-abs"], g / np.abs(g).mean(), rtol=1e-5)
+    np.testing.assert_allclose(scaled["std"], g / g.std(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("by", ["mean-abs", "std", "laplacian"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxopt_input as joi
+from jaxopt_input.methods.presets import check_range, choose
 from jaxopt_input.methods.visualize.importance import importance, importance_steps
 from jaxopt_input.methods.visualize.settings import PRESETS, preset, regularizer
 
@@ -111,6 +112,43 @@ def test_caricature_of_an_image(toy):
         joi.visualize(toy, "second", like=like[:8], steps=1)
     with pytest.raises(joi.InputError, match="whole layer"):
         joi.visualize(toy, "second:1", like=like, steps=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    steps: int = 256
+    rate: float = 0.1
+
+    def __post_init__(self):
+        check_range(self, ("rate",), 0, above=True)
+        check_range(self, ("steps",), 1)
+
+
+CHOICES = {"slow": Chosen(rate=0.01), "long": lambda size: Chosen(steps=8 * size)}
+
+
+def test_a_preset_is_a_value_or_is_made_for_something():
+    assert choose(CHOICES, "slow", 3, steps=2, rate=None) == Chosen(2, 0.01)
+    assert choose(CHOICES, "long", 3, rate=0.5) == Chosen(24, 0.5)
+    assert choose(CHOICES, Chosen(7), rate=0.5) == Chosen(7, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "hint"),
+    [
+        ("slov", {}, "unknown preset 'slov'; nearest: slow"),
+        ("slow", {"stebs": 1}, "unknown setting 'stebs'; nearest: steps"),
+        (3, {}, "one of slow, long"),
+        (Chosen, {}, "the settings themselves"),
+        ("slow", {"rate": 0.0}, "rate must be above 0"),
+        ("slow", {"rate": np.inf}, "rate must be above 0"),
+        ("slow", {"rate": "fast"}, "rate must be above 0"),
+        ("long", {"steps": 0}, "steps must be at least 1"),
+    ],
+)
+def test_a_preset_that_cannot_be(preset, changes, hint):
+    with pytest.raises(joi.InputError, match=hint):
+        choose(CHOICES, preset, 1, **changes)
 
 
 def test_regularizers_by_text():

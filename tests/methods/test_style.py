@@ -195,11 +195,18 @@ def test_a_blend_with_all_its_weight_on_one_style_is_that_style(toy):
 
 def test_scales_carry_the_state_of_adam_and_its_average(toy):
     kw = {"optimizer": "adam", "average": 0.9, "parameterization": "pixels", "smallest": 12, **SMALL}
-    seen = []
+    scales = []
     done = stylize(
-        toy, picture(), picture(seed=1), size=None, steps=12, first_steps=20, on_scale=lambda *a: seen.append(a), **kw
+        toy,
+        picture(),
+        picture(seed=1),
+        size=None,
+        steps=12,
+        first_steps=20,
+        on_scale=lambda *a: scales.append(a),
+        **kw,
     )
-    assert [scale.shape for scale in done.scales] == [(10, 12), (14, 17), (20, 24)] == [shape for shape, *_ in seen]
+    assert [scale.shape for scale in done.scales] == [(10, 12), (14, 17), (20, 24)] == [shape for shape, *_ in scales]
     assert [scale.loss.shape[1] for scale in done.scales] == [20, 12, 12]
     counts = jax.tree.leaves(done.solution.optimizer_state.inner[0].count)
     assert int(counts[0][0]) == 19 + 11 + 11  # Adam went on counting: its state was carried

@@ -22,7 +22,7 @@ def pictures(toy_nets):
 
 
 def run(*arguments):
-    return CliRunner().invoke(main, [str(one) for one in arguments])
+    return CliRunner().invoke(main, [*map(str, arguments)])
 
 
 def test_stylize_writes_a_folder(pictures):

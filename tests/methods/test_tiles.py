@@ -50,8 +50,8 @@ def test_cut(size, tile, overlap):
 
 def test_one_tile_is_the_image_itself():
     image = jax.random.normal(jax.random.key(2), (40, 35, 3))
-    for found, expected in zip(tiled(image, 40, 5), whole(image), strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for ours, expected in zip(tiled(image, 40, 5), whole(image), strict=True):
+        np.testing.assert_array_equal(ours, expected)
 
 
 @pytest.mark.parametrize("tile", [33, 14])

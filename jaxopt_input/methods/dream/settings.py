@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -142,9 +143,9 @@ def wanted(target: str | Sequence[str], model: Model) -> list[Target]:
         raise InputError("no target: name at least one, such as LAYER, LAYER:CHANNEL or class:NAME")
     terms: list[Target] = []
     for text in texts:
-        found = expand(text, model)
-        parts = list(found[0].terms) if isinstance(found[0], Joint) else found
-        if len(found) > 1 or any(not isinstance(part, Target) or part.kind == "unit" for part in parts):
+        parsed = expand(text, model)
+        parts = list(parsed[0].terms) if isinstance(parsed[0], Joint) else parsed
+        if len(parsed) > 1 or any(not isinstance(part, Target) or part.kind == "unit" for part in parts):
             raise InputError(f"a dream excites layers, channels and classes, each by name, not {text!r}")
         terms += parts  # type: ignore[arg-type]
     return terms
@@ -169,8 +170,9 @@ def objective(targets: Sequence[Target], model: Model, kind: str = "l2", guide: 
         >>> joi.losses.names(objective(wanted("block3:7+0.5*block2", model), model))
         ('block3:7+block2',)
     """
-    terms = [_excited(one, kind) for one in targets] if guide is None else _guided(targets, model, guide)
-    return functools.reduce(lambda a, b: a + b, [term * -one.weight for term, one in zip(terms, targets, strict=True)])
+    terms = [_excited(target, kind) for target in targets] if guide is None else _guided(targets, model, guide)
+    weighted = [term * -target.weight for term, target in zip(terms, targets, strict=True)]
+    return functools.reduce(operator.add, weighted)
 
 
 def _excited(target: Target, kind: str) -> Loss:
@@ -217,6 +219,7 @@ def as_image(image: Any, model: Model, what: str) -> np.ndarray:
 
 
 def or_default(target: Any, settings: Settings, model: Model) -> Any:
+    """A target, or the layers of a preset; an `InputError` where there is neither."""
     if target is not None:
         return target
     if settings.target and set(settings.target) <= set(model.info.taps):

@@ -26,7 +26,7 @@ GRID = 32  # cores are multiples of it: the stride of the deepest layers of comm
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """How one axis of an image is cut: static, one compilation each.
+    """How an axis of an image is cut: static, one compilation each.
 
     Attributes:
         size: of the image.
@@ -107,7 +107,7 @@ def value_and_gradient(
     shape = (rows.extent, columns.extent, image.shape[-1])
     down, across = jnp.asarray(rows.windows()), jnp.asarray(columns.windows())
 
-    def one(total: jax.Array, tile: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def add_tile(total: jax.Array, tile: jax.Array) -> tuple[jax.Array, jax.Array]:
         row, column = tile // columns.count, tile % columns.count
         at = (row * rows.core, column * columns.core, jnp.int32(0))
         value, gradient = evaluate(jax.lax.dynamic_slice(padded, at, shape))
@@ -116,7 +116,7 @@ def value_and_gradient(
         return jax.lax.dynamic_update_slice(total, added, at), value
 
     tiles = jnp.arange(rows.count * columns.count, dtype=jnp.int32)
-    total, values = jax.lax.scan(one, jnp.zeros_like(padded), tiles)
+    total, values = jax.lax.scan(add_tile, jnp.zeros_like(padded), tiles)
     return values.mean(), _fold(_fold(total, rows).swapaxes(0, 1), columns).swapaxes(0, 1)
 
 
