@@ -24,7 +24,7 @@ import torch
 from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
-from jaxopt_input.methods.resize import resize
+from jaxopt_input.methods.photo import resize
 from jaxopt_input.methods.style.settings import Settings, default_layers
 from jaxopt_input.methods.style.terms import content_loss, style_loss, variation_loss
 

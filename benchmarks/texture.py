@@ -21,7 +21,7 @@ from record import RESULTS, ground, keep
 
 import jaxopt_input as joi
 from jaxopt_input.draw.sheet import Row, sheet
-from jaxopt_input.methods.resize import resize
+from jaxopt_input.methods.photo import resize
 from jaxopt_input.methods.style.terms import STATISTICS
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jaxopt_input.engine.solution import Solution
     from jaxopt_input.methods.dream.recipe import dream
     from jaxopt_input.methods.invert.recipe import invert
-    from jaxopt_input.methods.style.recipe import stylize, texture
+    from jaxopt_input.methods.style.recipe import Style, stylize, texture
     from jaxopt_input.methods.visualize.recipe import visualize
     from jaxopt_input.methods.visualize.units import visualize_units
     from jaxopt_input.models.adapters import from_equinox, from_haiku, from_linen, from_nnx, load_checkpoint
@@ -35,6 +35,7 @@ __all__ = [
     "ReceptiveField",
     "Resources",
     "Solution",
+    "Style",
     "Watch",
     "attacks",
     "compilation_cache",
@@ -69,7 +70,7 @@ _HOMES = {
     "engine.solution": ("Solution",),
     "methods.dream.recipe": ("dream",),
     "methods.invert.recipe": ("invert",),
-    "methods.style.recipe": ("stylize", "texture"),
+    "methods.style.recipe": ("Style", "stylize", "texture"),
     "methods.visualize.recipe": ("visualize",),
     "methods.visualize.units": ("visualize_units",),
     "models.adapters": ("from_equinox", "from_haiku", "from_linen", "from_nnx", "load_checkpoint"),

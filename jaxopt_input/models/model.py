@@ -283,3 +283,8 @@ def in_dtype(model: Model, dtype: Any) -> Model:
     if str(jnp.dtype(dtype)) not in ("float32", "bfloat16"):
         raise InputError(f"activations are float32 or bfloat16, not {jnp.dtype(dtype)}")
     return dataclasses.replace(model, apply=_InDtype(model.apply, str(jnp.dtype(dtype))))
+
+
+def restricted(model: Model, taps: tuple[str, ...]) -> Model:
+    """The model with these layers alone: deeper ones may be empty for a small image without harm."""
+    return dataclasses.replace(model, info=dataclasses.replace(model.info, taps=taps))

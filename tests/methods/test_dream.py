@@ -11,7 +11,7 @@ import jaxopt_input as joi
 from jaxopt_input.errors import InputError
 from jaxopt_input.methods.dream.recipe import dream, noise, starting_image, zoom
 from jaxopt_input.methods.dream.settings import PRESETS, octave_shapes
-from jaxopt_input.methods.resize import resize
+from jaxopt_input.methods.photo import resize
 
 MIX = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 

@@ -9,7 +9,7 @@ import pytest
 
 import jaxopt_input as joi
 from jaxopt_input.methods.style import recolor as recolor
-from jaxopt_input.methods.style.recipe import _scales, stylize, texture
+from jaxopt_input.methods.style.recipe import Style, _scales, stylize, texture
 from jaxopt_input.methods.style.settings import CAFFE, GATYS, PRESETS, Settings, default_layers, settings_of
 from jaxopt_input.methods.style.terms import STATISTICS, content_loss, positions, style_loss, variation_loss
 
@@ -140,7 +140,8 @@ def test_a_masked_style_moves_only_what_its_mask_sees(toy):
     left, content = np.zeros((20, 24)), picture()
     left[:, :12] = 1
     kw = {"size": None, "steps": 6, "content_weight": 0.0, "tv_weight": 0.0, "style_layers": ("first",)}
-    done = stylize(toy, content, picture(seed=1), content_masks=[left], style_masks=[np.ones((20, 24))], **kw)
+    style = Style(picture(seed=1), mask=np.ones((20, 24)), region=left)
+    done = stylize(toy, content, style, **kw)
     moved = np.abs(done.image[0] - content).max((0, 2))
     assert moved[:12].min() > 3e-3
     assert moved[13:].max() < 1e-5  # one pixel beyond the mask for the 3x3 kernel; the rest to rounding of the sigmoid
@@ -188,7 +189,7 @@ def test_stylize_lowers_every_part_and_names_them(toy):
 
 def test_a_blend_with_all_its_weight_on_one_style_is_that_style(toy):
     run = functools.partial(stylize, toy, picture(), size=None, steps=6, **SMALL)
-    both = run([picture(seed=1), picture(14, 30, 2)], blend=[2.0, 0.0])
+    both = run([Style(picture(seed=1), 2.0), Style(picture(14, 30, 2), 0.0)])
     np.testing.assert_allclose(both.image, run(picture(seed=1)).image, atol=1e-4)
     assert set(both.scales[0].terms) == {"content", "style-1", "style-2", "variation"}
 
@@ -248,12 +249,12 @@ def test_other_images_do_not_recompile(toy, compilations):
     ({"style_layers": ("frist",)}, "unknown layer 'frist'; nearest: first"),
     ({"style_layers": ("logits",)}, "layer logits has no positions"),
     ({"style_layers": ("first", "second"), "style_weights": (1.0, 2.0, 3.0)}, "3 style weights for 2 layers"),
-    ({"blend": [1.0, 2.0]}, "2 blend weights for 1 style images"),
-    ({"blend": [-1.0]}, "blend weights are at least 0"),
-    ({"content_masks": [np.ones((20, 24))] * 2}, "2 content masks for 1 style images"),
-    ({"content_masks": [np.ones((20, 20))]}, "a content mask has shape"),
-    ({"style_masks": [np.ones((20, 20))]}, "a style mask has shape"),
-    ({"style_masks": [np.zeros((20, 24))]}, "leaves no position"),
+    ({"styles": Style(picture(), -1.0)}, "weights of styles are at least 0"),
+    ({"styles": [Style(picture(), 0.0)] * 2}, "not all 0"),
+    ({"styles": Style(picture(), region=np.ones((20, 20)))}, "a content mask has shape"),
+    ({"styles": Style(picture(), mask=np.ones((20, 20)))}, "a style mask has shape"),
+    ({"styles": Style(picture(), mask=np.full((20, 24), 2.0))}, r"in \[0, 1\]"),
+    ({"styles": Style(picture(), mask=np.zeros((20, 24)))}, "leaves no position"),
     ({"style_scale": 0.1}, "smaller than what first sees at once"),
     ({"color": "blue"}, "unknown color 'blue'"),
     ({"initial": "nois"}, "unknown initial 'nois'; nearest: noise"),
@@ -264,7 +265,7 @@ def test_other_images_do_not_recompile(toy, compilations):
 ])  # fmt: skip
 def test_mistakes_are_named(toy, changes, message):
     with pytest.raises(joi.InputError, match=message):
-        stylize(toy, picture(), picture(seed=1), **{"size": None, "steps": 3, **SMALL, **changes})
+        stylize(toy, picture(), **{"styles": picture(seed=1), "size": None, "steps": 3, **SMALL, **changes})
 
 
 def test_a_small_image_has_the_layers_that_it_has():

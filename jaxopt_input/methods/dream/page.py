@@ -13,7 +13,7 @@ from jaxopt_input.draw.sheet import Row, sheet
 from jaxopt_input.engine.target import label
 from jaxopt_input.methods.dream.recipe import Dream
 from jaxopt_input.methods.dream.settings import Settings
-from jaxopt_input.methods.resize import resize
+from jaxopt_input.methods.photo import resize
 from jaxopt_input.models.model import Model
 from jaxopt_input.runs.page import Page, Picture, film, losses_of, metadata, number, sheets
 

@@ -39,16 +39,14 @@ from jaxopt_input.methods.dream import tiles
 from jaxopt_input.methods.dream.settings import (
     PRESETS,
     Settings,
-    as_image,
     objective,
     octave_shapes,
     or_default,
-    restricted,
     wanted,
 )
+from jaxopt_input.methods.photo import as_image, resize
 from jaxopt_input.methods.presets import choose
-from jaxopt_input.methods.resize import resize
-from jaxopt_input.models.model import Apply, Model, cast
+from jaxopt_input.models.model import Apply, Model, cast, restricted
 
 Shape = tuple[int, int, int]
 

@@ -10,16 +10,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxopt_input import losses
 from jaxopt_input.checks import count
 from jaxopt_input.engine.target import Joint, Target, expand
 from jaxopt_input.errors import InputError, unknown
-from jaxopt_input.images.parameterization import check_images
 from jaxopt_input.losses import Loss
+from jaxopt_input.methods.photo import as_image
 from jaxopt_input.methods.presets import check_range
-from jaxopt_input.models.model import Apply, Model
+from jaxopt_input.models.model import Apply, Model, restricted
 from jaxopt_input.names import NORMALIZATIONS
 
 OBJECTIVES = ("l2", "mean")
@@ -202,20 +201,6 @@ def _guided(targets: Sequence[Target], model: Model, guide: Any) -> list[Loss]:
 @functools.partial(jax.jit, static_argnames=("apply", "layers"))
 def _features(apply: Apply, layers: tuple[str, ...], params: Any, image: jax.Array) -> dict[str, jax.Array]:
     return {tap: value[0].astype(jnp.float32) for tap, value in apply(params, image[None], layers).items()}
-
-
-def restricted(model: Model, taps: tuple[str, ...]) -> Model:
-    """The model with these layers alone: deeper ones may be empty for a small image without harm."""
-    return dataclasses.replace(model, info=dataclasses.replace(model.info, taps=taps))
-
-
-def as_image(image: Any, model: Model, what: str) -> np.ndarray:
-    """One float32 image with the model's number of channels, or an `InputError`."""
-    image = check_images(image)
-    channels = model.info.image_shape[2]
-    if image.ndim != 3 or image.shape[2] != channels:
-        raise InputError(f"{what} must be [height, width, {channels}] for {model.info.name}, not {image.shape}")
-    return image
 
 
 def or_default(target: Any, settings: Settings, model: Model) -> Any:

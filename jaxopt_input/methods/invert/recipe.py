@@ -25,10 +25,10 @@ from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization
 from jaxopt_input.images.parameterization import Shape
 from jaxopt_input.losses import Loss
-from jaxopt_input.methods.dream.settings import as_image, restricted
 from jaxopt_input.methods.invert.parts import Region, positions_in, weight_of
 from jaxopt_input.methods.invert.settings import Preset, preset
-from jaxopt_input.models.model import Model
+from jaxopt_input.methods.photo import as_image
+from jaxopt_input.models.model import Model, restricted
 from jaxopt_input.optimizers.named import Optimizer, is_line_search
 from jaxopt_input.projections import Projection
 

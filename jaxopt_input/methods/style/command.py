@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from jaxopt_input.errors import InputError
 from jaxopt_input.names import (
     PARAMETERIZATIONS,
     STYLE_COLORS,
@@ -24,6 +25,7 @@ from jaxopt_input.runs.run import Run
 if TYPE_CHECKING:
     import numpy as np
 
+    from jaxopt_input.methods.style.recipe import Style
     from jaxopt_input.models.model import Model
 
 OPTIONS = (
@@ -84,10 +86,11 @@ def texture(context: click.Context, styles: tuple[str, ...], size: str, **option
         from jaxopt_input.methods.style.recipe import texture
         from jaxopt_input.methods.style.settings import TEXTURE
 
-        photos, arguments = [_photo(file, run.model) for file in styles], _arguments(run, options)
+        photos, arguments = _styles(styles, options, run.model), _arguments(run, options)
         preset = TEXTURE if options["preset"] == "default" else options["preset"]
         made = texture(run.model, photos, size=(sides[0], sides[-1]), preset=preset, **arguments)
-        run.write(style_page(made, photos, "texture", run.model.info.name, run.spec.seed, options["animate"]))
+        shown = [style.photo for style in photos]
+        run.write(style_page(made, shown, "texture", run.model.info.name, run.spec.seed, options["animate"]))
 
 
 @click.command()
@@ -121,18 +124,17 @@ def stylize(context: click.Context, content: str, styles: tuple[str, ...], **opt
         if initial is not None:
             named = american(initial) in STYLE_STARTS
             arguments["initial"] = american(initial) if named else _photo(initial, run.model)
-        photo, *photos = (_photo(file, run.model) for file in (content, *styles))
+        photo, photos = _photo(content, run.model), _styles(styles, options, run.model)
         made = stylize(
             run.model,
             photo,
             photos,
             preset=options["preset"],
             size=options["size"],
-            content_masks=[_mask(file) for file in options["content_masks"]],
             color=options["color"],
             **arguments,
         )
-        shown = [photo, *photos]
+        shown = [photo, *(style.photo for style in photos)]
         run.write(style_page(made, shown, "stylize", run.model.info.name, run.spec.seed, options["animate"]))
 
 
@@ -148,8 +150,6 @@ def _arguments(run: Run, options: dict[str, Any]) -> dict[str, Any]:
     return {
         **{name: options[name] for name in fields if options[name] != ()},
         "losses": tuple(map(_weighted, options["losses"])) or None,
-        "blend": options["blend"] or None,
-        "style_masks": [_mask(file) for file in options["style_masks"]],
         "starts": options["starts"],
         "key": run.key,
         "frames": functools.partial(animation_steps, frames=24) if options["animate"] else None,
@@ -169,6 +169,25 @@ def _photo(file: str, model: Model) -> np.ndarray:
 
     photo = data.read_image(file)
     return photo if model.info.image_shape[2] == 3 else photo.mean(-1, keepdims=True)
+
+
+def _styles(files: Sequence[str], options: dict[str, Any], model: Model) -> list[Style]:
+    """The style images with their weights and masks."""
+    from jaxopt_input.methods.style.recipe import Style
+
+    weights, masks, regions = options["blend"], options["style_masks"], options.get("content_masks", ())
+    for what, values in (("blend weights", weights), ("style masks", masks), ("content masks", regions)):
+        if values and len(values) != len(files):
+            raise InputError(f"{len(values)} {what} for {len(files)} style images: give one each")
+    return [
+        Style(
+            _photo(file, model),
+            weights[n] if weights else 1.0,
+            _mask(masks[n]) if masks else None,
+            _mask(regions[n]) if regions else None,
+        )
+        for n, file in enumerate(files)
+    ]
 
 
 def _mask(file: str) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxopt_input.draw.sheet import Row, sheet
-from jaxopt_input.methods.resize import resize
+from jaxopt_input.methods.photo import resize
 from jaxopt_input.methods.style.recipe import Scale, Stylized
 from jaxopt_input.runs.page import Page, Picture, film, losses_of, metadata, number, sheets
 

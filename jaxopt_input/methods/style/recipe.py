@@ -3,7 +3,7 @@
     content, styles ─resize─► model ─► features ─► losses ─minimize─► image ─enlarge─► the next scale
 
 Both are `minimize` on pixels, scale by scale; a texture is a transfer without content. What the losses compare with is
-computed once a scale and handed over as arrays.
+computed once per scale and handed over as arrays.
 """
 
 from __future__ import annotations
@@ -29,20 +29,36 @@ from jaxopt_input.engine.solution import Solution
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.images.parameterization import check_images
 from jaxopt_input.losses import Loss
-from jaxopt_input.methods.dream.settings import as_image, restricted
-from jaxopt_input.methods.resize import resize
-from jaxopt_input.methods.style import recolor as recolor
+from jaxopt_input.methods.photo import as_image, resize
+from jaxopt_input.methods.style import recolor
 from jaxopt_input.methods.style.settings import TEXTURE, Settings, default_layers, layer_weights, settings_of
 from jaxopt_input.methods.style.terms import content_loss, style_loss, variation_loss
-from jaxopt_input.models.model import Model
+from jaxopt_input.models.model import Model, restricted
 from jaxopt_input.models.receptive import receptive_field
 from jaxopt_input.models.tiling import tiled
 from jaxopt_input.names import STYLE_COLORS
 
-GRAY = 1e-3  # of the nearly gray one
-MOST = 4 << 30  # bytes of main memory that a run takes unless told otherwise
+GRAY = 1e-3  # the contrast of a start that is nearly gray
+MOST = 4 << 30  # bytes of main memory that a run takes at most, unless more are asked for
 SEARCH = 20  # images that a line search holds besides its history: measured at 2048x1536
 LEAST_HISTORY = 5  # pairs of L-BFGS
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Style:
+    """A style, where it is more than an image.
+
+    Attributes:
+        photo: `[H, W, C]` in [0, 1], of any size.
+        weight: against the other styles, at least 0; only the ratio of weights matters.
+        mask: `[H, W]` in [0, 1] of the photo's size, what of it counts; all of it if None.
+        region: `[H, W]` in [0, 1] of the content's size, where the result takes this style; everywhere if None.
+    """
+
+    photo: np.ndarray
+    weight: float = 1.0
+    mask: np.ndarray | None = None
+    region: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +68,7 @@ class Scale:
     Attributes:
         shape: (height, width) of the image.
         loss: `[starts, steps + 1]`, before each update and after the last.
-        evaluations, restarts: of each start, see `minimize.Solution`.
+        evaluations, restarts: `[starts]`, as in a `Solution`.
         terms: the last value of each part of the loss, "content", "style" or "style-1", …, "variation"; `[starts]`.
         memory: an estimate of the bytes that this scale took at most.
         tile: the side of the tiles in pixels that the network ran on; None where it ran on the whole image.
@@ -95,9 +111,6 @@ def stylize(
     *,
     preset: str | Settings = "default",
     size: int | None = 512,
-    blend: Sequence[float] | None = None,
-    content_masks: Sequence[Any] = (),
-    style_masks: Sequence[Any] = (),
     color: str = "style",
     initial: Any = None,
     starts: int = 1,
@@ -112,12 +125,9 @@ def stylize(
     Args:
         model: the network.
         content: `[H, W, C]` in [0, 1], of any size.
-        styles: one image like that, or several.
+        styles: an image `[H, W, C]` in [0, 1], or a `Style` with a weight and masks; or several of either.
         preset: one of `style.settings.PRESETS`, or `Settings`.
         size: of the result's longer side in pixels; the content's own if None.
-        blend: a weight a style; they are divided by their sum. Equal ones if None.
-        content_masks: one a style, `[H, W]` in [0, 1] of the content's size: where the result takes that style.
-        style_masks: one a style, of its size: what of it counts.
         color: "style" takes the style's; "match" gives the style images the content's mean and covariance of colors
             first; "luminance" transfers the luminance alone and keeps the content's colors.
         initial: an image to start from, of any size, or "content", "style", "noise" or "gray"; the preset's if None.
@@ -135,7 +145,7 @@ def stylize(
 
     Raises:
         InputError: before anything is compiled, for layers or weights that do not fit each other or the network, a
-            style smaller than a layer's receptive field, masks of another size or number, and as `settings_of`.
+            style smaller than a layer's receptive field, masks of another size, and as `settings_of`.
 
     Source:
         Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks (2016).
@@ -152,31 +162,22 @@ def stylize(
         settings["initial"], initial = initial, None
     s = settings_of(preset, **settings)
     content = as_image(content, model, "the content")
-    many = [as_image(style, model, "a style image") for style in _several(styles)]
+    parsed = _styles(styles, model, content)
     if color not in STYLE_COLORS:
         raise unknown("color", color, STYLE_COLORS)
-    plain = content
+    gray, recolored = content, parsed
     if color == "match":
-        many = [recolor.match_moments(style, content) for style in many]
+        recolored = [dataclasses.replace(x, photo=recolor.match_moments(x.photo, content)) for x in parsed]
     if color == "luminance":
-        content, many = recolor.luminance(content), [recolor.like_luminance(style, content) for style in many]
-    job = _Job(model, s, content, many, blend, content_masks, style_masks)
+        gray = recolor.luminance(content)
+        recolored = [dataclasses.replace(x, photo=recolor.like_luminance(x.photo, content)) for x in parsed]
     shape = _fit(content.shape[:2], size)
-    done = _run(
-        job,
-        shape,
-        initial=initial,
-        starts=starts,
-        key=key,
-        frames=frames,
-        on=on,
-        on_scale=on_scale,
-    )
-    image = done.image
-    if color == "luminance":
-        colors = resize(plain, shape)
-        image = np.stack([recolor.with_luminance(colors, one) for one in image])
-    return dataclasses.replace(done, image=image)
+    options: dict[str, Any] = {"initial": initial, "starts": starts, "key": key, "frames": frames}
+    done = _run(_Job(model, s, gray, recolored), shape, **options, on=on, on_scale=on_scale)
+    if color != "luminance":
+        return done
+    colors = resize(content, shape)
+    return dataclasses.replace(done, image=np.stack([recolor.with_luminance(colors, image) for image in done.image]))
 
 
 def texture(
@@ -185,8 +186,6 @@ def texture(
     *,
     preset: str | Settings = TEXTURE,
     size: int | tuple[int, int] = 256,
-    blend: Sequence[float] | None = None,
-    style_masks: Sequence[Any] = (),
     key: jax.Array | None = None,
     **options: Any,
 ) -> Stylized:
@@ -194,11 +193,11 @@ def texture(
 
     Args:
         model: the network.
-        styles: `[H, W, C]` in [0, 1] of any size, or several, whose statistics are blended.
+        styles: as in `stylize`, without regions; the statistics of several are blended.
         preset: one of `style.settings.PRESETS`, or `Settings`; its content is left out.
         size: of the result, a side or (height, width). The style keeps its own resolution, unless `style_scale` is
             not 1.
-        blend, style_masks, key: as in `stylize`.
+        key: a JAX key; `jax.random.key(0)` if None.
         options: further arguments of `stylize`, or fields of `Settings`.
 
     Returns:
@@ -220,8 +219,7 @@ def texture(
     s = settings_of(preset, **{name: value for name, value in options.items() if name in fields})
     if s.initial == "content":
         s = dataclasses.replace(s, initial="noise")
-    many = [as_image(style, model, "a style image") for style in _several(styles)]
-    job = _Job(model, dataclasses.replace(s, content_weight=0.0), None, many, blend, (), style_masks)
+    job = _Job(model, dataclasses.replace(s, content_weight=0.0), None, _styles(styles, model, None))
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise InputError(f"the size must be at least 1, not {size!r}")
@@ -229,11 +227,26 @@ def texture(
     return _run(job, (int(height), int(width)), key=key, **rest)
 
 
-def _several(styles: Any) -> list[Any]:
-    many = list(styles) if isinstance(styles, list | tuple) or np.ndim(styles) == 4 else [styles]
+def _styles(styles: Any, model: Model, content: np.ndarray | None) -> list[Style]:
+    """The styles with weights whose sum is 1, or an `InputError` for images, weights or masks that do not fit."""
+    several = isinstance(styles, list | tuple) or (not isinstance(styles, Style) and np.ndim(styles) == 4)
+    many = [x if isinstance(x, Style) else Style(x) for x in (styles if several else [styles])]
     if not many:
         raise InputError("no style image: give at least one")
-    return many
+    weights = [float(style.weight) for style in many]
+    if min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+        raise InputError(f"weights of styles are at least 0 and not all 0, not {weights}")
+    checked = []
+    for style in many:
+        photo = as_image(style.photo, model, "a style image")
+        for what, mask, masked in (("a style mask", style.mask, photo), ("a content mask", style.region, content)):
+            shape = None if masked is None else masked.shape[:2]
+            if mask is not None and np.shape(mask) != shape:
+                raise InputError(f"{what} has shape {np.shape(mask)}, its image {shape}: they must agree")
+            if mask is not None:
+                check_images(np.asarray(mask)[..., None])
+        checked.append(dataclasses.replace(style, photo=photo, weight=style.weight / sum(weights)))
+    return checked
 
 
 def _fit(shape: Sequence[int], size: int | None) -> tuple[int, int]:
@@ -251,25 +264,13 @@ class _Job:
     model: Model
     settings: Settings
     content: np.ndarray | None
-    styles: list[np.ndarray]
-    blend: Sequence[float] | None
-    content_masks: Sequence[Any]
-    style_masks: Sequence[Any]
+    styles: list[Style]
 
-    def weights(self) -> list[float]:
-        """The styles' weights; their sum is 1."""
-        given = [1.0] * len(self.styles) if self.blend is None else [float(weight) for weight in self.blend]
-        if len(given) != len(self.styles):
-            raise InputError(f"{len(given)} blend weights for {len(self.styles)} style images: give one each")
-        if min(given) < 0 or not sum(given) > 0:
-            raise InputError(f"blend weights are at least 0 and not all 0, not {given}")
-        return [weight / sum(given) for weight in given]
-
-    def style_shape(self, style: np.ndarray, longest: int) -> tuple[int, int]:
+    def style_shape(self, photo: np.ndarray, longest: int) -> tuple[int, int]:
         """(height, width) of a style image for a result of that longest side: never enlarged."""
-        full = max(style.shape[:2])
-        wanted = longest * self.settings.style_scale if self.content is not None else full * self.settings.style_scale
-        return _fit(style.shape[:2], min(full, max(1, round(wanted))))
+        full = max(photo.shape[:2])
+        side = (full if self.content is None else longest) * self.settings.style_scale
+        return _fit(photo.shape[:2], min(full, max(1, round(side))))
 
 
 def _run(
@@ -309,7 +310,7 @@ def _run(
     for number, (here, count) in enumerate(zip(shapes, steps, strict=True)):
         report = on.progress and functools.partial(_report, on.progress, sum(steps[:number]), sum(steps))
         before = begin.shape[1:3]
-        begin = np.stack([np.clip(resize(one, here), 0, 1) for one in begin])
+        begin = np.stack([np.clip(resize(x, here), 0, 1) for x in begin])
         origin = begin if solution is None or s.optimizer != "adam" else _resized(solution, begin, before, s)
         solution, scale = _scale(run, here, count, origin, report)
         made = solution.best_image if solution.average_image is None else solution.average_image
@@ -318,7 +319,7 @@ def _run(
         films += [np.asarray(solution.snapshots)] if frames else []
     image = begin
     if s.match_histogram:
-        image = np.stack([recolor.match_histogram(one, job.styles[0]) for one in image])
+        image = np.stack([recolor.match_histogram(x, job.styles[0].photo) for x in image])
     assert solution is not None
     return Stylized(np.clip(image, 0, 1), solution, tuple(scales), s, tuple(films))
 
@@ -366,7 +367,7 @@ def _scale(
         on=dataclasses.replace(run.on, progress=report),
     )
     made = solution.best_image if solution.average_image is None else solution.average_image
-    found = Scale(
+    scale = Scale(
         shape=shape,
         loss=np.asarray(solution.loss),
         evaluations=np.asarray(solution.evaluations),
@@ -376,13 +377,12 @@ def _scale(
         tile=tile,
         seconds=time.perf_counter() - began,
     )
-    return solution, found
+    return solution, scale
 
 
 def _check(job: _Job, shape: tuple[int, int]) -> None:
-    """Raise an `InputError` for layers, weights, images or masks that do not fit each other."""
+    """Raise an `InputError` for layers, weights or images that do not fit each other."""
     layer_weights(job.settings, job.settings.style_layers or ())
-    job.weights()
     model, s, channels = job.model, job.settings, job.model.info.image_shape[2]
     layers = tuple(dict.fromkeys((*(s.style_layers or ()), *(s.content_layers or ()))))
     for layer in layers:
@@ -391,7 +391,7 @@ def _check(job: _Job, shape: tuple[int, int]) -> None:
         if len(restricted(model, (layer,)).layers((*shape, channels))[layer]) != 3:
             raise InputError(f"layer {layer} has no positions: name a layer before it")
     for number, style in enumerate(job.styles, 1):
-        small = job.style_shape(style, max(shape))
+        small = job.style_shape(style.photo, max(shape))
         for layer in s.style_layers or ():
             restricted(model, (layer,)).layers((*small, channels))
             field = _field(restricted(model, (layer,)), layer, (*small, channels))
@@ -400,17 +400,6 @@ def _check(job: _Job, shape: tuple[int, int]) -> None:
                     f"style image {number} is {small[0]}x{small[1]} here, smaller than what {layer} sees at once "
                     f"({field[0]}x{field[1]}): give a larger one, or name earlier layers"
                 )
-    for what, masks, pictures in (
-        ("content", job.content_masks, [job.content] * len(job.styles)),
-        ("style", job.style_masks, job.styles),
-    ):
-        if len(masks) and len(masks) != len(job.styles):
-            raise InputError(f"{len(masks)} {what} masks for {len(job.styles)} style images: give one each")
-        for mask, picture in zip(masks, pictures, strict=False):
-            wanted = None if picture is None else picture.shape[:2]
-            if np.shape(mask) != wanted:
-                raise InputError(f"a {what} mask has shape {np.shape(mask)}, its image {wanted}: they must agree")
-            check_images(np.asarray(mask)[..., None])
 
 
 def _field(model: Model, layer: str, shape: tuple[int, int, int]) -> tuple[int, int] | None:
@@ -449,8 +438,8 @@ def _on_tiles(model: Model, taps: tuple[str, ...], shape: tuple[int, int, int], 
 
 def _features(model: Model, image: np.ndarray, taps: tuple[str, ...], tile: int | None) -> dict[str, np.ndarray]:
     """`{layer: [h, w, C]}` of an image."""
-    found = _on_tiles(model, taps, image.shape, tile).activations(image[None], taps)
-    return {layer: np.asarray(value[0], np.float32) for layer, value in found.items()}
+    activations = _on_tiles(model, taps, image.shape, tile).activations(image[None], taps)
+    return {layer: np.asarray(value[0], np.float32) for layer, value in activations.items()}
 
 
 def _losses(job: _Job, shape: tuple[int, int], key: jax.Array, tile: int | None) -> dict[str, Loss]:
@@ -463,37 +452,37 @@ def _losses(job: _Job, shape: tuple[int, int], key: jax.Array, tile: int | None)
         part = content_loss(_features(model, resize(job.content, shape), content_layers, tile), s)
         parts |= {"content": part} if part is not None else {}
     weights = layer_weights(s, style_layers)
-    for number, (style, share) in enumerate(zip(job.styles, job.weights(), strict=True)):
-        small = resize(style, job.style_shape(style, max(shape)))
+    for number, style in enumerate(job.styles):
+        small = resize(style.photo, job.style_shape(style.photo, max(shape)))
         name = "style" if len(job.styles) == 1 else f"style-{number + 1}"
         parts[name] = style_loss(
             _features(model, small, style_layers, tile),
             shapes,
             s,
-            {layer: share * weight for layer, weight in zip(style_layers, weights, strict=True)},
+            {layer: style.weight * weight for layer, weight in zip(style_layers, weights, strict=True)},
             key,
-            np.asarray(job.style_masks[number]) if len(job.style_masks) else None,
-            np.asarray(job.content_masks[number]) if len(job.content_masks) else None,
+            style.mask,
+            style.region,
         )
     variation = variation_loss((*shape, channels), s)
     return parts | ({"variation": variation} if variation is not None else {})
 
 
-def _first(job: _Job, given: np.ndarray | None, shape: tuple[int, int], starts: int, key: jax.Array) -> np.ndarray:
-    """`[starts, H, W, C]` to begin with."""
+def _first(job: _Job, photo: np.ndarray | None, shape: tuple[int, int], starts: int, key: jax.Array) -> np.ndarray:
+    """The images `[starts, H, W, C]` that the first scale starts from: a photo, or what the settings say."""
     kind = job.settings.initial
-    if given is None and kind == "content":
-        given = job.content
-    if given is None and kind == "style":
-        given = job.styles[0]
-    if given is not None:
-        return np.repeat(np.clip(resize(given, shape), 0, 1)[None], starts, 0)
+    if photo is None and kind == "content":
+        photo = job.content
+    if photo is None and kind == "style":
+        photo = job.styles[0].photo
+    if photo is not None:
+        return np.repeat(np.clip(resize(photo, shape), 0, 1)[None], starts, 0)
     channels = job.model.info.image_shape[2]
     mean, spread = np.full(channels, 0.5), np.full(channels, GRAY)
     if kind == "noise":
-        mean, spread = (np.mean([f(style, (0, 1)) for style in job.styles], 0) for f in (np.mean, np.std))
+        mean, spread = (np.mean([f(style.photo, (0, 1)) for style in job.styles], 0) for f in (np.mean, np.std))
     noise = [jax.random.normal(jax.random.fold_in(key, start), (*shape, channels)) for start in range(starts)]
-    return np.clip(mean + spread * np.stack([np.asarray(one) for one in noise]), 0, 1).astype(np.float32)
+    return np.clip(mean + spread * np.stack([np.asarray(image) for image in noise]), 0, 1).astype(np.float32)
 
 
 def _resized(solution: Solution, images_now: np.ndarray, before: tuple[int, int], s: Settings) -> Solution:

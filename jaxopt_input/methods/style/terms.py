@@ -15,7 +15,7 @@ import numpy as np
 from jaxopt_input import losses
 from jaxopt_input.errors import InputError
 from jaxopt_input.losses import Loss
-from jaxopt_input.methods.resize import resize
+from jaxopt_input.methods.photo import resize
 from jaxopt_input.methods.style.settings import Settings
 
 Build = Callable[[str, Any, Any, jax.Array], Loss]  # from (layer, activation, positions, key)

@@ -1,9 +1,15 @@
-"""Images at another size."""
+"""Photos: the pictures that a dream, an inversion or a style starts from or aims at."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
+
+from jaxopt_input.checks import check_images
+from jaxopt_input.errors import InputError
+from jaxopt_input.models.model import Model
 
 
 def resize(image: np.ndarray, shape: tuple[int, ...], margin: float = 0.0) -> np.ndarray:
@@ -29,3 +35,12 @@ def resize(image: np.ndarray, shape: tuple[int, ...], margin: float = 0.0) -> np
         for c in range(image.shape[2])
     ]
     return np.stack([np.asarray(plane, np.float32) for plane in planes], -1)
+
+
+def as_image(image: Any, model: Model, what: str) -> np.ndarray:
+    """One float32 image with the model's number of channels, or an `InputError`."""
+    image = check_images(image)
+    channels = model.info.image_shape[2]
+    if image.ndim != 3 or image.shape[2] != channels:
+        raise InputError(f"{what} must be [height, width, {channels}] for {model.info.name}, not {image.shape}")
+    return image
