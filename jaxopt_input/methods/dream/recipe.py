@@ -5,7 +5,7 @@
 
 Why this is not `minimize`: its step is gradient ascent on pixels, but on a gradient that is gathered tile by tile and
 normalized over the whole image, while `minimize` hands a batch of whole images to the model. Losses, models and keys
-are the same; so is the contract: all numbers are traced, one program a shape. The compiled part is one step. A step
+are the same; so is the contract: all numbers are traced, one program per shape. The compiled part is one step. A step
 of a large image takes far longer than a call, and so the number of iterations and octaves is the host's affair.
 
 Images are in [0, 1], while the authors step in units of 0 to 255 (Caffe, TensorFlow 1) or −1 to 1 (TensorFlow 2): their
@@ -205,7 +205,7 @@ def dream(
     excited: Any
     if isinstance(target, Loss):
         if guide is not None:
-            raise InputError("a loss is given in place of targets: put losses.guided into it instead of a guide")
+            raise InputError("a loss takes the place of targets: put losses.guided into it instead of a guide")
         if losses.names(target)[1:]:
             raise InputError("a dream has one target: add losses up instead of giving an array of indices")
         terms, taps, excited = [], target.taps, losses.names(target)[0]
@@ -348,7 +348,7 @@ def zoom(
         options: further arguments of `dream`.
 
     Yields:
-        One `Dream` a frame; the first is of the image itself.
+        One `Dream` per frame; the first is of the image itself.
 
     Source:
         Mordvintsev, Olah & Tyka, DeepDream (2015); here the center stays in place to the pixel's fraction.

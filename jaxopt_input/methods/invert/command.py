@@ -62,7 +62,7 @@ def invert(context: click.Context, image: str, layers: tuple[str, ...], **option
         chosen = {
             "channels": parsed("channels", parts.parse_channels),
             "region": parsed("region", parts.parse_region),
-            "parameterization": parsed("parameterization", images.by_name),
+            "image": parsed("parameterization", images.by_name),
             "optimizer": parsed("optimizer", optimizers.optimizer),
             "regularizer": sum(penalties[1:], penalties[0]) if penalties else None,
         }

@@ -32,7 +32,7 @@ def inversion_page(inversion: Inversion, model: str, seed: int, animate: str | N
     labels = [None] * len(solution)
     errors = [entry for rung in inversion.rungs for entry in _errors(rung)]
     page = lanes(solution, labels, model, seed, extra=errors)
-    page.items["original.png"] = Picture(inversion.image)
+    page.items["original.png"] = Picture(inversion.photo)
     page.entries["original"] = "original.png"
     draw = functools.partial(inversion_sheets, inversion)
     shown = overview(solution, labels, draw=draw, animate=animate, logarithmic=True)
@@ -58,10 +58,10 @@ def inversion_sheets(inversion: Inversion, pictures: np.ndarray) -> list[Image.I
     starts = len(inversion.rungs[0].solution)
     captions = ["original", *map(caption, inversion.rungs)]
     if starts == 1:
-        shown: list[np.ndarray] = [inversion.image, *pictures]
+        shown: list[np.ndarray] = [inversion.photo, *pictures]
         return sheet([Row([shown], below=[captions])], columns=math.ceil(math.sqrt(len(captions))), side=SMALLEST)
     groups: list[Any] = [
-        [inversion.image],
+        [inversion.photo],
         *(pictures[n : n + starts] for n in range(0, len(pictures), starts)),
     ]
     return sheet([Row([group], text) for group, text in zip(groups, captions, strict=True)])

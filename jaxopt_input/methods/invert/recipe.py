@@ -1,6 +1,6 @@
 """Inversion: images that a layer cannot tell from a photograph, or only part of its features, or several layers.
 
-photograph ─► model ─► Φ₀ of every layer ─► one loss a rung of the ladder ─► minimize ─► Φ(x), error = ‖Φ(x)−Φ₀‖/‖Φ₀‖
+photograph ─► model ─► Φ₀ of every layer ─► one loss per rung of the ladder ─► minimize ─► Φ(x), error = ‖Φ(x)−Φ₀‖/‖Φ₀‖
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ class Inversion:
     """What `invert` makes.
 
     Attributes:
-        image: `[H, W, C]`, what was inverted.
+        photo: `[H, W, C]`, what was inverted.
         rungs: in the order asked for.
     """
 
-    image: np.ndarray
+    photo: np.ndarray
     rungs: tuple[Rung, ...]
 
     def solution(self) -> Solution:
@@ -83,7 +83,7 @@ class Inversion:
 
 def invert(
     model: Model,
-    image: Any,
+    photo: Any,
     layers: str | Sequence[str],
     *,
     preset: str = "default",
@@ -91,7 +91,7 @@ def invert(
     steps: int | None = None,
     channels: tuple[int, int] | None = None,
     region: Region | None = None,
-    parameterization: Parameterization | None = None,
+    image: Parameterization | None = None,
     optimizer: Any = None,
     learning_rate: Any = None,
     projection: Projection | None = None,
@@ -101,14 +101,13 @@ def invert(
     on: Resources | None = None,
     **options: Any,
 ) -> Inversion:
-    """Images, from several random starts each, whose features in a layer are those of a given image.
+    """Images, from several random starts each, whose features in a layer are those of a photo.
 
-    Another image of the same size, and other weights of layers, do not recompile. What is not given is that of the
-    preset.
+    Another photo of the same size, and other weights of layers, do not recompile. What is None is that of the preset.
 
     Args:
         model: the network.
-        image: `[H, W, C]` in [0, 1], what to invert; its size is that of the results.
+        photo: `[H, W, C]` in [0, 1], what to invert; its size is that of the results.
         layers: a layer, or several as a ladder of which each is matched for itself; "A+B" is one image that matches
             both, "0.5*A+B" weighs them, "all" stands for every tap.
         preset: a published method by name, of `methods.invert.settings.preset`.
@@ -116,9 +115,9 @@ def invert(
         steps: updates of each image; presets of several stages share them out in the same proportion. If None, as many
             as the preset has, and with L-BFGS as many evaluations of its line searches at most.
         channels: (first, past the last), a group of channels to match alone.
-        region: (y0, x0, y1, x1), a rectangle of the image in pixels, the last two past its end: the positions alone are
+        region: (y0, x0, y1, x1), a rectangle of the photo in pixels, the last two past its end: the positions alone are
             matched whose receptive field has its center there. So one region suits all layers of a ladder.
-        parameterization: of the image to be found, such as `images.pixels()`.
+        image: the image parameterization, such as `images.pixels()`.
         optimizer, projection: as in `minimize`.
         learning_rate: of the optimizer, in place of its own; of the first stage where a preset has several.
         regularizer: a loss to add in place of the preset's, such as `1e-6 * losses.total_variation()`.
@@ -131,7 +130,7 @@ def invert(
         An `Inversion`.
 
     Raises:
-        InputError: for an unknown layer (the nearest are offered), one that is empty at the image's size, a group or
+        InputError: for an unknown layer (the nearest are offered), one that is empty at the photo's size, a group or
             region that is empty or outside the layer, features that are zero or not finite, and as `preset` and
             `minimize`.
 
@@ -141,43 +140,42 @@ def invert(
 
     Example:
         >>> import jaxopt_input as joi
-        >>> photograph = np.random.default_rng(0).uniform(size=(32, 32, 3)).astype(np.float32)
-        >>> found = invert(joi.load("tin100"), photograph, ["conv1", "conv1+block2"], starts=2, steps=8)
-        >>> [rung.name for rung in found.rungs], found.rungs[0].solution.best_image.shape
+        >>> photo = np.random.default_rng(0).uniform(size=(32, 32, 3)).astype(np.float32)
+        >>> inversion = invert(joi.load("tin100"), photo, ["conv1", "conv1+block2"], starts=2, steps=8)
+        >>> [rung.name for rung in inversion.rungs], inversion.rungs[0].solution.best_image.shape
         (['conv1', 'conv1+block2'], (2, 32, 32, 3))
-        >>> bool((found.rungs[0].error["conv1"] < 1).all())
+        >>> bool((inversion.rungs[0].error["conv1"] < 1).all())
         True
     """
     ladder = parse_ladder(layers, model)
     taps = tuple(dict.fromkeys(term.layer for rung in ladder for term in singles(rung)))
-    image = as_image(image, model, "the image")
-    chosen = {rung: _settled(preset, model, image.shape, singles(rung)) for rung in ladder}
+    photo = as_image(photo, model, "the photo")
+    changes = {"image": image, "optimizer": optimizer, "regularizer": regularizer, "steps": steps}
+    chosen = {rung: _settled(preset, model, photo.shape, singles(rung), **changes) for rung in ladder}
     model = restricted(model, taps)  # deeper layers may be empty at this size
-    shapes = model.layers(image.shape)
+    shapes = model.layers(photo.shape)
     positions: dict[str, Region] = {}
     if region is not None:
-        positions = {tap: positions_in(model, tap, region, image.shape, shapes[tap]) for tap in taps}
+        positions = {tap: positions_in(model, tap, region, photo.shape, shapes[tap]) for tap in taps}
     weights = {tap: weight_of(tap, shapes[tap], channels, positions.get(tap)) for tap in taps}
-    target = features(model, image, taps)
+    target = features(model, photo, taps)
     key, on = jax.random.key(0) if key is None else key, resources(on)
-    counts = {rung: count("steps", each.steps if steps is None else steps) for rung, each in chosen.items()}
+    counts = {rung: count("steps", settings.steps) for rung, settings in chosen.items()}
     done, total, rungs = 0, sum(counts.values()), []
     for rung in ladder:
-        loss = distance(singles(rung), target, weights)
-        penalty = chosen[rung].regularizer if regularizer is None else regularizer
-        rule = chosen[rung].optimizer if optimizer is None else optimizer
-        bound = chosen[rung].projection if parameterization is None else None  # it suits the preset's own θ
+        loss, settings = distance(singles(rung), target, weights), chosen[rung]
+        bound = settings.projection if image is None else None  # it suits the preset's own θ
         solution = _staged(
-            loss if penalty is None else loss + penalty,
+            loss if settings.regularizer is None else loss + settings.regularizer,
             restricted(model, loss.taps),
-            chosen[rung],
+            settings,
             counts[rung],
             bounded=steps is None,
-            rule=rule if learning_rate is None else _at_rate(rule, learning_rate),
+            rule=settings.optimizer if learning_rate is None else _at_rate(settings.optimizer, learning_rate),
             snapshots=snapshots,
             on=on,
             report=on.progress and functools.partial(_report, on.progress, done, total),
-            image=(parameterization or chosen[rung].image).bind(image.shape),
+            image=settings.image.bind(photo.shape),
             projection=bound if projection is None else projection,
             starts=starts,
             key=key,
@@ -186,7 +184,7 @@ def invert(
         done += counts[rung]
         rungs.append((rung, loss.taps, solution.named([rung])))
     return Inversion(
-        image=image,
+        photo=photo,
         rungs=tuple(
             Rung(
                 rung,
@@ -264,21 +262,22 @@ def features(model: Model, image: np.ndarray, taps: tuple[str, ...]) -> dict[str
         >>> features(joi.load("tin100"), np.zeros((32, 32, 3), np.float32), ("block4",))["block4"].shape
         (4, 4, 192)
     """
-    found = {tap: np.asarray(value[0], np.float32) for tap, value in model.activations(image[None], taps).items()}
-    if broken := [tap for tap in taps if not np.isfinite(found[tap]).all()]:
+    activations = model.activations(image[None], taps)
+    arrays = {tap: np.asarray(value[0], np.float32) for tap, value in activations.items()}
+    if broken := [tap for tap in taps if not np.isfinite(arrays[tap]).all()]:
         raise InputError(f"what layer {broken[0]} sees in the image is not finite: nothing to invert there")
-    return found
+    return arrays
 
 
-def relative_error(found: np.ndarray, target: np.ndarray, weight: np.ndarray) -> float:
+def relative_error(features: np.ndarray, target: np.ndarray, weight: np.ndarray) -> float:
     """‖Φ(x) − Φ₀‖ / ‖Φ₀‖ over the features whose weight is 1, in float64.
 
     Example:
         >>> relative_error(np.array([3.0, 4.0]), np.array([0.0, 4.0]), np.array([1.0, 1.0]))
         0.75
     """
-    found, target = (np.asarray(x, np.float64).reshape(weight.shape) * weight for x in (found, target))
-    return float(np.linalg.norm(found - target) / np.linalg.norm(target))
+    ours, theirs = (np.asarray(x, np.float64).reshape(weight.shape) * weight for x in (features, target))
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
 
 
 def _errors(
@@ -289,10 +288,10 @@ def _errors(
     weights: Mapping[str, np.ndarray],
     layers: Sequence[str],
 ) -> dict[str, np.ndarray]:
-    """The error of each image, `[N]` a layer; one by one, by the program that has seen the photograph."""
-    each = [model.activations(np.asarray(image)[None], taps) for image in images]
+    """The error of each image, `[N]` for each layer; one by one, by the program that the photo went through."""
+    activations = [model.activations(np.asarray(image)[None], taps) for image in images]
     return {
-        layer: np.array([relative_error(np.asarray(one[layer][0]), target[layer], weights[layer]) for one in each])
+        layer: np.array([relative_error(np.asarray(a[layer][0]), target[layer], weights[layer]) for a in activations])
         for layer in layers
     }
 
@@ -300,7 +299,7 @@ def _errors(
 # ---- stages ----------------------------------------------------------------------------------------------------------
 
 
-def _settled(name: str, model: Model, image_shape: Shape, terms: Sequence[Target]) -> Preset:
+def _settled(name: str, model: Model, image_shape: Shape, terms: Sequence[Target], **changes: Any) -> Preset:
     """The preset for the deepest layer of a rung; its stride is how much smaller than the image its map is, or, for a
     layer without positions, the last map before it."""
     places = [model.info.taps.index(term.layer) for term in terms]
@@ -310,7 +309,8 @@ def _settled(name: str, model: Model, image_shape: Shape, terms: Sequence[Target
     except InputError as error:
         raise InputError(f"{error}; take a larger image or a layer before it") from error
     maps = [shape for shape in shapes.values() if len(shape) == 3]
-    return preset(name, image_shape, len(until) / len(model.info.taps), image_shape[0] / maps[-1][0] if maps else 1.0)
+    stride = image_shape[0] / maps[-1][0] if maps else 1.0
+    return preset(name, image_shape, len(until) / len(model.info.taps), stride, **changes)
 
 
 def _at_rate(rule: Any, learning_rate: Any) -> Optimizer:

@@ -92,32 +92,31 @@ def visualize(
         (2, 64, 64, 3)
     """
     shape = image.shape if image is not None and image.shape else sized(model, size)
-    chosen = presets.preset(preset, shape)
-    image = (image or chosen.image).bind(shape)
+    changes = {"image": image, "optimizer": optimizer, "steps": steps, "projection": projection}
+    chosen = presets.preset(preset, shape, **changes, regularizer=regularizer, objective=class_objective)
     layers = model.layers(shape)
     texts = [target] if isinstance(target, str) else target
     wanted = [parsed for text in texts for parsed in expand(text, model, shape)]
     if chosen.center:
         wanted = [parsed.central(layers) for parsed in wanted]
-    steps = chosen.steps if steps is None else steps
-    optimizer = chosen.optimizer if optimizer is None else optimizer
+    optimizer = chosen.optimizer
     if learning_rate is not None:
         if not isinstance(optimizer, Optimizer):
             raise InputError("a learning rate goes with an optimizer of jaxopt_input.optimizers")
         optimizer = optimizer.at_rate(learning_rate)
     if chosen.alpha:
-        options.setdefault("snapshots", importance_steps(steps))
+        options.setdefault("snapshots", importance_steps(chosen.steps))
     return solve(
         wanted,
         redirect_relu(model, REDIRECTED_STEPS) if redirected else model,
         starts=starts,
-        steps=steps,
-        image=image,
+        steps=chosen.steps,
+        image=chosen.image.bind(shape),
         transform=chosen.transform if isinstance(transform, EllipsisType) else transform,
         optimizer=optimizer,
-        projection=chosen.projection if projection is None else projection,
-        regularizer=chosen.regularizer if regularizer is None else regularizer,
-        kind=chosen.objective if class_objective is None else class_objective,
+        projection=chosen.projection,
+        regularizer=chosen.regularizer,
+        kind=chosen.objective,
         like=_seen(model, like, shape, wanted),
         majority=chosen.majority,
         key=jax.random.key(0) if key is None else key,
