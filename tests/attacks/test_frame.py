@@ -326,7 +326,7 @@ def test_gradients_that_float32_can_hardly_hold_still_point():
         ({"loss": "dlr", "target": [1, 2], "labels": [0, 0]}, "4 classes"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"step": -0.1}, "step is a number above 0"),
-        ({"start": IMAGE[:1]}, "one start an image"),
+        ({"start": IMAGE[:1]}, "one start per image"),
         ({"key": 3}, "key must be a JAX key"),
         ({"model": model_of(softmax_apply)}, "are probabilities"),
     ],
