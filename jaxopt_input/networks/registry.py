@@ -103,8 +103,8 @@ def load(name: str) -> Model:
         >>> load("tin100").info.image_shape
         (64, 64, 3)
     """
-    if american(name) in entries():
-        name = american(name)
+    if american(str(name)) in entries():
+        name = american(str(name))
         record = entries()[name]
         if not record.path().is_file():
             refuse_computed(record)
