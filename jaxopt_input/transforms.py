@@ -149,7 +149,7 @@ class Frame(Affine):
     value: float | None
 
     def matrix(self, key: Key) -> Float[Array, "2 3"]:
-        return jnp.eye(2, 3)
+        return jnp.eye(2, 3, dtype=jnp.float32)
 
     def reach(self, distance: float) -> float:
         return float(distance)
@@ -220,7 +220,7 @@ class Jitter(Drawn):
         return draw - self.pixels // 2
 
     def choice(self, draw: jax.Array) -> jax.Array:
-        return jnp.concatenate([jnp.eye(2), self.offset(draw)[:, None].astype(jnp.float32)], axis=1)
+        return jnp.concatenate([jnp.eye(2, dtype=jnp.float32), self.offset(draw)[:, None].astype(jnp.float32)], axis=1)
 
     def reach(self, distance: float) -> float:
         return float(distance + (self.pixels + 1) // 2)
@@ -260,7 +260,7 @@ class Scale(Drawn):
         return len(self.factors)
 
     def choice(self, draw: jax.Array) -> jax.Array:
-        return jnp.eye(2, 3) / jnp.asarray(self.factors, jnp.float32)[draw[0]]
+        return jnp.eye(2, 3, dtype=jnp.float32) / jnp.asarray(self.factors, jnp.float32)[draw[0]]
 
     def reach(self, distance: float) -> float:
         return distance / min(self.factors)
@@ -338,9 +338,8 @@ class Noise(Transform):
 
     def __call__(self, key: Key, image: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
         normal, uniform = jax.random.split(key)
-        spread = jax.random.normal(normal, image.shape) + jax.random.uniform(
-            uniform, image.shape, minval=-0.5, maxval=0.5
-        )
+        spread = jax.random.normal(normal, image.shape, jnp.float32)
+        spread = spread + jax.random.uniform(uniform, image.shape, jnp.float32, minval=-0.5, maxval=0.5)
         return image + self.sd * spread
 
     def reach(self, distance: float) -> float:
@@ -519,7 +518,7 @@ def _draws(parts: Sequence[tuple[Drawn, jax.Array]]) -> jax.Array:
     """
     most = np.array([part.outcomes for part, _ in parts], np.int32)
     keys = jnp.stack([key for _, key in parts])
-    return jax.vmap(lambda key, most: jax.random.randint(key, (2,), 0, most))(keys, most)
+    return jax.vmap(lambda key, most: jax.random.randint(key, (2,), 0, most, jnp.int32))(keys, most)
 
 
 def _warp_all(parts: Sequence[tuple[Affine, Key]], image: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
@@ -539,10 +538,10 @@ def _warp_all(parts: Sequence[tuple[Affine, Key]], image: Float[Array, "H W C"])
         reach = sum((part.pixels + 1) // 2 for part in jitters)
         offset = sum((part.offset(next(draws)) for part in jitters), jnp.zeros(2, jnp.int32))
         return _shift(image, offset, reach, margin, fill)
-    total = jnp.eye(3)
+    total = jnp.eye(3, dtype=jnp.float32)
     for part, key in moving:
         matrix = part.choice(next(draws)) if isinstance(part, Drawn) else part.matrix(key)
-        matrix = jnp.vstack([matrix, jnp.array([[0.0, 0.0, 1.0]])])
+        matrix = jnp.vstack([jnp.asarray(matrix, jnp.float32), jnp.array([[0.0, 0.0, 1.0]], jnp.float32)])
         total = jnp.matmul(total, matrix, precision=jax.lax.Precision.HIGHEST)
     return warp(image, total[:2], shape[:2], fill)
 
@@ -555,5 +554,6 @@ def _shift(
     widths = ((border, border), (border, border), (0, 0))
     canvas = jnp.pad(image, widths, mode="edge") if fill is None else jnp.pad(image, widths, constant_values=fill)
     height, width, channels = image.shape
-    start = (border - margin + offset[1], border - margin + offset[0], 0)
+    x, y = border - margin + offset
+    start = (y, x, jnp.zeros_like(x))
     return jax.lax.dynamic_slice(canvas, start, (height + 2 * margin, width + 2 * margin, channels))

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input.images.parameterization import at_rank
+
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
@@ -39,7 +41,8 @@ def from_rgb(rgb: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
 
 def _mix(color: Float[Array, "*batch 3"], matrix: np.ndarray) -> Float[Array, "*batch 3"]:
     """The product with a 3x3 matrix, which as a sum becomes part of the loops around it; a matrix product would not."""
-    return sum(color[..., k : k + 1] * matrix[k] for k in range(3))
+    parts = (color[..., k : k + 1] * at_rank(matrix[k], color.ndim) for k in range(3))
+    return sum(parts, jnp.zeros((), color.dtype))
 
 
 def applies(decorrelate: bool, channels: int) -> bool:

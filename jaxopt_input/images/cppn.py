@@ -32,9 +32,11 @@ class CPPN(Parameterization):
         theta = []
         for n, (fan_in, out) in enumerate(zip(inputs, outputs, strict=True)):
             for_weights, for_biases = jax.random.split(jax.random.fold_in(key, n))
-            weights = jax.random.truncated_normal(for_weights, -2, 2, (batch, fan_in, out)) / (0.8796 * fan_in**0.5)
+            weights = jax.random.truncated_normal(for_weights, -2, 2, (batch, fan_in, out), jnp.float32) / (
+                0.8796 * fan_in**0.5
+            )
             weights = weights if n < self.layers else jnp.zeros_like(weights)
-            theta.append((weights, 0.1 * jax.random.normal(for_biases, (batch, 1, out))))
+            theta.append((weights, 0.1 * jax.random.normal(for_biases, (batch, 1, out), jnp.float32)))
         return tuple(theta)
 
     def decode(self, theta: Theta) -> Float[Array, "*batch H W C"]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.images.color import applies, from_rgb, logit, to_rgb
-from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images
+from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, at_rank, check_images
 from jaxopt_input.kernels.dft import inverse_real
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Fourier(Parameterization):
     def decode(self, theta: Float[Array, "*batch H F C 2"]) -> Float[Array, "*batch H W C"]:
         height, bins = theta.shape[-4:-2]
         width = self.shape[1] if self.shape else 2 * (bins - 1)
-        scale = spectrum_scale(height, width, self.decay)[..., None] / 4
+        scale = at_rank(spectrum_scale(height, width, self.decay)[..., None] / 4, theta.ndim - 1)
         image = inverse_real(theta[..., 0] * scale, theta[..., 1] * scale, width)
         return jax.nn.sigmoid(to_rgb(image) if applies(self.decorrelate, theta.shape[-2]) else image)
 
@@ -62,7 +62,8 @@ class Fourier(Parameterization):
         image = logit(jnp.asarray(check_images(image)))
         height, width, channels = image.shape[-3:]
         image = from_rgb(image) if applies(self.decorrelate, channels) else image
-        spectrum = jnp.fft.rfft2(image, axes=(-3, -2)) * (4 / spectrum_scale(height, width, self.decay)[..., None])
+        scale = at_rank(4 / spectrum_scale(height, width, self.decay)[..., None], image.ndim)
+        spectrum = jnp.fft.rfft2(image, axes=(-3, -2)) * scale
         return jnp.stack([spectrum.real, spectrum.imag], -1)
 
 

@@ -13,13 +13,13 @@ import numpy as np
 from jaxopt_input.errors import InputError
 from jaxopt_input.images.color import FROM_RGB, applies, logit, to_rgb
 from jaxopt_input.images.fourier import spectrum_scale
-from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images
+from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, at_rank, check_images
 from jaxopt_input.kernels.dft import inverse_real
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
-UNIFORM_SD = np.pi / np.sqrt(3)  # of a phase that is as likely anywhere from −π to π
+UNIFORM_SD = float(np.pi / np.sqrt(3))  # of a phase that is as likely anywhere from −π to π
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class MACO(Parameterization):
         centered = theta - theta.mean(axes, keepdims=True)
         phase = UNIFORM_SD * centered / (jnp.std(theta, axes, keepdims=True) + 1e-4)
         phase = _odd(phase, width)
-        magnitude = jnp.asarray(self.template())
+        magnitude = jnp.asarray(at_rank(self.template(), theta.ndim))
         image = inverse_real(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase), width)
         return jax.nn.sigmoid(to_rgb(image) if applies(True, channels) else image)
 
@@ -91,7 +91,7 @@ def _odd(phase: jax.Array, width: int) -> jax.Array:
     columns[0] = True
     if width % 2 == 0:
         columns[-1] = True
-    return jnp.where(columns, (phase - mirror) / 2**0.5, phase)
+    return jnp.where(at_rank(columns, phase.ndim), (phase - mirror) / 2**0.5, phase)
 
 
 def maco(shape: Shape | None = None, *, magnitude: Any = None, contrast: float = 1.0) -> MACO:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
+import numpy as np
 
 from jaxopt_input.checks import Shape, as_shape, check_images
 from jaxopt_input.errors import InputError
@@ -14,7 +15,17 @@ from jaxopt_input.errors import InputError
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
-__all__ = ["Parameterization", "Shape", "as_shape", "check_images"]
+__all__ = ["Parameterization", "Shape", "as_shape", "at_rank", "check_images"]
+
+
+def at_rank(table: np.ndarray, rank: int) -> np.ndarray:
+    """A table with leading axes of length 1 up to a rank: JAX may be set to refuse to add them by itself.
+
+    Example:
+        >>> at_rank(np.ones((4, 3)), 4).shape
+        (1, 1, 4, 3)
+    """
+    return table.reshape(*[1] * (rank - table.ndim), *table.shape)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -37,9 +37,8 @@ class Pyramid(Parameterization):
         return (*theta[:own], *map(mean, theta[own:]))
 
     def init(self, key: jax.Array, batch: int) -> Theta:
-        channels = self.bound()[2]
         return tuple(
-            self.sd * jax.random.normal(jax.random.fold_in(key, level), (batch, *self._size(level), channels))
+            self.sd * jax.random.normal(jax.random.fold_in(key, level), self._shape(batch, level), jnp.float32)
             for level in range(self.levels)
         )
 
@@ -55,6 +54,9 @@ class Pyramid(Parameterization):
             layers.append(_resize(rest, self._size(level)))
             rest = rest - _resize(layers[-1], self._size(0))
         return (rest, *reversed(layers))
+
+    def _shape(self, batch: int, level: int) -> tuple[int, ...]:
+        return batch, *self._size(level), self.bound()[2]
 
     def _size(self, level: int) -> tuple[int, int]:
         height, width, _ = self.bound()

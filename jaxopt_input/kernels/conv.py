@@ -126,7 +126,7 @@ def _to_winners(winner: jax.Array, g: jax.Array, window: int, stride: int, shape
         i, j = (phase + a * stride)[:, None], (phase + b * stride)[None, :]
         won = np.where((i < window) & (j < window), i * window + j, -2).astype(np.int8)
         here = (slice(None), slice(last - a, last - a + rows), None, slice(last - b, last - b + columns), None)
-        total = total + jnp.where(winner[here] == won.reshape(stride, 1, stride, 1), g[here], 0)
+        total = total + jnp.where(winner[here] == won.reshape(1, 1, stride, 1, stride, 1), g[here], 0)
     return total.reshape(batch, rows * stride, columns * stride, channels)[:, :height, :width]
 
 

@@ -42,6 +42,16 @@ class Weights(nn.Module):
         return value
 
 
+def along(numbers: jax.Array, x: jax.Array) -> jax.Array:
+    """One number per channel, `[C]`, of the rank of a map `[..., C]`, as `jax_numpy_rank_promotion` may demand.
+
+    Example:
+        >>> along(jnp.ones(3), jnp.ones((2, 4, 4, 3))).shape
+        (1, 1, 1, 3)
+    """
+    return jnp.expand_dims(numbers, tuple(range(x.ndim - 1)))
+
+
 def conv(name: str, x: jax.Array, features: int, size: int, stride: int = 1, padding: int | None = None) -> jax.Array:
     """A convolution with bias, `[N, H, W, C]` to `[N, H', W', features]`, with parameters under `name`.
 
@@ -50,7 +60,7 @@ def conv(name: str, x: jax.Array, features: int, size: int, stride: int = 1, pad
     kernel, bias = Weights(features, size, name=name)(x.shape[-1])
     pad = size // 2 if padding is None else padding
     y = ops.conv(x, kernel.astype(x.dtype), stride, ((pad, pad), (pad, pad)))
-    return y + bias.astype(x.dtype)
+    return y + along(bias.astype(x.dtype), y)
 
 
 def dense(name: str, x: jax.Array, features: int) -> jax.Array:
@@ -60,7 +70,8 @@ def dense(name: str, x: jax.Array, features: int) -> jax.Array:
     compact method.
     """
     kernel, bias = Weights(features, x.shape[1] if x.ndim == 4 else 0, name=name)(x.shape[-1])
-    return x.reshape(len(x), -1) @ kernel.astype(x.dtype).reshape(-1, features) + bias.astype(x.dtype)
+    y = x.reshape(len(x), -1) @ kernel.astype(x.dtype).reshape(-1, features)
+    return y + along(bias.astype(x.dtype), y)
 
 
 def normalize(
@@ -72,7 +83,8 @@ def normalize(
         >>> normalize(jnp.ones((1, 2, 2, 3)), mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 0.125))[0, 0, 0].tolist()
         [1.0, 2.0, 4.0]
     """
-    return (image - jnp.array(mean, image.dtype)) / jnp.array(std, image.dtype)
+    center, spread = (along(jnp.array(numbers, image.dtype), image) for numbers in (mean, std))
+    return (image - center) / spread
 
 
 def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0, ceil: bool = False) -> jax.Array:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.kernels import conv as ops
-from jaxopt_input.networks.layers import Weights, normalize
+from jaxopt_input.networks.layers import Weights, along, normalize
 
 MEAN = (104.0, 117.0, 123.0)  # of blue, green and red, on the scale 0-255
 FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128), 6: (48, 192), 7: (48, 192), 8: (64, 256), 9: (64, 256)}
@@ -45,7 +45,7 @@ class Fire(nn.Module):
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         def layer(name: str, features: int, size: int, x: jax.Array) -> jax.Array:
             kernel, bias = Weights(features, size, name=name)(x.shape[-1])
-            return nn.relu(ops.conv(x, kernel.astype(x.dtype), padding="SAME") + bias.astype(x.dtype))
+            return nn.relu(ops.conv(x, kernel.astype(x.dtype), padding="SAME") + along(bias.astype(x.dtype), x))
 
         squeezed = layer("squeeze1x1", self.squeeze, 1, x)
         return squeezed, layer("expand1x1", self.expand, 1, squeezed), layer("expand3x3", self.expand, 3, squeezed)
@@ -88,11 +88,12 @@ class SqueezeNet(nn.Module):
         if self.caffe:
             # 255 (x - mean / 255): the scale and the order of the channels (BGR in the file) go into the kernel. The
             # mean, subtracted from the image, costs nothing and keeps the sums small (bfloat16, ties in the pooling).
-            image, kernel = image - jnp.array(MEAN[::-1]) / 255, 255 * kernel[:, :, ::-1]
+            mean = along(jnp.array(MEAN[::-1], jnp.float32) / 255, image)
+            image, kernel = image - mean, 255 * kernel[:, :, ::-1]
         else:
             image = normalize(image)
         y = ops.conv(image.astype(dtype), kernel.astype(dtype), 2)
-        bias = bias.astype(dtype)
+        bias = along(bias.astype(dtype), y)
         # relu(max_pool(y) + b) = max_pool(relu(y + b)): the pass over the large map is paid by its own tap alone.
         taps["conv1"] = nn.relu(y + bias)
         x = taps["pool1"] = nn.relu(ops.max_pool(y, 3, 2, ceil=True) + bias)
@@ -103,7 +104,7 @@ class SqueezeNet(nn.Module):
             if i in POOLS[self.version]:
                 x = taps[f"pool{i}"] = ops.max_pool(x, 3, 2, ceil=True)
         kernel, bias = Weights(self.classes, 1, name="conv10")(x.shape[-1])
-        y = taps["conv10"] = ops.conv(x, kernel.astype(dtype)) + bias.astype(dtype)
+        y = taps["conv10"] = ops.conv(x, kernel.astype(dtype)) + along(bias.astype(dtype), x)
         taps["logits"] = nn.relu(y).mean((1, 2))
         return taps
 

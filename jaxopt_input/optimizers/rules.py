@@ -38,7 +38,7 @@ def averaging(rule: optax.GradientTransformationExtraArgs, decay: ArrayLike) -> 
     """
 
     def init(params: Params) -> AveragingState:
-        return AveragingState(rule.init(params), jax.tree.map(jnp.zeros_like, params), jnp.ones(()))
+        return AveragingState(rule.init(params), jax.tree.map(jnp.zeros_like, params), jnp.ones((), jnp.float32))
 
     def update(
         updates: Updates, state: AveragingState, params: Params = None, **extra: Any
@@ -170,7 +170,7 @@ def gaussian_blur(image: jax.Array, sigma: ArrayLike) -> jax.Array:
         >>> gaussian_blur(jnp.eye(3)[..., None], 0.5)[1, :, 0].round(3).tolist()
         [0.17900000512599945, 0.6410000324249268, 0.17900000512599945]
     """
-    offset = np.arange(-BLUR_REACH, BLUR_REACH + 1)
+    offset = np.arange(-BLUR_REACH, BLUR_REACH + 1, dtype=np.float32)
     weight = jnp.exp(-0.5 * jnp.square(offset / sigma)) * (np.abs(offset) <= jnp.floor(4 * sigma + 0.5))
     weight = weight / weight.sum()
     for axis in (0, 1):
