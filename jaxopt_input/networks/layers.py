@@ -35,7 +35,7 @@ class Weights(nn.Module):
     def _parameter(self, name: str, shape: tuple[int, ...], initial: Any) -> jax.Array:
         """The parameter: `Module.param` would trace its initializer each time, a third of a network's tracing."""
         if not self.has_variable("params", name):
-            return self.param(name, initial, shape)
+            return self.param(name, initial, shape, jnp.float32)
         value: jax.Array = self.get_variable("params", name)
         if value.shape != shape:
             raise ValueError(f"{name} of {'/'.join(self.path)} has shape {value.shape}, not {shape}")
