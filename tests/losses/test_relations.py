@@ -127,10 +127,14 @@ def test_shared_levels_stay_one_for_all_starts_of_a_target(toy):
         ),
         (
             joi.losses.channel("second", 1),
-            {"optimizer": joi.optimizers.lbfgs(), "milestone": joi.losses.shortfall("second", 1)},
+            {"optimizer": joi.optimizers.lbfgs(), "watch": joi.Watch(milestone=joi.losses.shortfall("second", 1))},
             "milestone",
         ),
-        (joi.losses.channel("second", 1), {"milestone": joi.losses.shortfall("second", 8)}, "channel 8"),
+        (
+            joi.losses.channel("second", 1),
+            {"watch": joi.Watch(milestone=joi.losses.shortfall("second", 8))},
+            "channel 8",
+        ),
     ],
 )
 def test_mistakes(toy, loss, kw, hint):

@@ -319,7 +319,6 @@ def test_starting_images(toy, tmp_path):
         ("a", {"objective": "l1"}, "known: l2"),
         ("a", {"carry": "img"}, "carry"),
         ("a", {"tile": 32, "overlap": 33}, "larger than the tile"),
-        ("a", {"dtype": jnp.float16}, "float32 or bfloat16"),
         ("deep", {"octaves": 4}, "octave 7x9: .* fewer octaves"),
         ("a:1", {"guide": np.zeros((4, 4, 3), np.float32)}, "whole layers"),
         ("logits", {"guide": np.zeros((4, 4, 3), np.float32)}, "no positions"),
