@@ -138,7 +138,7 @@ def _begin_local(
         init = targets.vmap_lanes(lambda o, t: o.build().init(t), trees.optimizer, target)
         past = init(theta)
     n = target.shape[0]
-    zeros = jnp.zeros(n)
+    zeros = jnp.zeros(n, jnp.float32)
     carried = (zeros, jax.tree.map(jnp.zeros_like, theta), zeros > 0) if _searches(trees) else ()
     return lanes, State(
         theta=theta,
@@ -221,35 +221,28 @@ def _advance_local(
             s = s._replace(evaluations=s.evaluations + 1)
 
         # The best so far, by the loss of the image itself: at hand without a transform, else one more forward pass.
+        ends = i == span.last
         if program.transform is None:
             s = _keep_best(s, value, i)
         else:
-            s = jax.lax.cond(i % span.check_every == 0, lambda: check(s, i), lambda: s)
+            s = jax.lax.cond((i % span.check_every == 0) | ends, lambda: check(s, i), lambda: s)
 
-        # The marks of lanes that fail; then the update.
+        # The marks of lanes that fail. After the last update the value counts, its gradient does not.
         history = history.at[:, i - span.begin].set(value)
-        s = s._replace(
-            moved=s.moved | any_row(lambda x: x != 0, gradient),
-            finite=s.finite & jnp.isfinite(value) & ~any_row(lambda x: ~jnp.isfinite(x), gradient),
-        )
-        if _searches(trees):
-            return _search(program, trees, lanes, s, value, gradient, lambda theta: evaluate(theta, keys)), history
-        return _update(program, params, trees, lanes, s, value, gradient, keys), history
+        slopes, broken = (any_row(test, gradient) & ~ends for test in (lambda x: x != 0, lambda x: ~jnp.isfinite(x)))
+        s = s._replace(moved=s.moved | slopes, finite=s.finite & jnp.isfinite(value) & ~broken)
 
-    def last(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
-        s, history = carry
-        i = span.last
-        value, *watched = values(s.theta, view_keys(i))
-        s = _keep_milestone(s, watched, i)
-        s = s._replace(finite=s.finite & jnp.isfinite(value))
-        counted = jnp.where(_searches(trees) and program.transform is None, 0, 1)  # a line search has it already
-        s = s._replace(evaluations=s.evaluations + counted)
-        s = _keep_best(s, value, i) if program.transform is None else check(s, i)
-        return s, history.at[:, i - span.begin].set(value)
+        def update() -> State:
+            if _searches(trees):
+                return _search(program, trees, lanes, s, value, gradient, lambda theta: evaluate(theta, keys))
+            return _update(program, params, trees, lanes, s, value, gradient, keys)
 
-    history = jnp.zeros((lanes.target.shape[0], program.segment + 1))
-    carry = jax.lax.fori_loop(span.begin, span.stop, step, (state, history))
-    return jax.lax.cond(span.stop == span.last, last, lambda carry: carry, carry)
+        return jax.lax.cond(ends, lambda: s, update), history
+
+    # The last value is one more turn of the same loop: a site of its own would put the network there once more, and
+    # compiling is most of a short run.
+    history = jnp.zeros((lanes.target.shape[0], program.segment + 1), jnp.float32)
+    return jax.lax.fori_loop(span.begin, span.stop + (span.stop == span.last), step, (state, history))
 
 
 def _values(
@@ -434,5 +427,5 @@ def collect(program: Program, trees: Trees, state: State, snapshots: list[jax.Ar
         "evaluations": state.evaluations,
         "finite": state.finite,
         "dead": ~state.moved,
-        "snapshots": jnp.stack(snapshots) if snapshots else jnp.zeros((0, *image.shape)),
+        "snapshots": jnp.stack(snapshots) if snapshots else jnp.zeros((0, *image.shape), jnp.float32),
     }
