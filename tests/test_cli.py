@@ -84,6 +84,7 @@ def test_not_finite_is_null(folder):
             assert "finite" in done.stderr
 
 
+@pytest.mark.slow
 def test_overwrite_removes_the_earlier_results_alone(folder):
     visualize("--target", "first:*")
     (folder / "out" / "notes.txt").write_text("mine")
@@ -127,6 +128,7 @@ def test_out_that_is_a_file(folder):
     assert "is a file" in done.stderr
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_in_two_processes(folder):
     exe = Path(sys.executable).with_name("jaxopt-input")
     for out in ("one", "two"):

@@ -106,6 +106,7 @@ def run(out, cache_folder, group=("--verbose",)):
     return done.stderr, int(words[words.index("hits") + 1]), int(words[words.index("misses") + 1])
 
 
+@pytest.mark.slow
 def test_programs_are_kept_for_the_next_process(toy_nets):
     kept = toy_nets / "cache"
     told, hits, misses = run("a", kept)

@@ -89,6 +89,7 @@ def test_choices():
     assert rotate.degrees.count(0) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lucid", "jitter"])
 def test_named_transforms_keep_the_shape_and_show_the_image(name):
     transform = t.by_name(name)
@@ -194,6 +195,7 @@ REACHING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REACHING)
 @pytest.mark.parametrize("distance", [3, 10])
 def test_reach_bounds_where_pixels_come_from(name, distance):

@@ -46,7 +46,7 @@ class Peer:
         self.python, self.threads = python, threads
         leaves = jax.tree_util.tree_leaves_with_path(model.params["params"])
         self.weights = {"w/" + "/".join(key.key for key in path): np.asarray(value) for path, value in leaves}
-        module = model.apply.module
+        module = model.apply.static
         if isinstance(module, SqueezeNet):
             self.network: dict[str, Any] = {"architecture": "SqueezeNet"}
         else:

@@ -13,6 +13,7 @@ from jaxopt_input.attacks.evolution import CPPN, Direct
 KEY = jax.random.key(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["direct", "cppn"])
 def test_elites(toy, encoding):
     found = attacks.map_elites(KEY, toy, encoding=encoding, generations=30, population=20)

@@ -24,6 +24,7 @@ ATTACKS = {
 CASES = [(name, norm) for name in ("fgsm", "pgd") for norm in NORM] + [("bim", "linf"), ("mi_fgsm", "linf")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "norm"), CASES)
 @pytest.mark.parametrize(("shape", "n"), [((4, 5, 3), 1), ((8, 8, 1), 3), ((1, 7, 3), 8)])
 def test_budget(halfspace, name, norm, shape, n):
@@ -85,6 +86,7 @@ def test_a_start_of_ones_own(toy, toy_batch):
     np.testing.assert_allclose(found.image, np.clip(images + 0.02, 0, 1), atol=3e-6)
 
 
+@pytest.mark.slow
 def test_the_loss_is_counted_and_rises(toy, toy_batch):
     images, labels = toy_batch
     for loss in ("cross_entropy", "dlr", "margin", "carlini_wagner", losses.cross_entropy):

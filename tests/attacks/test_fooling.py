@@ -40,6 +40,7 @@ def test_classes_are_reached(toy, init):
     np.testing.assert_allclose(found.probability, found.history.max(0), atol=0.02)
 
 
+@pytest.mark.slow
 def test_an_image_is_that_of_its_class_alone(toy):
     """Whichever others are made."""
     one, some = (

@@ -27,6 +27,7 @@ def test_another_budget_label_or_key_does_not_recompile(toy, toy_batch, compilat
     assert seen.count == 0
 
 
+@pytest.mark.slow
 def test_one_result_does_not_depend_on_the_others(toy, toy_batch):
     images, labels = toy_batch
     together = small_pgd(toy, images, labels, stop=False, on=EIGHT)
@@ -124,6 +125,7 @@ def test_failures_have_no_distance(toy, toy_batch):
     assert result.accuracy["robust"] == 1
 
 
+@pytest.mark.slow
 def test_targets(toy, toy_batch):
     images, labels = toy_batch
     reached = small_pgd(toy, images, labels, epsilon=0.3, target=(labels + 2) % 5, on=EIGHT)
@@ -142,6 +144,7 @@ def test_targets(toy, toy_batch):
     assert named.target.tolist() == [2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("criterion", "holds"),
     [
@@ -189,6 +192,7 @@ def test_rounding_within_a_budget_costs_few_successes(toy, toy_batch, norm, epsi
     assert (geometry.norm(rounded.image - images, norm) <= epsilon * (1 + 1e-5)).all()
 
 
+@pytest.mark.slow
 def test_expectation_over_transformations(toy, toy_batch):
     images, labels = toy_batch
     drawn = joi.transforms.noise(0.05)
@@ -284,6 +288,7 @@ def model_of(apply, scale=1.0):
 IMAGE = np.full((2, 4, 4, 3), 0.5, np.float32) + np.float32([0.2, 0.1, 0])
 
 
+@pytest.mark.slow
 def test_signs_of_gradient_masking():
     with pytest.warns(attacks.GradientMaskingWarning, match="zero at 2 of 2 images"):
         result = small_pgd(model_of(scaled_apply, 1e4), IMAGE, [0, 0])

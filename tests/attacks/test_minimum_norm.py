@@ -27,6 +27,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize(("shape", "n"), [((4, 5, 3), 1), ((8, 8, 1), 3), ((1, 7, 3), 8)])
 def test_nearest(halfspace, name, shape, n):

@@ -55,6 +55,7 @@ def test_sides_of_autoattack_are_those_of_ten_thousand_queries():
     assert plan[[6, 11, 101, 1001, 2001, 4999]].tolist() == [29, 20, 14, 5, 4, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "factor"), [("linf", 1.6), ("l2", 3.0)])
 def test_square(halfspace, norm, factor):
     problem = halfspace((8, 8, 1))

@@ -52,6 +52,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_the_result_inside_jit_is_that_outside(linear, batch, name, options):
     images, labels = batch

@@ -24,6 +24,7 @@ def test_one_change_fools_most(toy, toy_batch):
     assert done[-1] >= 0.5
 
 
+@pytest.mark.slow
 def test_one_change_for_many_views(toy, toy_batch, compilations):
     """Under a random transform: what it fools it fools in other views as well, where the mean decides."""
     images, _ = toy_batch
@@ -67,6 +68,7 @@ def test_mistakes(toy, toy_batch, change, hint):
         attacks.universal(KEY, toy, toy_batch[0], **change)
 
 
+@pytest.mark.slow
 def test_one_change_judged_as_an_attack(toy, toy_batch):
     images, labels = toy_batch
     found = attacks.universal(KEY, toy, images, epsilon=0.1, epochs=3)

@@ -20,6 +20,7 @@ def budget(model, taps, shape, images, copies=2):
     return memory.estimate(model, taps, shape, copies) + (images - 1) * each + each // 2
 
 
+@pytest.mark.slow
 def test_attack_takes_as_many_lanes_as_fit(linear, toy):
     images = np.random.default_rng(0).random((5, 6, 6, 3), np.float32)
     labels = linear.activations(images, ["logits"])["logits"].argmax(-1)

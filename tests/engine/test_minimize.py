@@ -21,6 +21,7 @@ def solve(loss, model, **kw):
     return joi.minimize(loss, model, **kw)
 
 
+@pytest.mark.slow
 def test_gradient_descent_is_what_it_says(toy):
     """The loop against a plain Python loop over `jax.grad`, one image at a time."""
     loss = -joi.losses.channel("second", 3) + 1e-2 * joi.losses.total_variation()
@@ -219,6 +220,7 @@ class Quadratic:
         return joi.from_function(apply, cls.scale, image_shape=(4, 4, 3), taps=("energy",))
 
 
+@pytest.mark.slow
 def test_lbfgs_minimizes_a_quadratic_faster_than_gradient_descent():
     """Condition number 100: gradient descent at its best fixed step against L-BFGS at equal evaluations."""
     model, loss = Quadratic.model(), joi.losses.channel("energy", 0)
@@ -229,6 +231,7 @@ def test_lbfgs_minimizes_a_quadratic_faster_than_gradient_descent():
     np.testing.assert_allclose(lbfgs.image, 0.6, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_lbfgs_counts_each_lane_for_itself(toy):
     """What a start costs does not depend on the company it is in."""
     loss = -joi.losses.class_logit(1) + 1e-2 * joi.losses.l2_decay()
@@ -284,6 +287,7 @@ def test_lbfgs_begins_anew_where_its_direction_leads_nowhere():
     assert not smooth.restarts.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", [None, "lucid"])
 @pytest.mark.parametrize("optimizer", [joi.optimizers.adam(0.02), joi.optimizers.lbfgs()])
 def test_a_solution_goes_on_where_it_stopped(toy, transform, optimizer):
@@ -317,6 +321,7 @@ def test_a_solution_that_cannot_go_on_is_refused(toy):
         solve(loss, toy, initial=first, snapshots=(3,))
 
 
+@pytest.mark.slow
 def test_the_average_is_that_of_the_iterates(toy):
     loss, adam = -joi.losses.channel("second", 3), joi.optimizers.adam(0.02)
     s = solve(loss, toy, optimizer=joi.optimizers.averaged(adam, 0.7), steps=5, snapshots=range(6))
@@ -331,6 +336,7 @@ def test_the_average_is_that_of_the_iterates(toy):
         joi.optimizers.averaged(joi.optimizers.lbfgs())
 
 
+@pytest.mark.slow
 def test_optax_line_search_is_counted():
     model, loss = Quadratic.model(), joi.losses.channel("energy", 0)
     s = solve(loss, model, optimizer=optax.lbfgs(), steps=10, image=joi.images.pixels(bound="sigmoid"))
@@ -338,6 +344,7 @@ def test_optax_line_search_is_counted():
     assert bool((s.loss[:, -1] < 1e-2 * s.loss[:, 0]).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", joi.optimizers.NAMES)
 def test_every_optimizer_by_name_descends(linear, name):
     s = solve(

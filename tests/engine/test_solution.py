@@ -95,6 +95,7 @@ def test_a_solution_passes_through_jit(toy, solution):
     assert both.loss.shape == (12, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 def test_minimize_under_jit(toy, optimizer):
     """The same as outside, in rounds, with the best kept, with snapshots and a transform."""
@@ -110,6 +111,7 @@ def test_minimize_under_jit(toy, optimizer):
     np.testing.assert_array_equal(inside.start, outside.start)
 
 
+@pytest.mark.slow
 def test_minimize_under_vmap_over_keys_params_and_images(toy):
     import dataclasses
 
@@ -128,6 +130,7 @@ def test_minimize_under_vmap_over_keys_params_and_images(toy):
     np.testing.assert_allclose(many[1], solve(loss, toy, initial=images[1]).loss, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_visualize_under_jit(toy):
     kw = {"starts": 2, "steps": 2}
     texts = ["class:2", "second:1", "class:0"]

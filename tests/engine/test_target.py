@@ -73,6 +73,7 @@ def test_labels_and_shortfalls(toy):
         assert shortfall(expand(text, toy)) is None
 
 
+@pytest.mark.slow
 def test_joint_negative_and_ordinary_targets_together(toy):
     wanted = ["first:1+second:2", "-second:1", "second:1", "first:1~second:2"]
     s = joi.visualize(toy, wanted, starts=2, steps=12, transform=None, key=jax.random.key(1))

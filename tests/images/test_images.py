@@ -18,6 +18,7 @@ def picture(shape):
     return np.random.default_rng(0).permutation(np.linspace(0, 1, np.prod(shape), dtype=np.float32)).reshape(shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in BY_NAME if name not in NO_INVERSE])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_round_trip(name, shape):
@@ -27,6 +28,7 @@ def test_round_trip(name, shape):
     np.testing.assert_allclose(p.decode(p.encode(batch)), batch, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_NAME)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_init(name, shape):

@@ -46,6 +46,7 @@ def value_and_gradient(function, *rest):
     return both
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer",
     [
@@ -75,6 +76,7 @@ def test_linen_conv_is_linens_own(layer):
 POOLS = [(3, 2, True), (3, 2, False), (2, 2, False), (2, 2, True), (3, 3, False), (3, 1, False), (5, 3, True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("window", "stride", "ceil"), POOLS)
 @pytest.mark.parametrize("size", [(11, 11), (12, 13), (13, 12), (14, 10)])
 def test_max_pool(window, stride, ceil, size):
@@ -85,6 +87,7 @@ def test_max_pool(window, stride, ceil, size):
     np.testing.assert_allclose(our_gradient[0], plain_gradient[0], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("window", "stride", "ceil"), POOLS)
 def test_max_pool_gives_a_tie_to_the_first(window, stride, ceil):
     x = jnp.round(random((2, 13, 12, 3)))  # a handful of values, so most windows have several largest elements
@@ -131,6 +134,7 @@ CONVS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "window", "channels", "features", "stride", "padding"), CONVS)
 def test_conv(size, window, channels, features, stride, padding, monkeypatch):
     monkeypatch.setattr(ops, "WINOGRAD_FLOPS", 0)
@@ -200,6 +204,7 @@ def test_under_vmap_and_loops(gradient):
     np.testing.assert_allclose(stepped, once - 1e-3 * gradient(once), **close)
 
 
+@pytest.mark.slow
 def test_under_shard_map(gradient):
     devices = np.array(jax.devices())
     x = random((2 * len(devices), 15, 14, 3))
@@ -224,6 +229,7 @@ def test_weight_gradient_under_shard_map_is_summed_over_devices():
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5 * float(jnp.abs(expected).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_bfloat16(name):
     x = random((2, 15, 14, 3)).astype(jnp.bfloat16)

@@ -20,6 +20,7 @@ DRAWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
 def test_the_bits_are_those_of_jax(draw):
     key = jax.random.key(5)

@@ -65,6 +65,7 @@ LIBRARY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LIBRARY, ids=lambda loss: loss.definition.formula.__name__)
 def test_each_loss_of_the_library_is_its_formula(loss):
     """Of the activation or image that it reads and of its arguments, and nothing else."""

@@ -76,6 +76,7 @@ def test_value(name):
     np.testing.assert_allclose(jax.jit(lambda one: one(ACTS, IMAGE))(loss), expected(ACTS, IMAGE), rtol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradient(name):
     """Directional derivatives by central differences in float64."""

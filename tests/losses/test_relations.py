@@ -71,6 +71,7 @@ def solve(loss, model, **kw):
     return joi.minimize(loss, model, **{**options, "key": KEY, **kw})
 
 
+@pytest.mark.slow
 def test_diversity_makes_the_starts_of_each_target_differ(toy):
     """Two targets in one program, each with the starts of its own; the same alone, whatever the others are."""
     channels = -joi.losses.channel("second", [1, 3])
@@ -101,6 +102,7 @@ def test_interpolation_ends_are_the_targets_alone(toy):
         np.testing.assert_allclose(between.image[lane], alone.image[lane], atol=1e-4)  # rounding
 
 
+@pytest.mark.slow
 def test_shared_levels_stay_one_for_all_starts_of_a_target(toy):
     image = joi.images.pyramid(levels=3, shared_levels=2)
     s = solve(-joi.losses.channel("second", [1, 3]), toy, image=image)

@@ -114,6 +114,7 @@ def test_sliced_distance_in_one_dimension_is_the_histogram():
     np.testing.assert_allclose(value(sliced, a), value(losses.histogram("a", b), a), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILDERS)
 def test_gradient_against_finite_differences(name):
     """In float64, central differences of 1e-6 along a random direction; σ² of the Gaussian kernel is held fixed."""
@@ -142,6 +143,7 @@ def test_gradient_against_finite_differences(name):
     np.testing.assert_allclose(slope, difference, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_at_dead_channels():
     dead = features(0)
     dead[..., 1] = 0

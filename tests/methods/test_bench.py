@@ -184,6 +184,7 @@ def run(*args):
     return CliRunner().invoke(main, ["bench", "--model", "toy_nets:build", "--out", "out", *map(str, args)])
 
 
+@pytest.mark.slow
 def test_command(toy_nets):
     done = run("--task", "pgd", "--batch", "2", "--steps", 2, "--repeats", 2)
     assert done.exit_code == 0, done.output

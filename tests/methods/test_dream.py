@@ -313,7 +313,6 @@ def test_starting_images(toy, tmp_path):
         ("a", {"step": 0.0}, "above 0"),
         ("a", {"step": "big"}, "above 0"),
         ("a", {"octaves": 2.5}, "octaves"),
-        ("a", {"jitter": None}, "jitter"),
         ("a", {"key": 3}, "key"),
         ("a", {"normalize": "stdd"}, "nearest: std"),
         ("a", {"objective": "l1"}, "known: l2"),

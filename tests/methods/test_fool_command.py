@@ -141,6 +141,7 @@ def test_fool_that_fails_is_told(folder, model, args, told, finite, dead):
     assert (info["judge"]["agrees"], info["judge"]["fooled"]) == (0, 0)
 
 
+@pytest.mark.slow
 def test_fool_where_one_class_fails(folder):
     """Only class b has a gradient: the other is named, and the exit status is 0."""
     done = call("fool", "--model", "other_nets:partial", "--classes", "a,b", "--steps", 2)
@@ -150,6 +151,7 @@ def test_fool_where_one_class_fails(folder):
     assert [one["dead"] for one in read(folder)["results"]] == [True, False]
 
 
+@pytest.mark.slow
 def test_transfer(folder):
     done = transfer("--images", folder / "set" / "a" / "0.png", "--epsilon", "16/255", "--steps", 4, "--rms", 0.2)
     assert done.exit_code == 0, done.output
@@ -164,6 +166,7 @@ def test_transfer(folder):
     assert info["labels"] == "predicted"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "told"), [("flat", "is zero at 1 of 1 images"), ("odd", "met numbers that are not finite")]
 )

@@ -74,6 +74,7 @@ def test_another_photograph_or_weight_does_not_recompile(toy, photograph, compil
     assert seen.count == 0
 
 
+@pytest.mark.slow
 def test_part_of_the_features(toy, photograph):
     group = invert(toy, photograph, "first", steps=40, channels=(2, 5)).rungs[0]
     image = group.solution.best_image[0]
@@ -108,6 +109,7 @@ def test_all_is_every_tap(toy):
     assert [str(rung) for rung in parse_ladder(["second + first", "1*second"], toy)] == ["second+first", "second"]
 
 
+@pytest.mark.slow
 def test_a_deep_layer_that_is_empty_does_no_harm():
     model = joi.load("tin100")
     image = np.full((8, 8, 3), 0.5, np.float32)

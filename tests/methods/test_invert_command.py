@@ -27,6 +27,7 @@ def read(folder):
     return json.loads((folder / "out" / "run.json").read_text())
 
 
+@pytest.mark.slow
 def test_files(invert, tmp_path):
     done = invert("--layer", "first", "--layer", "2*first", "--starts", 2, "--animate", "gif", "--channels", "0:3")
     assert done.exit_code == 0, done.output

@@ -24,7 +24,7 @@ def test_filters_are_the_kernels(toy):
 def test_filters_of_the_bundled_network():
     """Its stem works on 2x2 patches as 12 channels, of an image less its mean over its deviation: a 6x6 filter."""
     model = joi.load("tin100")
-    module = model.apply.module
+    module = model.apply.static
     kernel = np.asarray(model.params["params"]["conv1"]["kernel"])  # [3, 3, (dy, dx, color), 32]
     patches = kernel.reshape(3, 3, 2, 2, 3, 32).transpose(5, 0, 2, 1, 3, 4).reshape(32, 6, 6, 3)
     found = filters(model, key=jax.random.key(3))

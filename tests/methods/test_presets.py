@@ -30,6 +30,7 @@ def digits():
     return joi.from_function(apply, params, image_shape=(28, 28, 1), taps=("first", "logits"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("shape", [(28, 28, 1), (15, 22, 3)])
 def test_every_preset_fits_any_shape(name, shape):
@@ -45,6 +46,7 @@ def test_every_preset_fits_any_shape(name, shape):
     assert chosen.steps >= 256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["default", "erhan", "cppn"])
 def test_presets_run(digits, name):
     s = joi.visualize(digits, "class:3", preset=name, steps=8, starts=2, key=KEY)
@@ -54,6 +56,7 @@ def test_presets_run(digits, name):
         np.testing.assert_allclose(np.linalg.norm(s.theta.reshape(2, -1) - 0.5, axis=1), 0.25 * 28, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_explicit_options_win(digits):
     kw = {"steps": 2, "key": KEY, "preset": "yosinski-3"}
     ours = joi.visualize(digits, "class:3", image=joi.images.pixels(sd=0.0), optimizer=joi.optimizers.sgd(0.5), **kw)

@@ -194,6 +194,7 @@ def test_a_blend_with_all_its_weight_on_one_style_is_that_style(toy):
     assert set(both.scales[0].terms) == {"content", "style-1", "style-2", "variation"}
 
 
+@pytest.mark.slow
 def test_scales_carry_the_state_of_adam_and_its_average(toy):
     kw = {"optimizer": "adam", "average": 0.9, "parameterization": "pixels", "smallest": 12, **SMALL}
     scales = []
@@ -224,6 +225,7 @@ def test_scales(shape, smallest, expected):
     assert _scales(shape, smallest) == expected
 
 
+@pytest.mark.slow
 def test_texture_of_another_size_from_several_starts(toy):
     run = functools.partial(texture, toy, picture(), size=(16, 18), steps=40, tv_weight=0.0, starts=2, **SMALL)
     done = run(key=jax.random.key(1))
@@ -268,6 +270,7 @@ def test_mistakes_are_named(toy, changes, message):
         stylize(toy, picture(), **{"styles": picture(seed=1), "size": None, "steps": 3, **SMALL, **changes})
 
 
+@pytest.mark.slow
 def test_a_small_image_has_the_layers_that_it_has():
     """tin100 halves four times: of 8 pixels block5 would see nothing."""
     tin100 = joi.load("tin100")

@@ -25,6 +25,7 @@ def run(*arguments):
     return CliRunner().invoke(main, [*map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_stylize_writes_a_folder(pictures):
     out = pictures / "out"
     done = run(
@@ -47,6 +48,7 @@ def test_stylize_writes_a_folder(pictures):
     assert {*info["files"], "run.json"} == {file.name for file in out.iterdir()}
 
 
+@pytest.mark.slow
 def test_texture_is_reproducible_and_of_the_size_asked_for(pictures):
     images = []
     for name in ("a", "b"):

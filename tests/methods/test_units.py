@@ -84,6 +84,7 @@ def exact(model, layer):
     assert np.prod(found.view) < np.prod(model.info.image_shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["first", "pooled", "second"])
 def test_a_unit_on_the_canvas_is_a_unit_of_the_full_image(pooled, layer):
     exact(pooled, layer)
@@ -95,6 +96,7 @@ def test_a_unit_of_the_bundled_network(layer):
     exact(joi.load("tin100"), layer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "transform",
     [

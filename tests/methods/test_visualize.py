@@ -50,6 +50,7 @@ def test_parse_mistakes(toy, text, hint):
         parse(text, toy)
 
 
+@pytest.mark.slow
 def test_results_in_the_order_asked_for(toy):
     wanted = ["class:3", "first:1", "class:0", "first", "first:0@center", "first:1"]
     s = joi.visualize(toy, wanted, starts=2, steps=3, snapshots=(0, 3), key=jax.random.key(1))

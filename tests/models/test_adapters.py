@@ -141,6 +141,7 @@ def library(request):
     return request.param
 
 
+@pytest.mark.slow
 def test_layers_by_path_in_order_of_depth(library):
     layers = seed_0(library).layers()
     blocks = [BLOCK[library].format(k) for k in range(2)]
@@ -185,6 +186,7 @@ def test_flops_grow_with_depth(library):
     assert flops("stem") < 0.3 * flops(first) < 0.7 * 0.3 * flops(second)
 
 
+@pytest.mark.slow
 def test_other_parameters_do_not_compile_again(library, compilations):
     def run(model):
         loss = -joi.losses.channel(BLOCK[library].format(1), 3)
@@ -220,7 +222,7 @@ def test_half_precision(library):
         image=joi.images.pixels(),
         steps=2,
         key=jax.random.key(0),
-        dtype=jnp.bfloat16,
+        on=joi.Resources(dtype=jnp.bfloat16),
     )
     assert solution.best_image.dtype == jnp.float32
     assert np.isfinite(solution.loss).all()
@@ -421,6 +423,7 @@ NNX_ENTRY = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "entry"), [("linen", LINEN_ENTRY), ("nnx", NNX_ENTRY)])
 def test_checkpoint_through_an_entry_by_name(tmp_path, monkeypatch, kind, entry):
     module = f"entry_of_{kind}"

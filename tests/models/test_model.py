@@ -47,6 +47,7 @@ def linen(module, **keywords):
     return joi.from_linen(module, variables, image_shape=(8, 8, 3), **keywords), variables
 
 
+@pytest.mark.slow
 def test_linen_layers_by_path():
     model, variables = linen(Plain(), train=False, labels=("a", "b", "c"))
     layers = model.layers()

@@ -132,6 +132,7 @@ def test_padding_that_depends_on_the_size():
         agrees(MAPS["same, stride 2"], field, (side, side, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["conv1", "block2", "block3", "block4"])
 def test_a_change_in_the_bundled_network(layer):
     model = joi.load("tin100")
@@ -154,6 +155,7 @@ def abstract(module, shape):
     return joi.from_linen(module, variables, image_shape=shape)
 
 
+@pytest.mark.slow
 def test_squeezenet():
     model = abstract(SqueezeNet(), (227, 227, 3))
     layers = [(7, 2, 0), (3, 2, 0)]
@@ -168,6 +170,7 @@ def test_squeezenet():
     assert receptive_field(model, "logits") == ReceptiveField((227, 227), (0, 0), (0, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "pool"), [(16, "max"), (19, "average")])
 def test_vgg(depth, pool):
     model = abstract(VGG(depth, pool), (224, 224, 3))

@@ -77,6 +77,7 @@ def test_card_and_file_agree(name):
     assert len(model.info.labels) == model.layers()["logits"][0]
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("name", BUNDLED)
 def test_accuracy_is_the_card_s(name, images):
@@ -93,6 +94,7 @@ def test_accuracy_is_the_card_s(name, images):
     assert attacked >= {"tin100-robust": clean / 2, "cifar10-robust": 0.3}.get(name, 0)
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize(("name", "epsilon"), [("tin100-robust", 2 / 255), ("cifar10-robust", 8 / 255)])
 def test_robust_networks_resist(name, epsilon, images):

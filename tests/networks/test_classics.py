@@ -321,6 +321,7 @@ def test_max_pool_with_padding(window, stride, padding, ceil, size):
         np.testing.assert_array_equal(ours[:, i, j], x[:, rows, columns].max((1, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["squeezenet1_1", "resnet18", "alexnet"])
 def test_bfloat16(name):
     module = module_of(name)

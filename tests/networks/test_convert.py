@@ -75,6 +75,7 @@ def test_epsilon_is_the_architectures():
     np.testing.assert_allclose(kernel[0, 1, 2], state["conv1.conv.weight"][:, 2, 0, 1] * scale, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_dense_layer_after_a_map():
     """PyTorch flattens a map channel by channel, we keep it a map."""
     state = random_state("alexnet")

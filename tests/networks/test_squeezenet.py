@@ -43,6 +43,7 @@ def relative(ours, reference):
     return float(jnp.linalg.norm((ours - reference).ravel()) / jnp.linalg.norm(jnp.asarray(reference).ravel()))
 
 
+@pytest.mark.slow
 def test_taps_in_order_of_depth(random_params):
     order = []
 
@@ -64,6 +65,7 @@ def test_taps_in_order_of_depth(random_params):
     assert shapes["logits"] == (1000,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (64, 64), (100, 81)])
 def test_other_sizes(random_params, size):
     image = jax.random.uniform(jax.random.key(1), (1, *size, 3))
@@ -139,6 +141,7 @@ def test_agrees_with_the_reference(params, reference):
         assert relative(tap[:, tap.shape[1] // 2, tap.shape[2] // 2], reference[f"centre/{name}"]) < 1e-3
 
 
+@pytest.mark.slow
 @with_data
 def test_gradient_agrees_with_the_reference(params, reference):
     def total(image):
@@ -153,6 +156,7 @@ def test_gradient_agrees_with_the_reference(params, reference):
     assert max(errors) < 1e-2
 
 
+@pytest.mark.slow
 @with_data
 def test_accuracy_on_photographs(params):
     images, labels = [], []

@@ -56,6 +56,7 @@ def network():
     return network, network.init(jax.random.key(1), jnp.zeros((1, 16, 16, 3)))["params"]
 
 
+@pytest.mark.slow
 def test_resuming_gives_the_bits_of_an_uninterrupted_run(tmp_path, monkeypatch):
     data, config = toy_data(), toy_config(adversary=train.Attack("linf", 4 / 255, 3 / 255, 2))
     whole, _ = train.train("toy", config, data, tmp_path / "a")
@@ -74,6 +75,7 @@ def test_resuming_gives_the_bits_of_an_uninterrupted_run(tmp_path, monkeypatch):
     np.testing.assert_array_equal(flat(whole), flat(resumed))
 
 
+@pytest.mark.slow
 def test_training_learns_and_the_card_states_what_the_file_does(tmp_path):
     data, config = toy_data(), toy_config(phases=(train.Phase(6, 16, 0.6),))
     params, seconds = train.train("toy", config, data, tmp_path)
@@ -91,6 +93,7 @@ def test_training_learns_and_the_card_states_what_the_file_does(tmp_path):
     assert model.info.labels == ("r", "g", "b")
 
 
+@pytest.mark.slow
 def test_several_devices_agree_with_one(tmp_path):
     """Sharding the batch changes the order of sums alone: three epochs part by less than 1e-3 of a weight."""
     script = (
@@ -124,6 +127,7 @@ def test_unfolded_batch_norm_computes_the_same(network):
     np.testing.assert_allclose(flat(train.fold(unfolded)), flat(params), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_attack_stays_in_the_ball_and_the_box_and_climbs(network, norm):
     module, params = network
@@ -149,6 +153,7 @@ def test_attack_stays_in_the_ball_and_the_box_and_climbs(network, norm):
     assert (loss(end) > loss(start)).all()
 
 
+@pytest.mark.slow
 def test_attack_on_a_linear_network_is_the_closed_form():
     """Against two linear logits the worst image in a ball is x + ε sign(w) (L∞) or x + ε w/‖w‖ (L2)."""
 
@@ -168,6 +173,7 @@ def test_attack_on_a_linear_network_is_the_closed_form():
         np.testing.assert_allclose(end, expected, atol=2e-3 if attack.norm == "l2" else 1e-6)  # L2 converges to it
 
 
+@pytest.mark.slow
 def test_robust_accuracy_counts_what_resists(network):
     """Next to no ε changes no class; at ε = 1 nothing resists; between them it falls; any batch size agrees."""
     module, params = network
