@@ -60,12 +60,18 @@ def typed_key(key: Any) -> jax.Array:
     return key if typed else jax.random.wrap_key_data(jnp.asarray(key))
 
 
-def count(what: str, value: Any, least: int = 1) -> int:
-    """A whole number of at least `least`, or an `InputError`."""
+MOST = 2**31 - 1
+"""What is counted on a device is counted in 32 bits."""
+
+
+def count(what: str, value: Any, least: int = 1, most: int = MOST) -> int:
+    """A whole number from `least` to `most`, or an `InputError`."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer) or value % 1:
         raise InputError(f"{what} must be a whole number, at least {least}, not {value!r}")
     if value < least:
         raise InputError(f"{what} must be at least {least}, not {value!r}")
+    if value > most:
+        raise InputError(f"{what} must be at most {most}, not {value!r}")
     return int(value)
 
 
@@ -110,6 +116,8 @@ def one_of(what: str, value: Any, options: tuple[str, ...]) -> str:
 
 def batch(images: Any, model: Model, what: str = "images") -> np.ndarray:
     """Images `[N, H, W, C]` in [0, 1] with the model's colors."""
+    if not hasattr(model, "info"):
+        raise InputError(f"a model is made by joi.load, from_function, from_linen, …, not {model!r}")
     array = check_images(images)
     if array.ndim != 4 or array.shape[-1] != model.info.image_shape[-1]:
         colors = model.info.image_shape[-1]

@@ -32,7 +32,7 @@ from jaxopt_input.engine.memory import image_bytes, images_within
 from jaxopt_input.errors import InputError
 from jaxopt_input.losses.adversarial import best_other
 from jaxopt_input.models.model import Apply, Model, in_dtype
-from jaxopt_input.transforms import Transform
+from jaxopt_input.transforms import Transform, View, as_transform
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, UInt32
@@ -51,8 +51,8 @@ class Options(TypedDict, total=False):
         restarts: random starts of each image, as further lanes; the best is kept.
         rounded: whether images count as they are once rounded to 8 bits within the budget, in the search and in the
             result.
-        transform: what the network sees of an image, at random; losses and logits are means over it (EOT). Success,
-            also of the original, is judged by the mean logits of at least 32 draws, always the same.
+        transform: what the network sees of an image, at random, or its name; losses and logits are means over it
+            (EOT). Success, also of the original, is judged by the mean logits of at least 32 draws, always the same.
         samples: draws of it at each step.
         on: the resources, `joi.Resources(devices=…, chunk=…, memory=…, dtype=…, progress=…)`; its progress is called
             as (lanes done, lanes in all).
@@ -62,7 +62,7 @@ class Options(TypedDict, total=False):
     criterion: Criterion | Callable[..., ArrayLike] | None
     restarts: int
     rounded: bool
-    transform: Transform | None
+    transform: Transform | View | str | None
     samples: int
     on: Resources | None
 
@@ -169,12 +169,12 @@ def run(
     settings: dict[str, Any] = {**_DEFAULTS, **options}
     if unknown := settings.keys() - _DEFAULTS.keys():
         raise TypeError(f"an attack takes no argument {', '.join(sorted(unknown))}; it takes {', '.join(_DEFAULTS)}")
-    on, target, transform = lanes.resources(settings["on"]), settings["target"], settings["transform"]
-    if on.dtype != "float32":
-        model = in_dtype(model, on.dtype)
+    on, target, transform = lanes.resources(settings["on"]), settings["target"], as_transform(settings["transform"])
 
     # Whatever can be wrong is said before anything is compiled.
     images = checks.batch(images, model)
+    if on.dtype != "float32":
+        model = in_dtype(model, on.dtype)
     checks.one_of("norm", norm, NORMS)
     n, shapes = len(images), model.layers(images.shape[1:])
     if "logits" not in shapes or len(shapes["logits"]) != 1:

@@ -21,7 +21,7 @@ from jaxopt_input.errors import InputError
 from jaxopt_input.models.model import Apply, Model
 from jaxopt_input.projections import NORMS, ball
 from jaxopt_input.targets import register
-from jaxopt_input.transforms import Transform
+from jaxopt_input.transforms import Transform, View, as_transform
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
@@ -80,7 +80,7 @@ def universal(
     steps: int = 10,
     overshoot: ArrayLike = 0.02,
     candidates: int = 10,
-    transform: Transform | None = None,
+    transform: Transform | View | str | None = None,
     samples: int = 1,
 ) -> UniversalPerturbation:
     """One change within ε that makes a network change its mind on most images.
@@ -125,6 +125,7 @@ def universal(
         "rate": checks.number("rate", rate, 0, 1, open_low=True),
         "overshoot": checks.number("overshoot", overshoot),
     }
+    transform = as_transform(transform)
     samples = checks.samples(samples, transform)
     program = _Program(
         model.apply, norm, checks.count("epochs", epochs), checks.count("steps", steps),

@@ -69,7 +69,7 @@ class Resources:
             set_field("chunk", count("chunk", self.chunk))
         if self.memory is not None:
             text = isinstance(self.memory, str)
-            set_field("memory", parse_bytes(self.memory) if text else count("memory", self.memory))  # type: ignore[arg-type]
+            set_field("memory", parse_bytes(self.memory) if text else count("memory", self.memory, most=1 << 62))  # type: ignore[arg-type]
         try:
             dtype = str(jnp.dtype(self.dtype))
         except TypeError:

@@ -37,6 +37,7 @@ from jaxopt_input.optimizers import Optimizer, as_optimizer, is_line_search
 from jaxopt_input.projections import Projection, as_projection, check_projection
 from jaxopt_input.transforms import Transform, as_transform, view_shape
 
+MOST_STEPS = 10**7  # the history has a column for each
 REPORTS = 20  # of progress per round, about
 CHECKS = 16  # of the untransformed loss in a run, about
 Progress = Callable[[int, int, float], None]
@@ -136,7 +137,8 @@ def minimize(
         True
     """
     # What is asked for, checked.
-    steps, starts, base = count("steps", steps), count("starts", starts), written_out(typed_key(key))
+    steps, starts = count("steps", steps, most=MOST_STEPS), count("starts", starts)
+    base = written_out(typed_key(key))
     keep = starts if keep is None else min(count("keep", keep), starts)
     on, watch = resources(on), _watch(watch)
     parts = _parts(loss, model, image, transform, optimizer, projection, watch)

@@ -88,7 +88,7 @@ class SqueezeNet(nn.Module):
         if self.caffe:
             # 255 (x - mean / 255): the scale and the order of the channels (BGR in the file) go into the kernel. The
             # mean, subtracted from the image, costs nothing and keeps the sums small (bfloat16, ties in the pooling).
-            mean = along(jnp.array(MEAN[::-1], jnp.float32) / 255, image)
+            mean = along(jnp.array(MEAN[::-1], jnp.promote_types(image.dtype, jnp.float32)) / 255, image)
             image, kernel = image - mean, 255 * kernel[:, :, ::-1]
         else:
             image = normalize(image)

@@ -64,18 +64,25 @@ def _command(root: click.Context, spec: Spec) -> tuple[click.Command, click.Cont
 
 def _compare(before: Mapping[str, Any], after: Mapping[str, Any], old: Path, new: Path) -> None:
     """Say whether the pictures of two runs are the same, and if not, why that may be."""
-    why = differences(before, after)
+    # A record that was edited says in "arguments" what its pictures were made with.
+    old_options, new_options = ({**info.get("arguments", {}), "memory": None} for info in (before, after))
+    why = differences(before, after) + (["options"] if old_options != new_options else [])
     names = [name for name in before.get("files", ()) if name.endswith(".png") and name not in FIGURES]
-    there = [name for name in names if (old / name).is_file() and (new / name).is_file()]
-    other = [name for name in there if (old / name).read_bytes() != (new / name).read_bytes()]
-    other += [name for name in names if (old / name).is_file() and name not in there]
+    there = [name for name in names if (old / name).is_file()]
+    other = [name for name in there if not _same(old / name, new / name)]
     for line in why:
         click.echo(f"jaxopt-input: different {line}", err=True)
+    if not there:
+        click.echo(f"no earlier pictures lie beside the record to compare with: open {new / 'index.html'}")
+        return
     if other:
         reason = "for the reasons above" if why else "though weights, versions, device and code are the same"
         click.echo(
-            f"jaxopt-input: {len(other)} of {len(names)} pictures differ, such as {other[0]}, {reason}", err=True
+            f"jaxopt-input: {len(other)} of {len(there)} pictures differ, such as {other[0]}, {reason}", err=True
         )
-    click.echo(
-        f"{len(names) - len(other)} of {len(names)} pictures are the same, bit for bit: open {new / 'index.html'}"
-    )
+    same = len(there) - len(other)
+    click.echo(f"{same} of {len(there)} pictures are the same, bit for bit: open {new / 'index.html'}")
+
+
+def _same(old: Path, new: Path) -> bool:
+    return new.is_file() and new.read_bytes() == old.read_bytes()

@@ -325,7 +325,7 @@ class Run:
         with contextlib.suppress(OSError):
             if self._written or self._metrics.open:
                 self._end("failed", reason)
-                reason += f"; what was finished is in {self.out}"
+                reason += f"; how far it came is in {self.out}"
             else:
                 self._folder.release()
         if self._whole is None:

@@ -352,3 +352,21 @@ def test_too_few_classes():
     )
     with pytest.raises(joi.InputError, match="3 classes"):
         small_pgd(model, IMAGE, [0, 0], loss="dlr")
+
+
+@pytest.mark.parametrize("model", ["tin100", None])
+def test_what_is_no_model_is_said(model):
+    with pytest.raises(joi.InputError, match=r"joi\.load"):
+        attacks.pgd(KEY, model, np.zeros((1, 4, 4, 3), np.float32), [0], epsilon=EPSILON)
+
+
+@pytest.mark.parametrize("transform", ["jiter", 3])
+def test_what_is_no_transform_is_said(toy, toy_batch, transform):
+    with pytest.raises(joi.InputError, match="transform"):
+        small_pgd(toy, *toy_batch, transform=transform)
+
+
+def test_a_transform_has_a_name(toy, toy_batch):
+    by_name = small_pgd(toy, *toy_batch, transform="jitter")
+    plain = small_pgd(toy, *toy_batch, transform=joi.transforms.by_name("jitter"))
+    np.testing.assert_array_equal(by_name.image, plain.image)

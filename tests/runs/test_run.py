@@ -255,7 +255,7 @@ def killed(out, number, stuck=-1, after=0.0):
 def test_sigterm_ends_a_run_in_order(tmp_path, after):
     status, error = killed(tmp_path / "out", signal.SIGTERM, after=after)
     assert status == 128 + signal.SIGTERM
-    assert error == f"jaxopt-input: stopped by SIGTERM; what was finished is in {tmp_path / 'out'}\n"
+    assert error == f"jaxopt-input: stopped by SIGTERM; how far it came is in {tmp_path / 'out'}\n"
     info, others = check_record(tmp_path / "out")
     assert (info["state"], info["reason"], others) == ("failed", "stopped by SIGTERM", set())
 
@@ -265,7 +265,7 @@ def test_sigterm_ends_a_run_that_is_stuck(tmp_path):
     status, error = killed(tmp_path / "out", signal.SIGTERM, stuck=4, after=0.3)
     assert time.perf_counter() - begin < 40  # the computation takes minutes
     assert status == 128 + signal.SIGTERM
-    assert error == f"jaxopt-input: stopped by SIGTERM; what was finished is in {tmp_path / 'out'}\n"
+    assert error == f"jaxopt-input: stopped by SIGTERM; how far it came is in {tmp_path / 'out'}\n"
     info, others = check_record(tmp_path / "out")
     assert (info["state"], info["reason"], others) == ("failed", "stopped by SIGTERM", set())
 

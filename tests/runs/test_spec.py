@@ -114,6 +114,24 @@ def test_rerun_gives_the_same_pictures(run):
     assert call("rerun", "out/run.json", "--overwrite").exit_code == 0
 
 
+def test_rerun_compares_nothing_where_no_earlier_picture_is(run):
+    (run.parent / "alone.json").write_bytes((run / "run.json").read_bytes())
+    done = call("rerun", "alone.json", "--out", "alone")
+    assert done.exit_code == 0, done.output
+    assert "no earlier pictures" in done.stdout
+    assert "the same" not in done.stdout
+
+
+def test_rerun_says_that_a_record_was_edited(run):
+    info = json.loads((run / "run.json").read_text())
+    info["spec"]["options"]["steps"] = 1
+    (run / "run.json").write_text(json.dumps(info))
+    done = call("rerun", "out/run.json", "--out", "edited")
+    assert done.exit_code == 0, done.output
+    assert "different options" in done.stderr
+    assert "for the reasons above" in done.stderr
+
+
 def test_rerun_names_what_is_different(run):
     info = json.loads((run / "run.json").read_text())
     info |= {"jax": "0.0.1", "code": "0" * 64, "device": "tpu v9 x 4", "model": {"name": "model", "sha256": "1" * 64}}
