@@ -269,7 +269,10 @@ def _origin(initial: Any, parts: _Parts, total: int) -> loop.Origin:
             raise InputError(f"initial images have shape {pictures.shape}; {shape} or {(total, *shape)} fits")
         return loop.Origin(image=(jnp if is_traced(pictures) else np).broadcast_to(pictures, (total, *shape)))
     if initial.optimizer_state is None:
-        raise InputError("the solution holds no optimizer's state to go on with: start from its images, or raise chunk")
+        raise InputError(
+            "the solution holds no optimizer's state, as one that was saved or ran in several rounds: start from its "
+            "images, initial=solution.image"
+        )
     if len(initial) != total:
         raise InputError(f"the solution is of {len(initial)} lanes, not of {total}: ask for as many targets and starts")
     theta = jax.eval_shape(lambda key: parts.image.init(key, total), jax.random.key(0))

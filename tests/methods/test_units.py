@@ -246,6 +246,8 @@ def test_crop_to_field(pooled):
         ("secund:1", "nearest: second"),
         ("second", "LAYER:CHANNEL"),
         ("second:1@center", "LAYER:CHANNEL"),
+        ("second:1~second:2", "LAYER:CHANNEL"),
+        ("-second:1", "LAYER:CHANNEL"),
         (["second:1", "first:1"], "one layer"),
     ],
 )

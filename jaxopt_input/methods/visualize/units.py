@@ -22,7 +22,7 @@ from jaxopt_input.engine.lanes import MOST, Resources, resources
 from jaxopt_input.engine.memory import free_bytes, image_bytes, images_within
 from jaxopt_input.engine.minimize import Progress, minimize
 from jaxopt_input.engine.solution import Solution, concat
-from jaxopt_input.engine.target import Target, parse
+from jaxopt_input.engine.target import Target, expand, parse
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization, fourier
 from jaxopt_input.images.parameterization import Shape
@@ -244,10 +244,11 @@ def visualize_units(
 
 def _channels(model: Model, texts: Sequence[str]) -> tuple[str, list[int]]:
     """The layer and the channels that targets name."""
-    units = list(dict.fromkeys(target for text in texts for target in parse(text, model)))
-    if other := [target for target in units if target.kind != "channel"]:
+    units = list(dict.fromkeys(target for text in texts for target in expand(text, model)))
+    plain = [unit for unit in units if isinstance(unit, Target) and unit.kind == "channel" and unit.weight == 1]
+    if other := [unit for unit in units if unit not in plain]:
         raise InputError(f"on its field a unit is written LAYER:CHANNEL, or LAYER:* for all of a layer, not {other[0]}")
-    return _one_layer(units), [target.index for target in units]
+    return _one_layer(plain), [unit.index for unit in plain]
 
 
 def _redirected(model: Model) -> Model:
