@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -20,10 +21,11 @@ Shape = tuple[int, int, int]
 
 def as_shape(shape: Any) -> Shape:
     """(height, width, channels) as integers, or an `InputError`."""
-    if len(shape) != 3 or min(shape) < 1 or any(n != int(n) for n in shape):
-        raise InputError(f"an image shape is (height, width, channels), each at least 1, not {tuple(shape)}")
-    height, width, channels = shape
-    return int(height), int(width), int(channels)
+    try:
+        height, width, channels = (count("a side", n) for n in shape)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"an image shape is (height, width, channels), each at least 1, not {shape!r}") from error
+    return height, width, channels
 
 
 def check_images(image: Any) -> Any:
@@ -84,6 +86,33 @@ def number(what: str, value: Any, low: float = 0.0, high: float = np.inf, *, ope
         kind = "above" if open_low else "at least"
         most = f" and at most {high:g}" if np.isfinite(high) else ""
         raise InputError(f"{what} is a number {kind} {low:g}{most}, not {value!r}")
+    return array
+
+
+def finite(what: str, value: Any, low: float = -np.inf, high: float = np.inf) -> float:
+    """A finite number within [low, high] as a static part of a program, or an `InputError`.
+
+    Example:
+        >>> finite("the contrast", np.float32(0.5), 0, 1)
+        0.5
+    """
+    try:
+        plain = math.nan if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):  # also a tracer
+        plain = math.nan
+    if not (math.isfinite(plain) and low <= plain <= high):
+        least = f", at least {low:g}" if low > -np.inf else ""
+        most = f", at most {high:g}" if high < np.inf else ""
+        raise InputError(f"{what} is a finite number{least}{most}, not {value!r}")
+    return plain
+
+
+def finite_numbers(what: str, value: Any, rank: int = 0) -> Any:
+    """`canonical` numbers as float32, all finite as far as they are known, or an `InputError`."""
+    array = canonical(value, rank, jnp.float32, what)
+    if not isinstance(array, jax.core.Tracer) and not np.isfinite(array).all():
+        shown = f"{value!r}" if not rank else "numbers of which some are not"
+        raise InputError(f"{what} must be finite, not {shown}")
     return array
 
 

@@ -25,10 +25,10 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxopt_input.checks import hashable_function
+from jaxopt_input.checks import finite_numbers, hashable_function
 from jaxopt_input.errors import InputError
 from jaxopt_input.names import BALLS
-from jaxopt_input.targets import Numbers, canonical, leaf, traced
+from jaxopt_input.targets import Numbers, canonical, count, leaf, traced
 
 NORMS = BALLS
 
@@ -72,7 +72,7 @@ def as_projection(projection: Projection | Callable[[Any], Any] | None) -> Proje
 
 
 def check_projection(projection: Projection | None, theta: Any) -> None:
-    """Raise an `InputError` where what a projection returns is not shaped as θ.
+    """Raise an `InputError` where what a projection returns is not of the shape and type of θ.
 
     Args:
         projection: of one target, or None.
@@ -85,10 +85,14 @@ def check_projection(projection: Projection | None, theta: Any) -> None:
     """
     if projection is None:
         return
-    moved = jax.eval_shape(projection, theta)
-    before, after = (jax.tree.map(jnp.shape, tree) for tree in (theta, moved))
-    if before != after:
-        raise InputError(f"a projection returns θ itself, moved: of shape {before}, not {after}")
+    try:
+        moved = jax.eval_shape(projection, theta)
+    except TypeError as error:
+        raise InputError(f"a projection returns θ itself, moved; this one fails on it: {error}") from error
+    for what, of in (("shape", jnp.shape), ("type", lambda x: str(x.dtype))):
+        before, after = (jax.tree.map(of, tree) for tree in (theta, moved))
+        if before != after:
+            raise InputError(f"a projection returns θ itself, moved: of {what} {before}, not {after}")
 
 
 @traced
@@ -117,9 +121,12 @@ def box(lower: Numbers = 0.0, upper: Numbers = 1.0) -> Box:
         [0.25, 0.5, 1.0]
     """
     low, high = canonical(lower, 0, jnp.float32, "lower"), canonical(upper, 0, jnp.float32, "upper")
-    if np.any(np.asarray(low) > np.asarray(high)):
+    made = Box(low, high)
+    count(made)
+    known = not any(isinstance(bound, jax.core.Tracer) for bound in (low, high))
+    if known and not np.all(np.asarray(low) <= np.asarray(high)):  # also where a bound is NaN
         raise InputError(f"a box needs lower ≤ upper, not {lower!r} and {upper!r}")
-    return Box(low, high)
+    return made
 
 
 def _into_l1_ball(theta: Any, radius: Any) -> Any:
@@ -138,6 +145,13 @@ class Ball(Projection):
     reference: jax.Array = leaf(rank=3)
 
     def __call__(self, theta: Any) -> Any:
+        shape, of_image = self.reference.shape, getattr(theta, "shape", None)
+        if shape != of_image:
+            theirs = of_image or "no single array here"
+            raise InputError(
+                f"a ball is around a reference of θ's shape, {theirs}, not around one of {shape}: give one that "
+                "has it, and optimize images.pixels()"
+            )
         project = {
             "linf": optax.projections.projection_linf_ball,
             "l2": optax.projections.projection_l2_ball,
@@ -167,7 +181,7 @@ def ball(norm: str, radius: Numbers, reference: Numbers) -> Ball:
     """
     if norm not in NORMS:
         raise InputError(f"a ball's norm is one of {', '.join(NORMS)}, not {norm!r}")
-    return Ball(norm, _radius(radius), canonical(reference, 3, jnp.float32, "reference"))
+    return Ball(norm, _radius(radius), finite_numbers("the reference of a ball", reference, 3))
 
 
 @traced
@@ -202,7 +216,7 @@ def sphere(radius: Numbers, center: Numbers = 0.5) -> Sphere:
         >>> sphere(5.0, 0.0)(jnp.array([0.6, 0.8])).tolist()
         [3.0, 4.0]
     """
-    return Sphere(_radius(radius), canonical(center, 0, jnp.float32, "center"))
+    return Sphere(_radius(radius), finite_numbers("the center", center))
 
 
 @traced
@@ -237,11 +251,11 @@ def pixel_ball(radius: Numbers, center: Numbers = 0.5) -> PixelBall:
         >>> pixel_ball(0.25, 0.0)(jnp.array([[[0.3, 0.4], [0.1, 0.1]]])).round(3).tolist()
         [[[0.15000000596046448, 0.20000000298023224], [0.10000000149011612, 0.10000000149011612]]]
     """
-    return PixelBall(_radius(radius), canonical(center, 0, jnp.float32, "center"))
+    return PixelBall(_radius(radius), finite_numbers("the center", center))
 
 
 def _radius(radius: Numbers) -> ArrayLike:
-    array = canonical(radius, 0, jnp.float32, "radius")
+    array = finite_numbers("the radius", radius)
     if not isinstance(array, jax.core.Tracer) and not np.all(np.asarray(array) >= 0):
         raise InputError(f"a radius is at least 0, not {radius!r}")
     return array

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.checks import hashable_function
+from jaxopt_input.checks import finite, hashable_function
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.kernels.warp import warp
 
@@ -177,9 +177,7 @@ def pad(width: int, value: float = 0.5) -> Frame:
         >>> view.shape, float(view[1, 1, 0]), float(view[2, 2, 0])
         ((8, 8, 3), 0.5, 1.0)
     """
-    if not 0 <= value <= 1:
-        raise InputError(f"pad takes a gray value in [0, 1], not {value!r}")
-    return Frame(_whole(width, "pad"), float(value))
+    return Frame(_whole(width, "pad"), finite("the gray of pad", value, 0, 1))
 
 
 def crop(width: int) -> Frame:
@@ -200,9 +198,16 @@ def crop(width: int) -> Frame:
 
 
 def _whole(pixels: int, what: str) -> int:
-    if pixels != int(pixels) or pixels < 0:
+    if not isinstance(pixels, int | float | np.integer | np.floating) or pixels % 1 or pixels < 0:
         raise InputError(f"{what} takes a whole number of pixels, at least 0, not {pixels!r}")
     return int(pixels)
+
+
+def _numbers(values: Sequence[float], what: str, example: str) -> tuple[float, ...]:
+    """One finite number or more, or an `InputError`."""
+    if isinstance(values, str) or not np.iterable(values) or not len(values):
+        raise InputError(f"{what} takes a sequence of at least one number, such as {example}, not {values!r}")
+    return tuple(finite(f"each number of {what}", value) for value in values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,7 +278,7 @@ def scale(factors: Sequence[float]) -> Scale:
         factors: positive numbers; above 1 enlarges.
 
     Raises:
-        InputError: for no factor, or one that is not positive.
+        InputError: for no factor, or one that is not positive and finite.
 
     Source:
         Lucid (2018), `optvis.transform.random_scale`.
@@ -283,9 +288,10 @@ def scale(factors: Sequence[float]) -> Scale:
         >>> scale([0.9, 1.1])(jax.random.key(0), jnp.ones((8, 8, 3))).shape
         (8, 8, 3)
     """
-    if not len(factors) or min(factors) <= 0:
+    numbers = _numbers(factors, "scale", "[0.9, 1.1]")
+    if min(numbers) <= 0:
         raise InputError(f"scale takes positive factors, not {list(factors)}")
-    return Scale(tuple(map(float, factors)))
+    return Scale(numbers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,7 +320,7 @@ def rotate(degrees: Sequence[float]) -> Rotate:
         degrees: the angles, positive ones counter-clockwise as seen.
 
     Raises:
-        InputError: for no angle.
+        InputError: for no angle, or one that is not finite.
 
     Source:
         Lucid (2018), `optvis.transform.random_rotate`.
@@ -325,9 +331,7 @@ def rotate(degrees: Sequence[float]) -> Rotate:
         >>> rotate([90])(jax.random.key(0), image)[..., 0].round(3).tolist()
         [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    if not len(degrees):
-        raise InputError("rotate takes at least one angle")
-    return Rotate(tuple(map(float, degrees)))
+    return Rotate(_numbers(degrees, "rotate", "[-5, 0, 5]"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -353,7 +357,7 @@ def noise(sd: float) -> Noise:
         sd: of the noise, in the units of the image, at least 0.
 
     Raises:
-        InputError: for a negative number.
+        InputError: for a number that is negative or not finite.
 
     Source:
         Fel et al., Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization (2023);
@@ -364,9 +368,7 @@ def noise(sd: float) -> Noise:
         >>> bool((noise(0.0)(jax.random.key(0), jnp.ones((4, 4, 3))) == 1).all())
         True
     """
-    if not sd >= 0:
-        raise InputError(f"noise takes a standard deviation of at least 0, not {sd!r}")
-    return Noise(float(sd))
+    return Noise(finite("the standard deviation of noise", sd, 0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -504,9 +506,14 @@ def view_shape(transform: Transform | None, shape: tuple[int, int, int]) -> tupl
     if transform is None:
         return shape
     key = jax.eval_shape(lambda: jax.random.key(0))
-    view = jax.eval_shape(transform, key, jax.ShapeDtypeStruct(shape, jnp.float32))
-    if getattr(view, "ndim", None) != 3:
-        raise InputError(f"a transform returns a view [H, W, C]; of an image {shape}, {transform} returns {view}")
+    try:
+        view = jax.eval_shape(transform, key, jax.ShapeDtypeStruct(shape, jnp.float32))
+    except TypeError as error:
+        raise InputError(f"a transform returns a view [H, W, C]; {transform} fails on an image: {error}") from error
+    if getattr(view, "ndim", None) != 3 or not jnp.issubdtype(view.dtype, jnp.floating):
+        raise InputError(
+            f"a transform returns a view [H, W, C] of real numbers; of an image {shape}, {transform} returns {view}"
+        )
     height, width, channels = view.shape
     return height, width, channels
 

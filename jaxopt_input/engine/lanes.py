@@ -64,6 +64,8 @@ class Resources:
             devices = (self.devices,) if isinstance(self.devices, jax.Device) else self.devices
             if not isinstance(devices, Sequence) or not devices or not all(isinstance(d, jax.Device) for d in devices):
                 raise InputError(f"devices are some of jax.local_devices(), not {self.devices!r}")
+            if len(set(devices)) < len(devices):
+                raise InputError(f"each device is given once, not {self.devices!r}")
             set_field("devices", tuple(devices))
         if self.chunk is not None:
             set_field("chunk", count("chunk", self.chunk))

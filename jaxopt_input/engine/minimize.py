@@ -29,6 +29,7 @@ from jaxopt_input.engine.memory import image_bytes, images_within
 from jaxopt_input.engine.solution import Solution
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization, as_parameterization
+from jaxopt_input.images.parameterization import check_parameterization
 from jaxopt_input.kernels.threefry import written_out
 from jaxopt_input.losses.algebra import Function, Loss, as_loss, names, resolve
 from jaxopt_input.models.model import Model
@@ -195,6 +196,7 @@ def _parts(loss: Any, model: Any, image: Any, transform: Any, optimizer: Any, pr
     if not isinstance(model, Model):
         raise InputError(f"a model is made by joi.load, from_function, from_linen, …, not {model!r}")
     image = as_parameterization(image).bind(model.info.image_shape)
+    theta = check_parameterization(image)
     transform, projection, optimizer = as_transform(transform), as_projection(projection), as_optimizer(optimizer)
     if watch.milestone is not None and is_line_search(optimizer):
         raise InputError("a milestone is watched at each update: with a line search it cannot be")
@@ -205,7 +207,6 @@ def _parts(loss: Any, model: Any, image: Any, transform: Any, optimizer: Any, pr
     loss = resolve(loss, layers, image.bound())
     milestone = () if watch.milestone is None else resolve(watch.milestone, layers, image.bound())
     if projection is not None:
-        theta = jax.eval_shape(lambda key: jax.tree.map(lambda x: x[0], image.init(key, 1)), jax.random.key(0))
         check_projection(targets.select(projection, 0), theta)
     trees = loop.Trees(loss, optimizer, projection or (), milestone)
     taps = loss.taps + (milestone.taps if isinstance(milestone, Loss) else ())
@@ -261,6 +262,8 @@ def _origin(initial: Any, parts: _Parts, total: int) -> loop.Origin:
         return loop.Origin()
     shape = parts.image.bound()
     if not isinstance(initial, Solution):
+        if type(parts.image).encode is Parameterization.encode:
+            raise InputError(f"{type(parts.image).__name__} does not define encode, which initial images need")
         try:
             pictures = check_images(initial)
         except (TypeError, ValueError) as error:  # also ragged

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from jaxopt_input.checks import count
 from jaxopt_input.data import save_png, to_pillow
 from jaxopt_input.engine import target as grammar
 from jaxopt_input.engine.lanes import is_traced
@@ -108,7 +109,10 @@ class Solution:
         """Some lanes, in the order asked for; targets without any are left out.
 
         Args:
-            lanes: indices or a mask.
+            lanes: indices, a mask or a slice.
+
+        Raises:
+            InputError: for anything else, or a lane that does not exist.
 
         Example:
             >>> import jaxopt_input as joi
@@ -117,7 +121,7 @@ class Solution:
             (('class:5', 'class:3'), (Target(kind='class', layer='logits', index=5, position=(), weight=1.0),))
         """
         traced = is_traced(lanes)
-        lanes = jnp.asarray(lanes) if traced else np.asarray(lanes)
+        lanes = jnp.asarray(lanes) if traced else _indices(lanes, len(self))
 
         def rows(x: Any, axis: int) -> Any:
             x = jnp.asarray(x) if traced or is_traced(x) else np.asarray(x)  # nothing to compile for what is there
@@ -138,10 +142,9 @@ class Solution:
         """The k best starts of each target, by `best_loss`, the best first; starts that never were finite come last.
 
         Raises:
-            InputError: for k below 1.
+            InputError: for k that is no whole number, or below 1.
         """
-        if k < 1:
-            raise InputError(f"the number of starts to keep must be at least 1, not {k!r}")
+        k = count("the number of starts to keep", k)
         loss: Any = self.best_loss
         if is_traced(loss, self.target):  # lanes are target-major there
             rank = jnp.argsort(jnp.where(jnp.isnan(loss), jnp.inf, loss).reshape(len(self.targets), -1), axis=1)
@@ -299,6 +302,14 @@ class Solution:
         return f"<table>{''.join(rows)}<caption>{more}</caption></table>"
 
 
+def _indices(lanes: Any, n: int) -> np.ndarray:
+    """Which of n lanes are asked for, as their numbers."""
+    try:
+        return np.atleast_1d(np.arange(n)[lanes if isinstance(lanes, slice) or np.size(lanes) else slice(0)])
+    except (IndexError, ValueError) as error:
+        raise InputError(f"lanes are indices below {n}, a mask of {n} or a slice, not {lanes!r}") from error
+
+
 register(Solution, static=_STATIC)
 _ARRAYS = tuple(
     field.name
@@ -314,7 +325,7 @@ def concat(solutions: Sequence[Solution]) -> Solution:
     not have is NaN there.
 
     Raises:
-        InputError: for none at all, or images of different shapes.
+        InputError: for none at all, something else, or images of different shapes.
 
     Example:
         >>> import jaxopt_input as joi
@@ -323,8 +334,13 @@ def concat(solutions: Sequence[Solution]) -> Solution:
         >>> both.names, both.loss.shape
         (('class:3', 'class:5'), (2, 3))
     """
+    if isinstance(solutions, Solution) or not np.iterable(solutions):
+        raise InputError(f"what is joined is a sequence of solutions, not a {type(solutions).__name__}")
+    solutions = list(solutions)
     if not solutions:
         raise InputError("no solution to join: give at least one")
+    if other := [s for s in solutions if not isinstance(s, Solution)]:
+        raise InputError(f"what is joined are solutions, as minimize and visualize return them, not {other[0]!r}")
     if len(solutions) == 1:
         return solutions[0]
     shapes = {(s.image.shape[1:], s.loss.shape[1:], s.snapshots.shape[:1]) for s in solutions}

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input.checks import count
 from jaxopt_input.errors import InputError
 from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape
 
@@ -82,6 +83,4 @@ def cppn(shape: Shape | None = None, *, layers: int = 8, units: int = 24) -> CPP
         >>> p.decode(p.init(jax.random.key(0), 2)).shape
         (2, 8, 6, 3)
     """
-    if min(layers, units) < 1 or layers != int(layers) or units != int(units):
-        raise InputError(f"a CPPN has at least 1 layer and 1 unit, not {layers!r} and {units!r}")
-    return CPPN(shape and as_shape(shape), int(layers), int(units))
+    return CPPN(shape and as_shape(shape), count("layers", layers), count("units", units))

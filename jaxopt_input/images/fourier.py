@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.images.color import applies, from_rgb, logit, to_rgb
-from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, at_rank, check_images
+from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, at_rank, check_images, finite
 from jaxopt_input.kernels.dft import inverse_real
 
 if TYPE_CHECKING:
@@ -82,6 +82,9 @@ def fourier(shape: Shape | None = None, *, decorrelate: bool = True, sd: float =
     Returns:
         A parameterization; θ is `[..., H, W // 2 + 1, C, 2]` float32, the last axis real and imaginary part.
 
+    Raises:
+        InputError: for a number that is not finite, or a negative `sd`.
+
     Source:
         Olah, Mordvintsev & Schubert, Feature Visualization (2017), "preconditioning"; Lucid (2018).
 
@@ -92,4 +95,9 @@ def fourier(shape: Shape | None = None, *, decorrelate: bool = True, sd: float =
         >>> bool(abs(p.decode(p.encode(image)) - image).max() < 1e-3)
         True
     """
-    return Fourier(shape and as_shape(shape), bool(decorrelate), float(sd), float(decay))
+    return Fourier(
+        shape and as_shape(shape),
+        bool(decorrelate),
+        finite("the standard deviation sd", sd, 0),
+        finite("the decay", decay),
+    )

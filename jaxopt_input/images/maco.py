@@ -13,7 +13,7 @@ import numpy as np
 from jaxopt_input.errors import InputError
 from jaxopt_input.images.color import FROM_RGB, applies, logit, to_rgb
 from jaxopt_input.images.fourier import spectrum_scale
-from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, at_rank, check_images
+from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, at_rank, check_images, finite
 from jaxopt_input.kernels.dft import inverse_real
 
 if TYPE_CHECKING:
@@ -123,10 +123,13 @@ def maco(shape: Shape | None = None, *, magnitude: Any = None, contrast: float =
         >>> p.decode(p.init(jax.random.key(0), 2)).shape
         (2, 8, 6, 3)
     """
-    table = None if magnitude is None else np.asarray(magnitude, np.float32)
+    try:
+        table = None if magnitude is None else np.asarray(magnitude, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a magnitude is an array [H, W // 2 + 1, C], not {magnitude!r}") from error
     if table is not None and (table.ndim != 3 or not np.isfinite(table).all() or table.min() < 0 or not table.any()):
         raise InputError("a magnitude is [H, W // 2 + 1, C], finite, at least 0 and not all 0")
-    if not contrast > 0:
+    if finite("the contrast", contrast, 0) == 0:
         raise InputError(f"the contrast is positive, not {contrast!r}")
     return MACO(shape and as_shape(shape), table, float(contrast))
 

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.checks import Shape, as_shape, check_images
+from jaxopt_input.checks import Shape, as_shape, check_images, finite
 from jaxopt_input.errors import InputError
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
-__all__ = ["Parameterization", "Shape", "as_shape", "at_rank", "check_images"]
+__all__ = ["Parameterization", "Shape", "as_shape", "at_rank", "check_images", "check_parameterization", "finite"]
 
 
 def at_rank(table: np.ndarray, rank: int) -> np.ndarray:
@@ -26,6 +27,39 @@ def at_rank(table: np.ndarray, rank: int) -> np.ndarray:
         (1, 1, 4, 3)
     """
     return table.reshape(*[1] * (rank - table.ndim), *table.shape)
+
+
+def check_parameterization(image: Parameterization) -> Any:
+    """The shapes of θ of one start; an `InputError` where a parameterization does not do what it must.
+
+    Args:
+        image: bound to an image shape.
+
+    Example:
+        >>> from jaxopt_input import images
+        >>> check_parameterization(images.pixels((4, 4, 3))).shape
+        (4, 4, 3)
+    """
+    name, shape, batch = type(image).__name__, image.bound(), 2
+    for method in ("init", "decode"):
+        if getattr(type(image), method) is getattr(Parameterization, method):
+            raise InputError(f"{name} does not define {method}: a parameterization needs init(key, batch), decode(θ)")
+    try:
+        theta = jax.eval_shape(lambda key: image.init(key, batch), jax.eval_shape(lambda: jax.random.key(0)))
+    except TypeError as error:
+        raise InputError(f"{name}.init(key, batch) returns float32 arrays; this one fails: {error}") from error
+    leaves = jax.tree.leaves(theta)
+    if not leaves or any(x.shape[:1] != (batch,) or not jnp.issubdtype(x.dtype, jnp.floating) for x in leaves):
+        raise InputError(
+            f"{name}.init(key, {batch}) returns float32 arrays with a leading axis of {batch}, not {theta}"
+        )
+    try:
+        picture = jax.eval_shape(image.decode, theta)
+    except TypeError as error:
+        raise InputError(f"{name}.decode returns images; it fails on θ as init makes it: {error}") from error
+    if getattr(picture, "shape", None) != (batch, *shape) or not jnp.issubdtype(picture.dtype, jnp.floating):
+        raise InputError(f"{name}.decode returns images of shape {(batch, *shape)} for {batch} starts, not {picture}")
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), theta)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

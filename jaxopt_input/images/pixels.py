@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxopt_input.errors import InputError
 from jaxopt_input.images.color import applies, from_rgb, logit, to_rgb
-from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images
+from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images, finite
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -67,7 +67,7 @@ def pixels(
         sd: standard deviation of the initial noise around gray, in the units of θ.
 
     Raises:
-        InputError: for an unknown bound.
+        InputError: for an unknown bound, or an `sd` that is negative or not finite.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -77,4 +77,4 @@ def pixels(
     """
     if bound not in ("clip", "sigmoid"):
         raise InputError(f"pixels are bounded by 'clip' or 'sigmoid', not {bound!r}")
-    return Pixels(shape and as_shape(shape), bound, decorrelate, float(sd))
+    return Pixels(shape and as_shape(shape), bound, decorrelate, finite("the standard deviation sd", sd, 0))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from jaxopt_input.checks import count
 from jaxopt_input.errors import InputError
 from jaxopt_input.images.color import applies, from_rgb, logit, to_rgb
-from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images
+from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images, finite
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -92,7 +93,7 @@ def pyramid(
         A parameterization; θ is a tuple of `[..., max(1, H // 2**n), max(1, W // 2**n), C]` float32.
 
     Raises:
-        InputError: for levels out of range.
+        InputError: for levels out of range, or an `sd` that is negative or not finite.
 
     Source:
         Lucid (2018), `optvis.param.spatial.laplacian_pyramid_image`; `recipes.image_interpolation_params` for the
@@ -104,8 +105,9 @@ def pyramid(
         >>> [layer.shape for layer in p.init(jax.random.key(0), 2)]
         [(2, 8, 6, 3), (2, 4, 3, 3), (2, 2, 1, 3)]
     """
-    if levels != int(levels) or levels < 1:
-        raise InputError(f"a pyramid has a whole number of levels, at least 1, not {levels!r}")
-    if shared_levels != int(shared_levels) or not 0 <= shared_levels <= levels:
+    levels, shared_levels = count("levels", levels), count("shared_levels", shared_levels, 0)
+    if shared_levels > levels:
         raise InputError(f"of a pyramid's {levels} levels, 0 to {levels} can be shared, not {shared_levels!r}")
-    return Pyramid(shape and as_shape(shape), int(levels), int(shared_levels), bool(decorrelate), float(sd))
+    return Pyramid(
+        shape and as_shape(shape), levels, shared_levels, bool(decorrelate), finite("the standard deviation sd", sd, 0)
+    )

@@ -86,7 +86,7 @@ def _bundled_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "pretrained"
 
 
-def load(name: str) -> Model:
+def load(name: str | os.PathLike[str]) -> Model:
     """A network with its weights, by name, by file or by Python entry.
 
     Args:
@@ -103,8 +103,11 @@ def load(name: str) -> Model:
         >>> load("tin100").info.image_shape
         (64, 64, 3)
     """
-    if american(str(name)) in entries():
-        name = american(str(name))
+    if not isinstance(name, str | os.PathLike):
+        raise InputError(f"a model is a name of `models list`, a file or module:function, not {name!r}")
+    name = os.fspath(name)
+    if american(name) in entries():
+        name = american(name)
         record = entries()[name]
         if not record.path().is_file():
             refuse_computed(record)

@@ -23,7 +23,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxopt_input.checks import count, hashable_function
+from jaxopt_input.checks import count, finite_numbers, hashable_function
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.names import OPTIMIZERS
 from jaxopt_input.optimizers import rules
@@ -119,8 +119,8 @@ def optimizer(name: str | Factory, learning_rate: Rate | None = None, **hyperpar
         hyperparameters: numbers by the names of the Optax factory, such as `b1=0.9`, or schedules.
 
     Raises:
-        InputError: for an unknown name or hyperparameter (the nearest are offered), a rate that is not positive, or a
-            schedule that does not return one number.
+        InputError: for an unknown name or hyperparameter (the nearest are offered), a number that is not finite, a
+            rate that is not positive, or a schedule that does not return one number.
 
     Example:
         >>> optimizer("adam").hyperparameters
@@ -165,7 +165,7 @@ def _made(optimizer: Optimizer, learning_rate: Rate, others: Mapping[str, Rate])
     values = {"learning_rate": learning_rate, **others}
     schedules = tuple((name, _schedule(name, value)) for name, value in values.items() if callable(value))
     numbers = {
-        name: _rate(value) if name == "learning_rate" else canonical(value, 0, jnp.float32, name)
+        name: _rate(value) if name == "learning_rate" else finite_numbers(name, value)
         for name, value in values.items()
         if not callable(value)
     }
@@ -176,8 +176,12 @@ def _schedule(name: str, schedule: Callable[..., Any]) -> Schedule:
     """A schedule that returns one number, or an `InputError`."""
     if not hashable_function(schedule, 1):
         raise InputError(f"{name} is a number, one per target, or a function of the step, not {schedule!r}")
-    number = jax.eval_shape(schedule, jax.ShapeDtypeStruct((), jnp.int32))
-    if getattr(number, "shape", None) != ():
+    try:
+        number = jax.eval_shape(schedule, jax.ShapeDtypeStruct((), jnp.int32))
+    except TypeError as error:
+        raise InputError(f"the schedule of {name} returns one number for a step; it fails on one: {error}") from error
+    real = (jnp.floating, jnp.integer)
+    if getattr(number, "shape", None) != () or not any(jnp.issubdtype(number.dtype, kind) for kind in real):
         raise InputError(f"the schedule of {name} returns one number for a step, not {number}")
     return schedule
 
@@ -224,7 +228,7 @@ def by_name(name: str) -> Optimizer:
 
 
 def _rate(learning_rate: Numbers) -> ArrayLike:
-    rate = canonical(learning_rate, 0, jnp.float32, "learning_rate")
+    rate = finite_numbers("learning_rate", learning_rate)
     if not isinstance(rate, jax.core.Tracer) and not np.all(np.asarray(rate) > 0):
         raise InputError(f"a learning rate is positive, not {learning_rate!r}")
     return rate
@@ -291,10 +295,9 @@ def lbfgs(memory: int = 20, *, max_evaluations: int | None = None) -> Optimizer:
         >>> lbfgs(memory=20).memory
         20
     """
-    if memory != int(memory) or memory < 1:
-        raise InputError(f"the memory of lbfgs is a whole number of steps, at least 1, not {memory!r}")
+    memory = count("the memory of lbfgs", memory)
     budget = np.asarray(UNLIMITED if max_evaluations is None else count("max_evaluations", max_evaluations), np.int32)
-    return Optimizer("lbfgs", memory=int(memory), hyperparameters={"max_evaluations": budget})
+    return Optimizer("lbfgs", memory=memory, hyperparameters={"max_evaluations": budget})
 
 
 def averaged(optimizer: Optimizer, decay: Numbers = 0.99) -> Optimizer:

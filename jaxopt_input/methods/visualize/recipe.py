@@ -95,7 +95,9 @@ def visualize(
     changes = {"image": image, "optimizer": optimizer, "steps": steps, "projection": projection}
     chosen = presets.preset(preset, shape, **changes, regularizer=regularizer, objective=class_objective)
     layers = model.layers(shape)
-    texts = [target] if isinstance(target, str) else target
+    texts = [target] if isinstance(target, str) or not np.iterable(target) else list(target)
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError(f"a target is a text such as 'class:3' or 'LAYER:CHANNEL', or a list of them, not {target!r}")
     wanted = [parsed for text in texts for parsed in expand(text, model, shape)]
     if chosen.center:
         wanted = [parsed.central(layers) for parsed in wanted]
