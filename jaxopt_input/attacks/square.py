@@ -224,7 +224,7 @@ def square(
         >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
         ...                           image_shape=(4, 4, 3), taps=("logits",))
         >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.55)
-        >>> result = joi.attacks.square(jax.random.key(0), model, image, [0], epsilon=0.05, queries=200)
+        >>> result = joi.attacks.square(jax.random.key(0), model, image, [0], epsilon=0.08, queries=200)
         >>> result.success.tolist(), result.gradients.tolist()
         ([True], [0])
     """

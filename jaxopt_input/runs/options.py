@@ -113,7 +113,10 @@ def _plain(value: Any) -> Any:
 
 def arguments_of(context: click.Context) -> dict[str, Any]:
     """All options by the names that a user gives them, but for those that say where the results lie."""
-    return {user: _plain(context.params.get(name)) for name, user in _by_user(context.command).items()}
+    arguments = {user: _plain(context.params.get(name)) for name, user in _by_user(context.command).items()}
+    if arguments.get("precision") == "bfloat16" and "dtype" in arguments:  # it is that of the activations as well
+        arguments["dtype"] = "bfloat16"
+    return arguments
 
 
 def command_name(context: click.Context) -> str:
