@@ -131,11 +131,11 @@ class Drawn(Affine):
     @property
     def outcomes(self) -> int:
         """How many numbers there are."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say how many outcomes it has: define outcomes")
 
     def choice(self, draw: jax.Array) -> jax.Array:
         """The matrix that the numbers `[2]` choose; a map that takes one number takes the first."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say which map it draws: define choice")
 
     def matrix(self, key: Key) -> Float[Array, "2 3"]:
         return self.choice(_draws([(self, key)])[0])
