@@ -20,6 +20,7 @@ A transform of your own, and one whose pixels move by an affine map:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -30,13 +31,14 @@ import numpy as np
 
 from jaxopt_input.checks import finite, hashable_function
 from jaxopt_input.errors import InputError, unknown
-from jaxopt_input.kernels.warp import warp
+from jaxopt_input.kernels.warp import affine_product, warp
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
 Key = jax.Array
 View = Callable[[Key, jax.Array], jax.Array]
+IDENTITY = np.eye(2, 3, dtype=np.float32)
 REACH_DRAWS = 1024  # draws of an affine map of unknown spread, and by how much it is taken to exceed the largest:
 REACH_MARGIN = 1.1
 
@@ -138,7 +140,7 @@ class Drawn(Affine):
         raise TypeError(f"{type(self).__name__} does not say which map it draws: define choice")
 
     def matrix(self, key: Key) -> Float[Array, "2 3"]:
-        return self.choice(_draws([(self, key)])[0])
+        return self.choice(_draws([self], key[None])[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Frame(Affine):
     value: float | None
 
     def matrix(self, key: Key) -> Float[Array, "2 3"]:
-        return jnp.eye(2, 3, dtype=jnp.float32)
+        return jnp.asarray(IDENTITY)
 
     def reach(self, distance: float) -> float:
         return float(distance)
@@ -225,7 +227,7 @@ class Jitter(Drawn):
         return draw - self.pixels // 2
 
     def choice(self, draw: jax.Array) -> jax.Array:
-        return jnp.concatenate([jnp.eye(2, dtype=jnp.float32), self.offset(draw)[:, None].astype(jnp.float32)], axis=1)
+        return jnp.asarray(IDENTITY + self.offset(draw)[:, None] * np.array([0, 0, 1], np.float32))
 
     def reach(self, distance: float) -> float:
         return float(distance + (self.pixels + 1) // 2)
@@ -265,7 +267,7 @@ class Scale(Drawn):
         return len(self.factors)
 
     def choice(self, draw: jax.Array) -> jax.Array:
-        return jnp.eye(2, 3, dtype=jnp.float32) / jnp.asarray(self.factors, jnp.float32)[draw[0]]
+        return jnp.asarray(IDENTITY / np.array(self.factors, np.float32)[:, None, None])[draw[0]]
 
     def reach(self, distance: float) -> float:
         return distance / min(self.factors)
@@ -305,9 +307,10 @@ class Rotate(Drawn):
         return len(self.degrees)
 
     def choice(self, draw: jax.Array) -> jax.Array:
-        angle = jnp.deg2rad(jnp.asarray(self.degrees, jnp.float32)[draw[0]])
-        cos, sin = jnp.cos(angle), jnp.sin(angle)
-        return jnp.stack([jnp.stack([cos, -sin, 0 * cos]), jnp.stack([sin, cos, 0 * cos])])
+        angles = np.deg2rad(self.degrees)
+        cos, sin, zero = np.cos(angles), np.sin(angles), 0 * angles
+        matrices = np.stack([cos, -sin, zero, sin, cos, zero], axis=-1).reshape(-1, 2, 3)
+        return jnp.asarray(matrices, jnp.float32)[draw[0]]
 
     def reach(self, distance: float) -> float:
         return distance * max(abs(math.cos(a)) + abs(math.sin(a)) for a in map(math.radians, self.degrees))
@@ -378,16 +381,17 @@ class Compose(Transform):
     parts: tuple[Transform, ...]
 
     def __call__(self, key: Key, image: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
-        affine: list[tuple[Affine, jax.Array]] = []
+        affine: list[Affine] = []  # neighbors that end before the part at hand
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(len(self.parts), dtype=np.uint32))
-        for part, own in zip(self.parts, keys, strict=True):
+        for k, part in enumerate(self.parts):
             if affine and (not isinstance(part, Affine) or (isinstance(part, Frame) and part.width > 0)):
-                image, affine = _warp_all(affine, image), []  # gray goes around what came before, not into it
+                image = _warp_all(affine, keys[k - len(affine) : k], image)
+                affine = []  # gray goes around what came before, not into it
             if isinstance(part, Affine):
-                affine.append((part, own))
+                affine.append(part)
             else:
-                image = part(own, image)
-        return _warp_all(affine, image)
+                image = part(keys[k], image)
+        return _warp_all(affine, keys[len(self.parts) - len(affine) :], image) if affine else image
 
     def reach(self, distance: float) -> float:
         for part in reversed(self.parts):
@@ -518,39 +522,36 @@ def view_shape(transform: Transform | None, shape: tuple[int, int, int]) -> tupl
     return height, width, channels
 
 
-def _draws(parts: Sequence[tuple[Drawn, jax.Array]]) -> jax.Array:
-    """`[parts, 2]` whole numbers below the outcomes of each part, by its own key.
+def _draws(parts: Sequence[Affine], keys: jax.Array) -> jax.Array:
+    """`[parts, 2]` whole numbers below the outcomes of each part, by its own key; 0 for a part that draws none.
 
     They are drawn at once: each draw of its own would be four kernels more to compile.
     """
-    most = np.array([part.outcomes for part, _ in parts], np.int32)
-    keys = jnp.stack([key for _, key in parts])
+    most = np.array([part.outcomes if isinstance(part, Drawn) else 1 for part in parts], np.int32)
     return jax.vmap(lambda key, most: jax.random.randint(key, (2,), 0, most, jnp.int32))(keys, most)
 
 
-def _warp_all(parts: Sequence[tuple[Affine, Key]], image: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
+def _warp_all(parts: Sequence[Affine], keys: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
     """The affine parts as one warp; as a shift, which needs no interpolation, where they are jitters alone."""
-    frames = [part for part, _ in parts if isinstance(part, Frame)]
+    frames = [part for part in parts if isinstance(part, Frame)]
     fill = next((frame.value for frame in frames if frame.value is not None), None)
     margin = sum(frame.width for frame in frames)
     height, width, channels = image.shape
     shape = (height + 2 * margin, width + 2 * margin, channels)
     if min(shape) < 1:
         raise InputError(f"a crop of {-margin} pixels on each side leaves nothing of an image of shape {image.shape}")
-    moving = [(part, key) for part, key in parts if not isinstance(part, Frame)]
-    drawn = [(part, key) for part, key in moving if isinstance(part, Drawn)]
-    draws = iter(_draws(drawn) if drawn else ())
-    if all(isinstance(part, Jitter) for part, _ in moving):
-        jitters = [part for part, _ in moving if isinstance(part, Jitter)]
-        reach = sum((part.pixels + 1) // 2 for part in jitters)
-        offset = sum((part.offset(next(draws)) for part in jitters), jnp.zeros(2, jnp.int32))
-        return _shift(image, offset, reach, margin, fill)
-    total = jnp.eye(3, dtype=jnp.float32)
-    for part, key in moving:
-        matrix = part.choice(next(draws)) if isinstance(part, Drawn) else part.matrix(key)
-        matrix = jnp.vstack([jnp.asarray(matrix, jnp.float32), jnp.array([[0.0, 0.0, 1.0]], jnp.float32)])
-        total = jnp.matmul(total, matrix, precision=jax.lax.Precision.HIGHEST)
-    return warp(image, total[:2], shape[:2], fill)
+    moving = [part for part in parts if not isinstance(part, Frame)]
+    draws = _draws(parts, keys) if any(isinstance(part, Drawn) for part in parts) else [None] * len(parts)
+    if all(isinstance(part, Jitter) for part in moving):
+        offsets = [part.offset(draw) for part, draw in zip(parts, draws, strict=True) if isinstance(part, Jitter)]
+        reach = sum((part.pixels + 1) // 2 for part in parts if isinstance(part, Jitter))
+        return _shift(image, sum(offsets, jnp.zeros(2, jnp.int32)), reach, margin, fill)
+    matrices = [
+        part.choice(draw) if isinstance(part, Drawn) else part.matrix(key)
+        for part, key, draw in zip(parts, keys, draws, strict=True)
+        if not isinstance(part, Frame)
+    ]
+    return warp(image, functools.reduce(affine_product, matrices), shape[:2], fill)
 
 
 def _shift(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -34,17 +35,24 @@ SEGMENT = 128  # steps of one call of the compiled loop, at most
 
 
 @dataclasses.dataclass(frozen=True)
+class Space:
+    """What θ is, and where: all that is static and asks no network, so that `begin` serves every loss."""
+
+    image: Parameterization
+    group: int  # neighboring lanes that are optimized together: the starts of a target, or 1
+    mesh: Mesh
+
+
+@dataclasses.dataclass(frozen=True)
 class Program:
     """All that is static: two calls with equal programs and equal shapes share one compilation."""
 
     apply: Apply
     taps: tuple[str, ...]
-    image: Parameterization
+    space: Space
     transform: Transform | None
     segment: int  # steps of one call, at most
-    group: int  # neighboring lanes that are optimized together: the starts of a target, or 1
     dtype: str
-    mesh: Mesh
 
 
 class Trees(NamedTuple):
@@ -91,34 +99,50 @@ class State(NamedTuple):
     best_step: jax.Array
     evaluations: jax.Array
     finite: jax.Array
-    moved: jax.Array
+    dead: jax.Array  # whether the gradient was zero throughout
     restarts: jax.Array
     milestone: Any  # (θ, step) of the first iterate that reached it, or ()
     carried: Any  # (value, gradient, settled) at θ where a line search ended with them
 
 
-@functools.partial(jax.jit, static_argnames="program")
+@functools.partial(jax.jit, static_argnames=("space", "watches"))
 def begin(
-    program: Program, trees: Trees, base: jax.Array, target: Any, identity: Any, k: Any, origin: Origin
+    space: Space,
+    watches: bool,
+    optimizer: Optimizer,
+    projection: Projection | tuple[()],
+    base: jax.Array,
+    target: Any,
+    identity: Any,
+    k: Any,
+    origin: Origin,
 ) -> tuple[Lanes, State]:
     """The lanes' keys and the state before the first step.
 
     Args:
-        program: all that is static.
-        trees: the parts with a target axis.
+        space: of θ.
+        watches: whether there is a milestone.
+        optimizer, projection: with a target axis.
         base: the caller's key.
         target: `[L]` int32, the target of each lane.
         identity: `[L]` uint32, the hash of its name.
         k: `[L]` uint32, its start.
         origin: what each lane begins from.
     """
-    return on_each_device(functools.partial(_begin_local, program), program.mesh, shared=2)(
-        trees, base, target, identity, k, origin
-    )
+    local = functools.partial(_begin_local, space, watches)
+    return on_each_device(local, space.mesh, shared=3)(optimizer, projection, base, target, identity, k, origin)
 
 
 def _begin_local(
-    program: Program, trees: Trees, base: jax.Array, target: Any, identity: Any, k: Any, origin: Origin
+    space: Space,
+    watches: bool,
+    optimizer: Optimizer,
+    projection: Projection | tuple[()],
+    base: jax.Array,
+    target: Any,
+    identity: Any,
+    k: Any,
+    origin: Origin,
 ) -> tuple[Lanes, State]:
     # One key per lane for the steps, one for the noise.
     lane_keys, init_keys = jax.vmap(jax.random.split, out_axes=1)(keys_of(base, identity, k))
@@ -128,18 +152,18 @@ def _begin_local(
     if origin.theta is not None:
         theta = origin.theta
     elif origin.image is not None:
-        theta = _project(program, trees, lanes, program.image.encode(origin.image))
+        theta = _project(space, projection, lanes, space.image.encode(origin.image))
     else:
-        noise = jax.vmap(lambda key: jax.tree.map(lambda x: x[0], program.image.init(key, 1)))(init_keys)
-        theta = _project(program, trees, lanes, noise)
+        noise = jax.vmap(lambda key: jax.tree.map(lambda x: x[0], space.image.init(key, 1)))(init_keys)
+        theta = _project(space, projection, lanes, noise)
 
     past = origin.optimizer
     if past is None:
-        init = targets.vmap_lanes(lambda o, t: o.build().init(t), trees.optimizer, target)
+        init = targets.vmap_lanes(lambda o, t: o.build().init(t), optimizer, target)
         past = init(theta)
     n = target.shape[0]
     zeros = jnp.zeros(n, jnp.float32)
-    carried = (zeros, jax.tree.map(jnp.zeros_like, theta), zeros > 0) if _searches(trees) else ()
+    carried = (zeros, jax.tree.map(jnp.zeros_like, theta), zeros > 0) if is_line_search(optimizer) else ()
     return lanes, State(
         theta=theta,
         optimizer=past,
@@ -148,9 +172,9 @@ def _begin_local(
         best_step=jnp.zeros(n, jnp.int32),
         evaluations=jnp.zeros(n, jnp.int32),
         finite=zeros == 0,
-        moved=zeros > 0,
+        dead=zeros == 0,
         restarts=jnp.zeros(n, jnp.int32),
-        milestone=(theta, jnp.full(n, -1, jnp.int32)) if trees.milestone else (),
+        milestone=(theta, jnp.full(n, -1, jnp.int32)) if watches else (),
         carried=carried,
     )
 
@@ -171,7 +195,7 @@ def _advance(
     Returns:
         The state, and `[L, segment + 1]`: column j is the loss before step `span.begin + j`; 0 past the span.
     """
-    return on_each_device(functools.partial(_advance_local, program), program.mesh, shared=3)(
+    return on_each_device(functools.partial(_advance_local, program), program.space.mesh, shared=3)(
         params, trees, span, lanes, state
     )
 
@@ -197,7 +221,7 @@ def _advance_local(
             return each[0].sum(), each
 
         (_, each), gradient = jax.value_and_grad(total, has_aux=True)(theta)
-        return each, _couple(program, gradient)
+        return each, _couple(program.space, gradient)
 
     def view_keys(i: jax.Array) -> jax.Array | None:
         return None if program.transform is None else jax.vmap(lambda key: jax.random.fold_in(key, i))(lanes.key)
@@ -225,12 +249,12 @@ def _advance_local(
         if program.transform is None:
             s = _keep_best(s, value, i)
         else:
-            s = jax.lax.cond((i % span.check_every == 0) | ends, lambda: check(s, i), lambda: s)
+            s = jax.lax.cond((jax.lax.rem(i, span.check_every) == 0) | ends, lambda: check(s, i), lambda: s)
 
         # The marks of lanes that fail. After the last update the value counts, its gradient does not.
-        history = history.at[:, i - span.begin].set(value)
+        history = jax.lax.dynamic_update_slice_in_dim(history, value[:, None], (i - span.begin).astype(jnp.uint32), 1)
         slopes, broken = (any_row(test, gradient) & ~ends for test in (lambda x: x != 0, lambda x: ~jnp.isfinite(x)))
-        s = s._replace(moved=s.moved | slopes, finite=s.finite & jnp.isfinite(value) & ~broken)
+        s = s._replace(dead=s.dead & ~slopes, finite=s.finite & jnp.isfinite(value) & ~broken)
 
         def update() -> State:
             if _searches(trees):
@@ -250,7 +274,7 @@ def _values(
 ) -> tuple[jax.Array, ...]:
     """`[lanes]` of each loss: its value for each lane's image, under the lane's transform if keys are given."""
     # The model runs on the whole batch: `vmap` over it would cost 15 %.
-    images = program.image.decode(theta)
+    images = program.space.image.decode(theta)
     views = images if keys is None or program.transform is None else jax.vmap(program.transform)(keys, images)
     activations = program.apply(params, views.astype(program.dtype), program.taps)
     activations = {tap: a.astype(jnp.float32) for tap, a in activations.items()}
@@ -258,15 +282,15 @@ def _values(
     def each(losses: tuple[Loss, ...], activations: Any, image: jax.Array) -> tuple[jax.Array, ...]:
         return tuple(loss(activations, image) for loss in losses)
 
-    if program.group == 1:
+    if program.space.group == 1:
         return targets.vmap_lanes(each, losses, target)(activations, images)
 
     # One more axis: the starts of each target, by the name that a loss which compares them knows it.
     def together(losses: tuple[Loss, ...], activations: Any, images: jax.Array) -> tuple[jax.Array, ...]:
         return jax.vmap(functools.partial(each, losses), axis_name="starts")(activations, images)
 
-    grouped = jax.tree.map(lambda x: x.reshape(-1, program.group, *x.shape[1:]), (activations, images))
-    groups = targets.vmap_lanes(together, losses, target[:: program.group])(*grouped)
+    grouped = jax.tree.map(lambda x: x.reshape(-1, program.space.group, *x.shape[1:]), (activations, images))
+    groups = targets.vmap_lanes(together, losses, target[:: program.space.group])(*grouped)
     return tuple(value.reshape(-1) for value in groups)
 
 
@@ -277,7 +301,7 @@ def _update(
 
     def lane_update(trees: Trees, g: Any, state: Any, theta: Any, value: Any, lane: Lanes, key: Any) -> tuple[Any, Any]:
         def value_fn(theta: Any) -> jax.Array:  # for rules with a line search of their own
-            if program.group > 1:
+            if program.space.group > 1:
                 raise InputError("a line search moves each start alone: take another optimizer for coupled starts")
             batch = jax.tree.map(lambda x: x[None], (theta, key))
             return _values(program, params, (trees.loss,), jnp.zeros(1, jnp.int32), *batch)[0][0]
@@ -288,7 +312,7 @@ def _update(
     updates, optimizer = targets.vmap_lanes(lane_update, trees, lanes.target)(
         gradient, s.optimizer, s.theta, value, lanes, keys
     )
-    theta = _project(program, trees, lanes, optax.apply_updates(s.theta, updates))
+    theta = _project(program.space, trees.projection, lanes, optax.apply_updates(s.theta, updates))
     trials = optax.tree_utils.tree_get(optimizer, "num_linesearch_steps", default=0)
     return s._replace(
         theta=where(s.finite & ~any_row(lambda x: ~jnp.isfinite(x), theta), theta, s.theta),
@@ -326,7 +350,7 @@ def _search(program: Program, trees: Trees, lanes: Lanes, s: State, value: Any, 
     def attempt(carry: Any) -> Any:
         trial, b, kept, evaluations = carry
         theta = jax.tree.map(lambda x, d: x + rows(b.step, x) * d, s.theta, direction)
-        theta = _project(program, trees, lanes, theta)
+        theta = _project(program.space, trees.projection, lanes, theta)
         (new_value,), new_gradient = evaluate(theta)
         path = jax.tree.map(lambda new, old: (new - old) / rows(b.step, new), theta, s.theta)
         running = active & ~b.done & (evaluations < budget)
@@ -372,34 +396,34 @@ def _keep_milestone(s: State, watched: Sequence[jax.Array], i: jax.Array) -> Sta
     return s._replace(milestone=(where(waiting, s.theta, theta), jnp.where(reached, i, step)))
 
 
-def _project(program: Program, trees: Trees, lanes: Lanes, theta: Any) -> Any:
+def _project(space: Space, projection: Projection | tuple[()], lanes: Lanes, theta: Any) -> Any:
     """θ after the parameterization's own projection and the one asked for."""
-    theta = program.image.project(theta)
-    if isinstance(trees.projection, Projection):
-        theta = targets.vmap_lanes(lambda projection, t: projection(t), trees.projection, lanes.target)(theta)
-    return _couple(program, theta)
+    theta = space.image.project(theta)
+    if isinstance(projection, Projection):
+        theta = targets.vmap_lanes(lambda projection, t: projection(t), projection, lanes.target)(theta)
+    return _couple(space, theta)
 
 
-def _couple(program: Program, tree: Any) -> Any:
+def _couple(space: Space, tree: Any) -> Any:
     """θ or its gradient, what the starts of a target share replaced by its mean over them."""
-    if program.group == 1 or not program.image.couples:
+    if space.group == 1 or not space.image.couples:
         return tree
 
     def mean(x: jax.Array) -> jax.Array:
-        grouped = x.reshape(-1, program.group, *x.shape[1:])
+        grouped = x.reshape(-1, space.group, *x.shape[1:])
         return jnp.broadcast_to(grouped.mean(1, keepdims=True), grouped.shape).reshape(x.shape)
 
-    return program.image.couple(tree, mean)
+    return space.image.couple(tree, mean)
 
 
 def _searches(trees: Trees) -> bool:
     return is_line_search(trees.optimizer)
 
 
-@functools.partial(jax.jit, static_argnames="program")
-def decode(program: Program, theta: Any) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="image")
+def decode(image: Parameterization, theta: Any) -> jax.Array:
     """The images `[L, H, W, C]` of θ."""
-    return program.image.decode(theta)
+    return image.decode(theta)
 
 
 @jax.jit
@@ -408,24 +432,26 @@ def join(parts: list[jax.Array], columns: Any) -> jax.Array:
     return jnp.concatenate(parts, 1)[:, columns]
 
 
-@functools.partial(jax.jit, static_argnames="program")
-def collect(program: Program, trees: Trees, state: State, snapshots: list[jax.Array]) -> dict[str, Any]:
-    """The arrays of a `Solution` from the last state, less the losses."""
-    averages = trees.optimizer.average is not None
-    image, best_image = program.image.decode(state.theta), program.image.decode(state.best_theta)
+def collect(image: Parameterization, state: State, snapshots: list[jax.Array], averages: bool) -> dict[str, Any]:
+    """The arrays of a `Solution` from the last state, less the losses.
+
+    Every image is made by the one program of `decode`.
+    """
+    pictures = functools.partial(decode, image)
     theta, step = state.milestone or (None, None)
+    last = pictures(state.theta)
     return {
-        "milestone_image": None if theta is None else program.image.decode(theta),
+        "milestone_image": None if theta is None else pictures(theta),
         "milestone_step": step,
-        "average_image": program.image.decode(averaged_theta(state.optimizer)) if averages else None,
+        "average_image": pictures(averaged_theta(state.optimizer)) if averages else None,
         "restarts": state.restarts,
-        "image": image,
-        "best_image": best_image,
+        "image": last,
+        "best_image": pictures(state.best_theta),
         "theta": state.theta,
         "best_loss": state.best_loss,
         "best_step": state.best_step,
         "evaluations": state.evaluations,
         "finite": state.finite,
-        "dead": ~state.moved,
-        "snapshots": jnp.stack(snapshots) if snapshots else jnp.zeros((0, *image.shape), jnp.float32),
+        "dead": state.dead,
+        "snapshots": jnp.stack(snapshots) if snapshots else np.zeros((0, *last.shape), np.float32),
     }

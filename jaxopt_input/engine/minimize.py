@@ -161,7 +161,8 @@ def minimize(
     # The rounds.
     traced = is_traced(model.params, parts.trees, base, origin)
     segment = steps if traced else loop.SEGMENT  # what is compiled into another program is not shared anyway
-    program = loop.Program(model.apply, parts.taps, parts.image, parts.transform, segment, group, on.dtype, layout.mesh)
+    space = loop.Space(parts.image, group, layout.mesh)
+    program = loop.Program(model.apply, parts.taps, space, parts.transform, segment, on.dtype)
     job = _Job(program, _warm_up(program), first, last, every, marks, None if traced else on.progress, layout)
     params, trees, base = layout.share((model.params, parts.trees, base))
     solve = functools.partial(_solve_round, job, params, trees, base, identities, origin)
@@ -316,7 +317,9 @@ def _solve_round(
     if len(layout.rounds) > 1 or len(which) > layout.total:
         origin = jax.tree.map(lambda x: (x if is_traced(x) else np.asarray(x))[which], origin)
     ids = target.astype(np.int32), identities[target], start.astype(np.uint32)
-    rows, state = loop.begin(job.program, trees, base, *layout.spread((*ids, origin)))
+    watches = isinstance(trees.milestone, Loss)
+    places = layout.spread((*ids, origin))
+    rows, state = loop.begin(job.program.space, watches, trees.optimizer, trees.projection, base, *places)
     return _run(job, params, trees, rows, state, number)
 
 
@@ -344,8 +347,9 @@ def _run(job: _Job, params: Any, trees: loop.Trees, rows: loop.Lanes, state: loo
                 done, total = number * steps + stop - first, len(job.layout.rounds) * steps
                 job.progress(done, total, float(np.mean(np.asarray(history)[:, taken - 1])))
         if stop in job.snapshots:
-            pictures[stop] = loop.decode(rest, state.theta)
-    arrays = loop.collect(rest, trees, state, [pictures[step] for step in job.snapshots])
+            pictures[stop] = loop.decode(rest.space.image, state.theta)
+    averages = trees.optimizer.average is not None
+    arrays = loop.collect(rest.space.image, state, [pictures[step] for step in job.snapshots], averages)
     loss = loop.join(histories, np.array(columns))
     return {**arrays, "loss": loss, "optimizer_state": state.optimizer}
 

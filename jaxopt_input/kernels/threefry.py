@@ -19,6 +19,7 @@ PARITY = 0x1BD11BDA
 UNSIGNED = {8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32, 64: jnp.uint64}
 
 
+@jax.jit
 def threefry(key: jax.Array, high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Threefry-2x32 of 20 rounds: two words for each pair of counts.
 

@@ -39,8 +39,8 @@ def warp(
     height, width, channels = image.shape
     new_height, new_width = size or (height, width)
     y, x = np.mgrid[:new_height, :new_width].reshape(2, -1).astype(np.float32)
-    points = np.stack([x - (new_width - 1) / 2, y - (new_height - 1) / 2, np.ones_like(x)])
-    source = jnp.matmul(matrix, points, precision=jax.lax.Precision.HIGHEST)
+    x, y = x - np.float32((new_width - 1) / 2), y - np.float32((new_height - 1) / 2)
+    source = matrix[:, :1] * x + matrix[:, 1:2] * y + matrix[:, 2:]
     margin = 0 if fill is None else 1  # one ring of the fill value: beyond it, the nearest edge pixel is fill as well
     canvas = jnp.pad(image, ((margin, margin), (margin, margin), (0, 0)), constant_values=fill or 0)
     rows, columns = canvas.shape[:2]
@@ -57,6 +57,20 @@ def warp(
     upper = a * (1 - right_part) + b * right_part
     lower = c * (1 - right_part) + d * right_part
     return (upper * (1 - bottom_part) + lower * bottom_part).reshape(new_height, new_width, channels)
+
+
+def affine_product(outer: Float[Array, "2 3"], inner: Float[Array, "2 3"]) -> Float[Array, "2 3"]:
+    """The map of `inner`, then of `outer`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> double, shift = jnp.array([[2.0, 0, 0], [0, 2, 0]]), jnp.array([[1.0, 0, 3], [0, 1, 5]])
+        >>> affine_product(double, shift).tolist()
+        [[2.0, 0.0, 6.0], [0.0, 2.0, 10.0]]
+    """
+    # Written out: matrix products this small would be kernels of their own, ten in a transform of four parts.
+    inner = jnp.asarray(inner, jnp.float32)
+    return outer[:, :1] * inner[:1] + outer[:, 1:2] * inner[1:] + outer * np.array([0, 0, 1], np.float32)
 
 
 def _corners(
@@ -83,9 +97,9 @@ def singly(
 def in_pairs(
     pixels: Float[Array, "pixels C"], corner: Int[Array, " views"], down: int
 ) -> tuple[Float[Array, "views C"], ...]:
-    """Two neighbors as one complex number: half as many to gather, and to scatter back."""
+    """Two neighbors as one complex number, and both rows in one gather: fewer to gather, and to scatter back."""
     pairs = jax.lax.complex(pixels[:-1], pixels[1:])
-    upper, lower = _taken(pairs, corner), _taken(pairs, corner + down)
+    upper, lower = _taken(pairs, corner + np.array([[0], [down]], np.int32))
     return upper.real, upper.imag, lower.real, lower.imag
 
 
