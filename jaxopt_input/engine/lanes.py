@@ -101,6 +101,15 @@ class Resources:
             self, progress=lambda done, total, *rest: progress(number * total + done, parts * total, *rest)
         )
 
+    def share(self, before: int, steps: int, total: int) -> Resources:
+        """The resources of `steps` of `total` steps, after the first `before`: its progress is that of the whole."""
+        progress = self.progress
+        if progress is None:
+            return self
+        return dataclasses.replace(
+            self, progress=lambda done, of, *rest: progress(before + done * steps // of, total, *rest)
+        )
+
 
 def resources(on: Resources | None) -> Resources:
     """The resources asked for, all there are if None; an `InputError` for anything else."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,19 @@ from PIL import Image
 from jaxopt_input.checks import check_images
 from jaxopt_input.errors import InputError
 from jaxopt_input.models.model import Model
+
+
+def fit(shape: Sequence[int], size: int) -> tuple[int, int]:
+    """(height, width) of an image `[H, W, …]` whose longer side is brought to `size` pixels.
+
+    Example:
+        >>> fit((60, 80, 3), 40)
+        (30, 40)
+    """
+    if size < 1:
+        raise InputError(f"the size must be at least 1, not {size!r}")
+    factor = size / max(shape[:2])
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
 
 
 def resize(image: np.ndarray, shape: tuple[int, ...], margin: float = 0.0) -> np.ndarray:

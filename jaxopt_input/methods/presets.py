@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from numbers import Real
 from typing import Any, TypeVar
 
+from jaxopt_input.checks import count
 from jaxopt_input.errors import InputError, unknown
 
 S = TypeVar("S")
@@ -38,19 +39,29 @@ def choose(presets: Mapping[str, S | Callable[..., S]], preset: str | S, *fit: A
     """
     settings: Any = preset
     if isinstance(preset, str):
-        if preset not in presets:
-            raise unknown("preset", preset, presets)
+        check_choice("preset", preset, presets)
         settings = presets[preset]
         settings = settings(*fit) if callable(settings) else settings
     if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
         raise InputError(f"a preset is one of {', '.join(presets)}, or the settings themselves, not {preset!r}")
     fields = [field.name for field in dataclasses.fields(settings)]
     for name in changes:
-        if name not in fields:
-            raise unknown("setting", name, fields)
+        check_choice("setting", name, fields)
     changed: Any = dataclasses.replace(settings, **{key: value for key, value in changes.items() if value is not None})
     result: S = changed
     return result
+
+
+def check_choice(kind: str, name: object, names: Collection[str]) -> None:
+    """Raise an `InputError` unless a name is one of some, offering the nearest."""
+    if name not in names:
+        raise unknown(kind, name, names)
+
+
+def check_counts(settings: Any, **least: int) -> None:
+    """Raise an `InputError` unless these fields are whole numbers of at least so many."""
+    for name, lowest in least.items():
+        count(name, getattr(settings, name), lowest)
 
 
 def check_range(settings: Any, names: Iterable[str], low: float, *, above: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from jaxopt_input.errors import InputError, unknown
-from jaxopt_input.names import ANIMATIONS, DEVICES, DTYPES, PRECISIONS, american, listed
+from jaxopt_input.names import ANIMATIONS, DEVICES, DTYPES, OPTIMIZERS, PARAMETERIZATIONS, PRECISIONS, american, listed
 from jaxopt_input.runs.progress import LOGS
 from jaxopt_input.runs.spec import Spec
 
@@ -18,6 +18,7 @@ PLACE = {"out", "overwrite", "config", "log"}
 """Parameters that say where a run goes, and not what it is."""
 SOURCES = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP, ParameterSource.ENVIRONMENT)
 MODEL = "NAME|FILE|MODULE:FUNCTION"
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def _configure(context: click.Context, _: click.Parameter, file: str | None) -> str | None:
@@ -50,7 +51,18 @@ OPTIONS = {
 }  # fmt: skip
 
 
-def run_options(*, without: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def together(options: Sequence[Decorator]) -> Decorator:
+    """Several options as one decorator, in the order of the help text."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def run_options(*, without: Collection[str] = ()) -> Decorator:
     """Give a command the options of a run, which `Run.of` reads.
 
     Args:
@@ -58,29 +70,45 @@ def run_options(*, without: Collection[str] = ()) -> Callable[[Callable[..., Any
 
     Example:
         >>> @click.command()
-        ... @click.option("--steps", type=int)
         ... @run_options(without=("chunk", "memory", "dtype"))
         ... @click.pass_context
         ... def command(context, **_):
         ...     click.echo(context.params["seed"])
-        >>> [parameter.name for parameter in command.params][:4]
-        ['steps', 'out', 'overwrite', 'config']
+        >>> [parameter.name for parameter in command.params][:3]
+        ['out', 'overwrite', 'config']
     """
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for name, option in reversed(OPTIONS.items()):
-            if name not in without:
-                command = option(command)
-        return command
-
-    return decorate
+    return together([option for name, option in OPTIONS.items() if name not in without])
 
 
-def animate_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--animate`."""
-    return click.option("--animate", type=click.Choice(ANIMATIONS), metavar="|".join(ANIMATIONS), help=(
-        f"Write an animation of the optimization: {listed(ANIMATIONS)}."
-    ))(command)  # fmt: skip
+def preset_option(names: tuple[str, ...], default: str = "default") -> Decorator:
+    """`--preset` of a method that has presets of these names."""
+    text = f"The method whose settings hold where none are given: {listed(names)}."
+    return click.option("--preset", default=default, metavar="NAME", help=text)
+
+
+parameterization_option = click.option(
+    "--parameterization", metavar="NAME",
+    help=f"What is optimized: {listed(PARAMETERIZATIONS)}.  [default: the preset's]",
+)  # fmt: skip
+descent_options = together((
+    click.option("--optimizer", metavar="NAME", help=f"The optimizer: {listed(OPTIMIZERS)}.  [default: the preset's]"),
+    click.option("--learning-rate", type=float, help="Learning rate of the optimizer.  [default: one that suits it]"),
+    parameterization_option,
+))  # fmt: skip
+
+
+def _writable(_: click.Context, __: click.Parameter, kind: str | None) -> str | None:
+    if kind is not None:
+        from jaxopt_input.draw.animation import check_format
+
+        check_format(kind)
+    return kind
+
+
+animate_option = click.option(
+    "--animate", type=click.Choice(ANIMATIONS), metavar="|".join(ANIMATIONS), callback=_writable,
+    help=f"Write an animation of the optimization: {listed(ANIMATIONS)}.",
+)  # fmt: skip
 
 
 def refuse(context: click.Context, what: str, names: Collection[str]) -> None:

@@ -126,6 +126,40 @@ def picture_names(targets: Sequence[str], starts: Sequence[int]) -> list[str]:
     return list(names)
 
 
+def rows_of(
+    solution: Solution,
+    labels: Sequence[str | None],
+    names: Sequence[str],
+    extra: Sequence[Mapping[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
+    """One row per lane of a solution.
+
+    Args:
+        solution: of N lanes.
+        labels: N labels, None where a target has none.
+        names: N names of pictures.
+        extra: what else the row of each lane says.
+    """
+    losses = np.asarray(solution.loss)
+    fields = (solution.best_loss, solution.best_step, solution.evaluations, solution.finite, solution.dead)
+    best, best_step, evaluations, finite, dead = map(np.asarray, fields)
+    return [
+        {
+            "target": target,
+            "label": labels[n],
+            "start": int(solution.start[n]),
+            "image": names[n],
+            "loss": {"first": number(losses[n, 0]), "last": number(losses[n, -1]), "best": number(best[n])},
+            "best_step": int(best_step[n]),
+            "evaluations": int(evaluations[n]),
+            "finite": bool(finite[n]),
+            "dead": bool(dead[n]),
+            **(extra[n] if extra else {}),
+        }
+        for n, target in enumerate(solution.names)
+    ]
+
+
 def lanes(
     solution: Solution,
     labels: Sequence[str | None],
@@ -138,34 +172,16 @@ def lanes(
     """A solution's best images, and one row each.
 
     Args:
-        solution: of N lanes.
-        labels: N labels, None where a target has none.
+        solution, labels, extra: as in `rows_of`.
         model: the name of the network.
         seed: of the run.
         names: N names of pictures; `picture_names` if None.
-        extra: what else the row of each lane says.
     """
-    page = Page(evaluations=int(np.sum(solution.evaluations)))
-    pictures, losses = to_uint8(solution.best_image), np.asarray(solution.loss)
-    fields = (solution.best_loss, solution.best_step, solution.evaluations, solution.finite, solution.dead)
-    best, best_step, evaluations, finite, dead = map(np.asarray, fields)
     names = picture_names(solution.names, solution.start.tolist()) if names is None else names
-    for n, (target, label, name) in enumerate(zip(solution.names, labels, names, strict=True)):
-        row = {
-            "target": target,
-            "label": label,
-            "start": int(solution.start[n]),
-            "image": name,
-            "loss": {"first": number(losses[n, 0]), "last": number(losses[n, -1]), "best": number(best[n])},
-            "best_step": int(best_step[n]),
-            "evaluations": int(evaluations[n]),
-            "finite": bool(finite[n]),
-            "dead": bool(dead[n]),
-            **(extra[n] if extra else {}),
-        }
+    page = Page(rows=rows_of(solution, labels, names, extra), evaluations=int(np.sum(solution.evaluations)))
+    for row, picture in zip(page.rows, to_uint8(solution.best_image), strict=True):
         text = {key: row[key] for key in ("target", "label", "start", "best_step")}
-        page.items[name] = Picture(pictures[n], metadata(model, seed, **text))
-        page.rows.append(row)
+        page.items[row["image"]] = Picture(picture, metadata(model, seed, **text))
     return page
 
 

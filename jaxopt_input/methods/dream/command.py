@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from jaxopt_input.names import DREAM_PRESETS, NORMALIZATIONS, listed
-from jaxopt_input.runs.options import animate_option, run_options
+from jaxopt_input.runs.options import animate_option, preset_option, run_options, together
 from jaxopt_input.runs.run import Run
 
-SETTINGS = (
+settings_options = together((
     click.option("--objective", metavar="NAME", help=(
         "What of a layer or channel grows: l2, its mean square, or mean, its mean.  [default: the preset's]"
     )),
@@ -35,14 +35,8 @@ SETTINGS = (
     click.option("--overlap", type=click.IntRange(min=0), help=(
         "Margin of a tile on each side in pixels.  [default: 64]"
     )),
-)  # fmt: skip
+))  # fmt: skip
 """The fields of `Settings` that the command takes."""
-
-
-def _settings(command: Any) -> Any:
-    for option in reversed(SETTINGS):
-        command = option(command)
-    return command
 
 
 @click.command()
@@ -50,13 +44,11 @@ def _settings(command: Any) -> Any:
 @click.option("--target", "targets", multiple=True, metavar="TARGET", help=(
     "LAYER, LAYER:CHANNEL or class:NAME; 0.5*A+B weighs and adds. May be repeated.  [default: the preset's layers]"
 ))  # fmt: skip
-@click.option("--preset", default="caffe2015", metavar="NAME", help=(
-    f"The method whose settings hold where none are given: {listed(DREAM_PRESETS)}."
-))  # fmt: skip
+@preset_option(DREAM_PRESETS, "caffe2015")
 @click.option("--size", type=click.IntRange(1, 2**16), help="Longer side of the image in pixels.  [default: its own]")
 @click.option("--guide", metavar="IMAGE", help="An image whose features the target's layers are to show.")
 @click.option("--guide-size", type=click.IntRange(1, 2**16), default=224, help="Longer side of the guide in pixels.")
-@_settings
+@settings_options
 @click.option("--frames", type=click.IntRange(min=1), default=1, help=(
     "Number of dreams, each of the one before, enlarged."
 ))  # fmt: skip
@@ -71,15 +63,12 @@ def dream(context: click.Context, image: str, **options: Any) -> None:
     With --frames the dream goes on: each frame is the one before, enlarged about its center and dreamt on again.
     """
     with Run.of(context) as run:
-        from jaxopt_input.draw.animation import check_format
         from jaxopt_input.methods.dream import page
         from jaxopt_input.methods.dream.recipe import starting_image, zoom
         from jaxopt_input.methods.dream.settings import PRESETS, Settings
         from jaxopt_input.methods.presets import choose
 
         animate, frames = options["animate"], options["frames"]
-        if animate:
-            check_format(animate)
         fields = {field.name for field in dataclasses.fields(Settings)}
         settings = choose(PRESETS, options["preset"], **{k: v for k, v in options.items() if k in fields})
         model, on, steps = run.model, run.resources, settings.iterations * len(settings.octaves)

@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_input import losses
-from jaxopt_input.checks import count
 from jaxopt_input.engine.target import Joint, Target, expand
-from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.errors import InputError
 from jaxopt_input.losses import Loss
 from jaxopt_input.methods.photo import as_image
-from jaxopt_input.methods.presets import check_range
+from jaxopt_input.methods.presets import check_choice, check_counts, check_range
 from jaxopt_input.models.model import Apply, Model, restricted
 from jaxopt_input.names import NORMALIZATIONS
 
@@ -74,14 +73,10 @@ class Settings:
         if not whole or not exponents or list(exponents) != sorted(set(exponents)):
             raise InputError(f"octaves are a number from 1 up, or increasing exponents, not {self.octaves!r}")
         object.__setattr__(self, "octaves", tuple(exponents))
-        if self.objective not in OBJECTIVES:
-            raise unknown("objective", self.objective, OBJECTIVES)
-        if self.normalize not in NORMALIZATIONS:
-            raise unknown("normalization", self.normalize, NORMALIZATIONS)
-        if self.carry not in ("detail", "image"):
-            raise unknown("way to carry", self.carry, ("detail", "image"))
-        for name, least in (("iterations", 1), ("jitter", 0), ("bands", 0), ("tile", 1), ("overlap", 0)):
-            count(name, getattr(self, name), least)
+        check_choice("objective", self.objective, OBJECTIVES)
+        check_choice("normalization", self.normalize, NORMALIZATIONS)
+        check_choice("way to carry", self.carry, ("detail", "image"))
+        check_counts(self, iterations=1, jitter=0, bands=0, tile=1, overlap=0)
         check_range(self, ("octave_scale",), 1, above=True)
         check_range(self, ("step",), 0, above=True)
         if self.overlap > self.tile:

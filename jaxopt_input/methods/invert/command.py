@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from jaxopt_input.names import IMAGE_REGULARIZERS, INVERT_PRESETS, OPTIMIZERS, PARAMETERIZATIONS, listed
-from jaxopt_input.runs.options import animate_option, run_options
+from jaxopt_input.names import IMAGE_REGULARIZERS, INVERT_PRESETS, listed
+from jaxopt_input.runs.options import animate_option, descent_options, preset_option, run_options
 from jaxopt_input.runs.run import Run
 
 
@@ -17,9 +18,7 @@ from jaxopt_input.runs.run import Run
     "What to match; A+B is one image that matches both, 0.5*A+B weighs them, all is every layer. Repeated, it makes a "
     "ladder: one image per --layer."
 ))  # fmt: skip
-@click.option("--preset", default="default", metavar="NAME", help=(
-    f"The method whose settings hold where none are given: {listed(INVERT_PRESETS)}."
-))  # fmt: skip
+@preset_option(INVERT_PRESETS)
 @click.option("--starts", type=click.IntRange(min=1), default=1, help="Random starts of each --layer.")
 @click.option("--steps", type=click.IntRange(1, 10**8), help="Updates of each image.  [default: the preset's]")
 @click.option("--size", type=click.IntRange(1, 2**16), help="Side of the image in pixels.  [default: the network's]")
@@ -28,11 +27,7 @@ from jaxopt_input.runs.run import Run
     "Match what is seen around this rectangle alone: the positions of a layer whose receptive field has its center in "
     "it. In pixels of the image, the last two past its end."
 ))  # fmt: skip
-@click.option("--optimizer", metavar="NAME", help=f"The optimizer: {listed(OPTIMIZERS)}.  [default: the preset's]")
-@click.option("--learning-rate", type=float, help="Learning rate of the optimizer.  [default: one that suits it]")
-@click.option("--parameterization", metavar="NAME", help=(
-    f"What is optimized: {listed(PARAMETERIZATIONS)}.  [default: the preset's]"
-))  # fmt: skip
+@descent_options
 @click.option("--regularizer", "regularizers", multiple=True, metavar="NAME[^EXPONENT]=WEIGHT", help=(
     f"A penalty of the image: {listed(IMAGE_REGULARIZERS)}; some take an exponent, as in total-variation^1=1e-6. May "
     "be repeated.  [default: the preset's]"
@@ -44,7 +39,7 @@ def invert(context: click.Context, image: str, layers: tuple[str, ...], **option
     """Make images that a layer cannot tell from IMAGE: what its features keep of it, and what they lose."""
     with Run.of(context) as run:
         from jaxopt_input import data, images, optimizers
-        from jaxopt_input.draw.animation import animation_steps, check_format
+        from jaxopt_input.draw.animation import animation_steps
         from jaxopt_input.methods.invert import parts
         from jaxopt_input.methods.invert.page import inversion_page
         from jaxopt_input.methods.invert.recipe import invert
@@ -52,33 +47,23 @@ def invert(context: click.Context, image: str, layers: tuple[str, ...], **option
         from jaxopt_input.methods.visualize.recipe import sized
         from jaxopt_input.methods.visualize.settings import regularizer
 
-        def parsed(name: str, parse: Any) -> Any:
+        def parsed(name: str, parse: Callable[[str], Any]) -> Any:
             return parse(options[name]) if options[name] else None
 
-        animate, steps = options["animate"], options["steps"]
-        if animate:
-            check_format(animate)
-        penalties = [regularizer(text) for text in options["regularizers"]]
-        chosen = {
-            "channels": parsed("channels", parts.parse_channels),
-            "region": parsed("region", parts.parse_region),
-            "image": parsed("parameterization", images.by_name),
-            "optimizer": parsed("optimizer", optimizers.optimizer),
-            "regularizer": sum(penalties[1:], penalties[0]) if penalties else None,
-        }
-        shape = sized(run.model, options["size"])
-        photo = data.read_image(image, shape)
+        animate, steps, shape = options["animate"], options["steps"], sized(run.model, options["size"])
+        penalties = list(map(regularizer, options["regularizers"]))
         inversion = invert(
             run.model,
-            photo,
+            data.read_image(image, shape),
             layers,
-            preset=options["preset"],
-            starts=options["starts"],
-            steps=steps,
-            learning_rate=options["learning_rate"],
+            channels=parsed("channels", parts.parse_channels),
+            region=parsed("region", parts.parse_region),
+            image=parsed("parameterization", images.by_name),
+            optimizer=parsed("optimizer", optimizers.optimizer),
+            regularizer=sum(penalties[1:], penalties[0]) if penalties else None,
             snapshots=animation_steps(steps or preset(options["preset"], shape, 1.0, 1.0).steps) if animate else (),
             key=run.key,
-            **chosen,
             on=run.resources,
+            **{name: options[name] for name in ("preset", "starts", "steps", "learning_rate")},
         )
         run.write(inversion_page(inversion, run.model.info.name, run.spec.seed, animate))

@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.names import (
-    PARAMETERIZATIONS,
-    STYLE_COLORS,
-    STYLE_LOSSES,
-    STYLE_PRESETS,
-    STYLE_STARTS,
-    american,
-    listed,
-)
-from jaxopt_input.runs.options import animate_option, run_options
+from jaxopt_input.names import STYLE_COLORS, STYLE_LOSSES, STYLE_PRESETS, STYLE_STARTS, american, listed
+from jaxopt_input.runs.options import animate_option, parameterization_option, preset_option, run_options, together
 from jaxopt_input.runs.run import Run
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from jaxopt_input.methods.style.recipe import Style
+    from jaxopt_input.methods.style.recipe import Style, Stylized
     from jaxopt_input.models.model import Model
 
-OPTIONS = (
-    click.option("--preset", default="default", metavar="NAME", help=(
-        f"The method whose settings hold where none are given: {listed(STYLE_PRESETS)}."
-    )),
+style_options = together((
+    preset_option(STYLE_PRESETS),
     click.option("--loss", "losses", multiple=True, metavar="NAME[=WEIGHT]", help=(
         f"What a style is: {listed(STYLE_LOSSES)}. May be repeated.  [default: the preset's]"
     )),
@@ -50,9 +40,7 @@ OPTIONS = (
     click.option("--optimizer", metavar="NAME", help="The optimizer: lbfgs or adam.  [default: the preset's]"),
     click.option("--learning-rate", type=float, help="Learning rate of adam.  [default: the preset's]"),
     click.option("--average", type=float, help="Decay of the average of adam's iterates; 0 takes the best one."),
-    click.option("--parameterization", metavar="NAME", help=(
-        f"What is optimized: {listed(PARAMETERIZATIONS)}.  [default: the preset's]"
-    )),
+    parameterization_option,
     click.option("--steps", type=click.IntRange(2, 10**8), help="Evaluations at each scale.  [default: the preset's]"),
     click.option("--first-steps", type=click.IntRange(2, 10**8), help="Evaluations at the first of several scales."),
     click.option("--smallest", type=click.IntRange(min=1), help=(
@@ -63,34 +51,26 @@ OPTIONS = (
     animate_option,
     run_options(without=("chunk",)),
     click.pass_context,
-)  # fmt: skip
-
-
-def _style_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
+))  # fmt: skip
 
 
 @click.command()
 @click.argument("styles", nargs=-1, required=True, metavar="IMAGE…")
 @click.option("--size", default="256", metavar="SIDE|HEIGHTxWIDTH", help="Size of the result in pixels.")
-@_style_options
+@style_options
 def texture(context: click.Context, styles: tuple[str, ...], size: str, **options: Any) -> None:
     """Make a texture like that of IMAGE, of any size, from noise; of several images, a blend."""
     sides = [int(side) if side.isdigit() else 0 for side in size.split("x")]
     if not 1 <= len(sides) <= 2 or not 1 <= min(sides) <= max(sides) <= 2**16:
         raise click.UsageError(f"--size is SIDE or HEIGHTxWIDTH in pixels, not {size!r}")
     with Run.of(context) as run:
-        from jaxopt_input.methods.style.page import style_page
         from jaxopt_input.methods.style.recipe import texture
         from jaxopt_input.methods.style.settings import TEXTURE
 
         photos, arguments = _styles(styles, options, run.model), _arguments(run, options)
         preset = TEXTURE if options["preset"] == "default" else options["preset"]
         made = texture(run.model, photos, size=(sides[0], sides[-1]), preset=preset, **arguments)
-        shown = [style.photo for style in photos]
-        run.write(style_page(made, shown, "texture", run.model.info.name, run.spec.seed, options["animate"]))
+        _write(run, made, [style.photo for style in photos], "texture", options["animate"])
 
 
 @click.command()
@@ -113,11 +93,10 @@ def texture(context: click.Context, styles: tuple[str, ...], size: str, **option
 @click.option("--initial", metavar="|".join((*STYLE_STARTS, "IMAGE")), help=(
     "What the optimization starts from.  [default: the preset's]"
 ))  # fmt: skip
-@_style_options
+@style_options
 def stylize(context: click.Context, content: str, styles: tuple[str, ...], **options: Any) -> None:
     """Show the content of the image CONTENT in the style of one or several other images."""
     with Run.of(context) as run:
-        from jaxopt_input.methods.style.page import style_page
         from jaxopt_input.methods.style.recipe import stylize
 
         arguments, initial = _arguments(run, options), options["initial"]
@@ -125,26 +104,22 @@ def stylize(context: click.Context, content: str, styles: tuple[str, ...], **opt
             named = american(initial) in STYLE_STARTS
             arguments["initial"] = american(initial) if named else _photo(initial, run.model)
         photo, photos = _photo(content, run.model), _styles(styles, options, run.model)
-        made = stylize(
-            run.model,
-            photo,
-            photos,
-            preset=options["preset"],
-            size=options["size"],
-            color=options["color"],
-            **arguments,
-        )
-        shown = [photo, *(style.photo for style in photos)]
-        run.write(style_page(made, shown, "stylize", run.model.info.name, run.spec.seed, options["animate"]))
+        arguments |= {name: options[name] for name in ("preset", "size", "color")}
+        made = stylize(run.model, photo, photos, **arguments)
+        _write(run, made, [photo, *(style.photo for style in photos)], "stylize", options["animate"])
+
+
+def _write(run: Run, made: Stylized, photos: list[np.ndarray], name: str, animate: str | None) -> None:
+    from jaxopt_input.methods.style.page import style_page
+
+    run.write(style_page(made, photos, name, run.model.info.name, run.spec.seed, animate))
 
 
 def _arguments(run: Run, options: dict[str, Any]) -> dict[str, Any]:
-    """What `OPTIONS` say, as arguments of a recipe, but for the preset."""
-    from jaxopt_input.draw.animation import animation_steps, check_format
+    """What `style_options` say, as arguments of a recipe, but for the preset."""
+    from jaxopt_input.draw.animation import animation_steps
     from jaxopt_input.methods.style.settings import Settings
 
-    if options["animate"]:
-        check_format(options["animate"])
     fields = {field.name for field in dataclasses.fields(Settings)} & options.keys()
     on = run.stage("evaluation")
     return {
@@ -175,19 +150,15 @@ def _styles(files: Sequence[str], options: dict[str, Any], model: Model) -> list
     """The style images with their weights and masks."""
     from jaxopt_input.methods.style.recipe import Style
 
-    weights, masks, regions = options["blend"], options["style_masks"], options.get("content_masks", ())
-    for what, values in (("blend weights", weights), ("style masks", masks), ("content masks", regions)):
-        if values and len(values) != len(files):
+    lists: dict[str, Sequence[Any]] = {
+        "blend weights": options["blend"] or [1.0] * len(files),
+        "style masks": list(map(_mask, options["style_masks"])) or [None] * len(files),
+        "content masks": list(map(_mask, options.get("content_masks", ()))) or [None] * len(files),
+    }
+    for what, values in lists.items():
+        if len(values) != len(files):
             raise InputError(f"{len(values)} {what} for {len(files)} style images: give one each")
-    return [
-        Style(
-            _photo(file, model),
-            weights[n] if weights else 1.0,
-            _mask(masks[n]) if masks else None,
-            _mask(regions[n]) if regions else None,
-        )
-        for n, file in enumerate(files)
-    ]
+    return [Style(*parts) for parts in zip((_photo(file, model) for file in files), *lists.values(), strict=True)]
 
 
 def _mask(file: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxopt_input.draw.sheet import Row, sheet
 from jaxopt_input.methods.photo import resize
 from jaxopt_input.methods.style.recipe import Scale, Stylized
-from jaxopt_input.runs.page import Page, Picture, film, losses_of, metadata, number, sheets
+from jaxopt_input.runs.page import Page, Picture, film, losses_of, metadata, number, rows_of, sheets
 
 
 def style_page(
@@ -27,13 +27,23 @@ def style_page(
         seed: of the run.
         animate: the format of a film of the first start; None for none.
     """
+    starts, solution, last = range(len(made.image)), made.solution, made.scales[-1]
     page = Page(remedies=("another style layer", "a smaller --style-weight or --learning-rate"))
-    page.rows = [_row(made, start, f"{name}-start{start}.png") for start in range(len(made.image))]
+    extra = [
+        {
+            "evaluations": int(sum(scale.evaluations[start] for scale in made.scales)),
+            "terms": {term: number(value[start]) for term, value in last.terms.items()},
+            "shown": "average" if solution.average_image is not None else "best",
+            "restarts": int(sum(scale.restarts[start] for scale in made.scales)),
+        }
+        for start in starts
+    ]
+    page.rows = rows_of(solution, [None] * len(starts), [f"{name}-start{start}.png" for start in starts], extra)
     for row, image in zip(page.rows, made.image, strict=True):
         page.items[row["image"]] = Picture(image, metadata(model, seed, start=row["start"]))
     pictures = [*photos, *made.image]
     sheets(page, sheet([Row([pictures], name)], columns=min(4, len(pictures))))
-    curves = [(scale, start) for scale in made.scales for start in range(len(made.image))]
+    curves = [(scale, start) for scale in made.scales for start in starts]
     longest = max(scale.loss.shape[1] for scale in made.scales)
     losses = np.full((len(curves), longest), np.nan)
     for n, (scale, start) in enumerate(curves):
@@ -51,26 +61,6 @@ def style_page(
     page.evaluations = sum(row["evaluations"] for row in page.rows)
     page.notes.append(str(page.rows[0]["image"]))
     return page
-
-
-def _row(made: Stylized, start: int, image: str) -> dict[str, Any]:
-    """What `run.json` says of a start."""
-    solution, last = made.solution, made.scales[-1]
-    loss = last.loss[start]
-    return {
-        "target": solution.names[0],
-        "label": None,
-        "start": start,
-        "image": image,
-        "loss": {"first": number(loss[0]), "last": number(loss[-1]), "best": number(solution.best_loss[start])},
-        "terms": {term: number(value[start]) for term, value in last.terms.items()},
-        "best_step": int(solution.best_step[start]),
-        "shown": "average" if solution.average_image is not None else "best",
-        "evaluations": int(sum(scale.evaluations[start] for scale in made.scales)),
-        "restarts": int(sum(scale.restarts[start] for scale in made.scales)),
-        "finite": bool(solution.finite[start]),
-        "dead": bool(solution.dead[start]),
-    }
 
 
 def _scale_entry(scale: Scale) -> dict[str, Any]:

@@ -15,21 +15,21 @@ import math
 import operator
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxopt_input import images, optimizers
-from jaxopt_input.checks import typed_key
+from jaxopt_input.checks import check_images, typed_key
 from jaxopt_input.engine.lanes import Resources, resources
 from jaxopt_input.engine.memory import free_bytes, tile_within
-from jaxopt_input.engine.minimize import Progress, minimize
+from jaxopt_input.engine.minimize import minimize
 from jaxopt_input.engine.solution import Solution
-from jaxopt_input.errors import InputError, unknown
-from jaxopt_input.images.parameterization import check_images
+from jaxopt_input.errors import InputError
 from jaxopt_input.losses import Loss
-from jaxopt_input.methods.photo import as_image, resize
+from jaxopt_input.methods.photo import as_image, fit, resize
+from jaxopt_input.methods.presets import check_choice
 from jaxopt_input.methods.style import recolor
 from jaxopt_input.methods.style.settings import TEXTURE, Settings, default_layers, layer_weights, settings_of
 from jaxopt_input.methods.style.terms import content_loss, style_loss, variation_loss
@@ -163,17 +163,13 @@ def stylize(
     s = settings_of(preset, **settings)
     content = as_image(content, model, "the content")
     parsed = _styles(styles, model, content)
-    if color not in STYLE_COLORS:
-        raise unknown("color", color, STYLE_COLORS)
-    gray, recolored = content, parsed
-    if color == "match":
-        recolored = [dataclasses.replace(x, photo=recolor.match_moments(x.photo, content)) for x in parsed]
-    if color == "luminance":
-        gray = recolor.luminance(content)
-        recolored = [dataclasses.replace(x, photo=recolor.like_luminance(x.photo, content)) for x in parsed]
-    shape = _fit(content.shape[:2], size)
-    options: dict[str, Any] = {"initial": initial, "starts": starts, "key": key, "frames": frames}
-    done = _run(_Job(model, s, gray, recolored), shape, **options, on=on, on_scale=on_scale)
+    check_choice("color", color, STYLE_COLORS)
+    recolored = {"match": recolor.match_moments, "luminance": recolor.like_luminance}.get(color)
+    if recolored:
+        parsed = [dataclasses.replace(style, photo=recolored(style.photo, content)) for style in parsed]
+    gray = recolor.luminance(content) if color == "luminance" else content
+    shape = fit(content.shape, max(content.shape[:2]) if size is None else size)
+    done = _run(model, s, shape, gray, parsed, initial, starts=starts, key=key, frames=frames, on=on, on_scale=on_scale)
     if color != "luminance":
         return done
     colors = resize(content, shape)
@@ -216,15 +212,13 @@ def texture(
         (1, 32, 48, 3)
     """
     fields = {field.name for field in dataclasses.fields(Settings)}
-    s = settings_of(preset, **{name: value for name, value in options.items() if name in fields})
-    if s.initial == "content":
-        s = dataclasses.replace(s, initial="noise")
-    job = _Job(model, dataclasses.replace(s, content_weight=0.0), None, _styles(styles, model, None))
+    s = settings_of(preset, **{name: options.pop(name) for name in fields & options.keys()})
+    s = dataclasses.replace(s, content_weight=0.0, initial="noise" if s.initial == "content" else s.initial)
+    parsed = _styles(styles, model, None)
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise InputError(f"the size must be at least 1, not {size!r}")
-    rest = {name: value for name, value in options.items() if name not in fields}
-    return _run(job, (int(height), int(width)), key=key, **rest)
+    return _run(model, s, (int(height), int(width)), None, parsed, key=key, **options)
 
 
 def _styles(styles: Any, model: Model, content: np.ndarray | None) -> list[Style]:
@@ -249,152 +243,145 @@ def _styles(styles: Any, model: Model, content: np.ndarray | None) -> list[Style
     return checked
 
 
-def _fit(shape: Sequence[int], size: int | None) -> tuple[int, int]:
-    """(height, width) of an image whose longer side is brought to `size`."""
-    factor = 1.0 if size is None else size / max(shape)
-    if factor <= 0:
-        raise InputError(f"the size must be at least 1, not {size!r}")
-    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
-
-
 @dataclasses.dataclass(frozen=True)
 class _Job:
     """What does not change from scale to scale."""
 
     model: Model
     settings: Settings
+    style_layers: tuple[str, ...]
+    content_layers: tuple[str, ...]
     content: np.ndarray | None
     styles: list[Style]
+    starts: int
+    key: jax.Array
+    on: Resources
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Those of the style and of the content, none twice."""
+        return tuple(dict.fromkeys((*self.style_layers, *self.content_layers)))
+
+    def full(self, shape: tuple[int, int]) -> tuple[int, int, int]:
+        """(height, width, channels) of an image."""
+        return (*shape, self.model.info.image_shape[2])
 
     def style_shape(self, photo: np.ndarray, longest: int) -> tuple[int, int]:
         """(height, width) of a style image for a result of that longest side: never enlarged."""
-        full = max(photo.shape[:2])
-        side = (full if self.content is None else longest) * self.settings.style_scale
-        return _fit(photo.shape[:2], min(full, max(1, round(side))))
+        largest = max(photo.shape[:2])
+        side = (largest if self.content is None else longest) * self.settings.style_scale
+        return fit(photo.shape, min(largest, max(1, round(side))))
 
 
 def _run(
-    job: _Job,
+    model: Model,
+    s: Settings,
     shape: tuple[int, int],
-    *,
+    content: np.ndarray | None,
+    styles: list[Style],
     initial: Any = None,
+    *,
     starts: int = 1,
     key: jax.Array | None = None,
     frames: Callable[[int], Sequence[int]] | None = None,
     on: Resources | None = None,
-    on_scale: Any = None,
+    on_scale: Callable[[tuple[int, int], int, int | None], Any] | None = None,
 ) -> Stylized:
     """All scales, from coarse to fine, each from the one before with the optimizer's state."""
-    model, s, key = job.model, job.settings, typed_key(jax.random.key(0) if key is None else key)
-    channels = model.info.image_shape[2]
-    style, content = s.style_layers, s.content_layers if s.content_weight else ()
-    if not style or content is None:  # layers that are named may be all that such an image has
-        defaults = default_layers(model, (*shape, channels))
-        style, content = style or defaults[0], defaults[1] if content is None else content
-    s = dataclasses.replace(s, style_layers=tuple(style), content_layers=tuple(content))
-    job = dataclasses.replace(job, settings=s)
+    key = typed_key(jax.random.key(0) if key is None else key)
+    style_layers, content_layers = s.style_layers, s.content_layers if s.content_weight else ()
+    if not style_layers or content_layers is None:  # layers that are named may be all that such an image has
+        defaults = default_layers(model, (*shape, model.info.image_shape[2]))
+        style_layers = style_layers or defaults[0]
+        content_layers = defaults[1] if content_layers is None else content_layers
+    s = dataclasses.replace(s, style_layers=tuple(style_layers), content_layers=tuple(content_layers))
+    on = dataclasses.replace(_with_memory(resources(on)), chunk=starts)
+    job = _Job(model, s, tuple(style_layers), tuple(content_layers), content, styles, starts, key, on)
     _check(job, shape)
     shapes = _scales(shape, s.smallest)
-    steps = [s.first_steps if s.first_steps and n == 0 and len(shapes) > 1 else s.steps for n in range(len(shapes))]
-    on = resources(on)
-    devices = on.local[:1]
-    if on.memory is None:
-        memory = min(free_bytes(devices) // 2, MOST if devices[0].platform == "cpu" else free_bytes(devices))
-        on = dataclasses.replace(on, memory=memory)
-    on = dataclasses.replace(on, devices=devices, chunk=starts)
-    run = _Run(job, key, starts, on, frames, on_scale)
-    scales: list[Scale] = []
-    films: list[np.ndarray] = []
-    begin, solution = _first(job, None if initial is None else as_image(initial, model, "the initial image"),
-                             shapes[0], starts, key), None  # fmt: skip
-    for number, (here, count) in enumerate(zip(shapes, steps, strict=True)):
-        report = on.progress and functools.partial(_report, on.progress, sum(steps[:number]), sum(steps))
-        before = begin.shape[1:3]
-        begin = np.stack([np.clip(resize(x, here), 0, 1) for x in begin])
-        origin = begin if solution is None or s.optimizer != "adam" else _resized(solution, begin, before, s)
-        solution, scale = _scale(run, here, count, origin, report)
-        made = solution.best_image if solution.average_image is None else solution.average_image
-        begin = np.asarray(made)
+    steps = [s.steps] * len(shapes)
+    if s.first_steps and len(shapes) > 1:
+        steps[0] = s.first_steps
+    pictures = _first(job, None if initial is None else as_image(initial, model, "the initial image"), shapes[0])
+    solution, scales, films = None, [], []
+    for number, (sides, evaluations) in enumerate(zip(shapes, steps, strict=True)):
+        before, pictures = pictures.shape[1:3], np.stack([np.clip(resize(x, sides), 0, 1) for x in pictures])
+        begin = pictures if solution is None or s.optimizer != "adam" else _resized(solution, pictures, before, s)
+        share = on.share(sum(steps[:number]), evaluations - 1, sum(steps))
+        solution, scale = _scale(job, sides, evaluations, begin, share, frames, on_scale)
+        pictures = _result(solution)
         scales.append(scale)
         films += [np.asarray(solution.snapshots)] if frames else []
-    image = begin
     if s.match_histogram:
-        image = np.stack([recolor.match_histogram(x, job.styles[0].photo) for x in image])
+        pictures = np.stack([recolor.match_histogram(x, styles[0].photo) for x in pictures])
     assert solution is not None
-    return Stylized(np.clip(image, 0, 1), solution, tuple(scales), s, tuple(films))
+    return Stylized(np.clip(pictures, 0, 1), solution, tuple(scales), s, tuple(films))
 
 
-class _Run(NamedTuple):
-    """The arguments of a run that its scales share."""
+def _with_memory(on: Resources) -> Resources:
+    """The first device of some resources, with a bound of its memory."""
+    devices, memory = on.local[:1], on.memory
+    if memory is None:
+        memory = free_bytes(devices) // 2
+        memory = min(memory, MOST) if devices[0].platform == "cpu" else memory
+    return dataclasses.replace(on, devices=devices, memory=memory)
 
-    job: _Job
-    key: jax.Array
-    starts: int
-    on: Resources
-    frames: Callable[[int], Sequence[int]] | None
-    on_scale: Any
+
+def _result(solution: Solution) -> np.ndarray:
+    """The images that a scale makes: the average where there is one, else the best."""
+    return np.asarray(solution.best_image if solution.average_image is None else solution.average_image)
 
 
 def _scale(
-    run: _Run, shape: tuple[int, int], evaluations: int, begin: np.ndarray | Solution, report: Any
+    job: _Job,
+    shape: tuple[int, int],
+    evaluations: int,
+    begin: np.ndarray | Solution,
+    on: Resources,
+    frames: Callable[[int], Sequence[int]] | None,
+    on_scale: Any,
 ) -> tuple[Solution, Scale]:
     """One scale: from images `[starts, H, W, C]`, or from the solution of the scale before, resized."""
-    began, job, s = time.perf_counter(), run.job, run.job.settings
-    full = (*shape, job.model.info.image_shape[2])
-    taps = tuple(dict.fromkeys((*(s.style_layers or ()), *(s.content_layers or ()))))
-    model = restricted(job.model, taps)
-    history, tile, estimate = _within(model, taps, full, int(run.on.memory or 0) // run.starts, s)
-    estimate *= run.starts
-    if run.on_scale:
-        run.on_scale(shape, estimate, tile)
-    losses = _losses(job, shape, run.key, tile)
-    updates = evaluations - 1  # the last value counts as well
+    began, s, full = time.perf_counter(), job.settings, job.full(shape)
+    history, tile, estimate = _within(job, full, int(on.memory or 0) // job.starts)
+    estimate *= job.starts
+    if on_scale:
+        on_scale(shape, estimate, tile)
+    losses = _losses(job, shape, tile)
     optimizer = optimizers.lbfgs(history, max_evaluations=evaluations)
     if s.optimizer == "adam":
         optimizer = optimizers.adam(s.learning_rate, b2=0.99)
         optimizer = optimizers.averaged(optimizer, s.average) if s.average else optimizer
-    tiles = _on_tiles(model, taps, full, tile)
+    model = _on_tiles(job.model, job.layers, full, tile)
+    updates = evaluations - 1  # the last value counts as well
     solution = minimize(
         functools.reduce(operator.add, losses.values()),
-        tiles,
+        model,
         image=images.by_name(s.parameterization).bind(full),
         optimizer=optimizer,
         steps=updates,
-        starts=run.starts,
-        key=run.key,
+        starts=job.starts,
+        key=job.key,
         initial=begin,
-        snapshots=run.frames(updates) if run.frames else (),
-        on=dataclasses.replace(run.on, progress=report),
+        snapshots=frames(updates) if frames else (),
+        on=on,
     )
-    made = solution.best_image if solution.average_image is None else solution.average_image
-    scale = Scale(
-        shape=shape,
-        loss=np.asarray(solution.loss),
-        evaluations=np.asarray(solution.evaluations),
-        restarts=np.asarray(solution.restarts),
-        terms=_terms(losses, tiles, np.asarray(made)),
-        memory=estimate,
-        tile=tile,
-        seconds=time.perf_counter() - began,
-    )
-    return solution, scale
+    loss, counts, restarts = map(np.asarray, (solution.loss, solution.evaluations, solution.restarts))
+    terms = _terms(losses, model, _result(solution))
+    return solution, Scale(shape, loss, counts, restarts, terms, estimate, tile, time.perf_counter() - began)
 
 
 def _check(job: _Job, shape: tuple[int, int]) -> None:
     """Raise an `InputError` for layers, weights or images that do not fit each other."""
-    layer_weights(job.settings, job.settings.style_layers or ())
-    model, s, channels = job.model, job.settings, job.model.info.image_shape[2]
-    layers = tuple(dict.fromkeys((*(s.style_layers or ()), *(s.content_layers or ()))))
-    for layer in layers:
-        if layer not in model.info.taps:
-            raise unknown("layer", layer, model.info.taps)
-        if len(restricted(model, (layer,)).layers((*shape, channels))[layer]) != 3:
+    layer_weights(job.settings, job.style_layers)
+    for layer in job.layers:
+        check_choice("layer", layer, job.model.info.taps)
+        if len(restricted(job.model, (layer,)).layers(job.full(shape))[layer]) != 3:
             raise InputError(f"layer {layer} has no positions: name a layer before it")
     for number, style in enumerate(job.styles, 1):
         small = job.style_shape(style.photo, max(shape))
-        for layer in s.style_layers or ():
-            restricted(model, (layer,)).layers((*small, channels))
-            field = _field(restricted(model, (layer,)), layer, (*small, channels))
+        for layer in job.style_layers:
+            field = _field(restricted(job.model, (layer,)), layer, job.full(small))
             if field and (field[0] > small[0] or field[1] > small[1]):
                 raise InputError(
                     f"style image {number} is {small[0]}x{small[1]} here, smaller than what {layer} sees at once "
@@ -404,6 +391,7 @@ def _check(job: _Job, shape: tuple[int, int]) -> None:
 
 def _field(model: Model, layer: str, shape: tuple[int, int, int]) -> tuple[int, int] | None:
     """The size of a layer's receptive field, None where it cannot be read from the model."""
+    model.layers(shape)  # an image may be too small for the layer
     try:
         return receptive_field(model, layer, shape).size
     except InputError:
@@ -414,21 +402,21 @@ def _scales(shape: tuple[int, int], smallest: int) -> list[tuple[int, int]]:
     """The shapes from coarse to fine, each about √2 times the one before, the first at least `smallest`."""
     longest = max(shape)
     count = 1 if not 0 < smallest < longest else 1 + math.floor(2 * math.log2(longest / smallest) + 1e-9)
-    return [_fit(shape, round(longest / 2 ** (n / 2))) for n in reversed(range(1, count))] + [shape]
+    return [fit(shape, round(longest / 2 ** (n / 2))) for n in reversed(range(1, count))] + [shape]
 
 
-def _within(
-    model: Model, taps: tuple[str, ...], shape: tuple[int, int, int], memory: int, s: Settings
-) -> tuple[int, int | None, int]:
+def _within(job: _Job, shape: tuple[int, int, int], memory: int) -> tuple[int, int | None, int]:
     """(history, tile, bytes) for an image: L-BFGS remembers less where its pairs of images alone would be too much."""
-    if s.optimizer != "lbfgs":
-        return s.history, *tile_within(model, taps, shape, memory, optimizer_copies=3)
-    for history in (s.history, s.history // 2, s.history // 4):
+    model, most = restricted(job.model, job.layers), job.settings.history
+    within = functools.partial(tile_within, model, job.layers, shape, memory)
+    if job.settings.optimizer != "lbfgs":
+        return most, *within(optimizer_copies=3)
+    for history in (most, most // 2, most // 4):
         if history >= LEAST_HISTORY:
             with contextlib.suppress(InputError):
-                return history, *tile_within(model, taps, shape, memory, 2 * history + SEARCH)
-    history = min(s.history, LEAST_HISTORY)
-    return history, *tile_within(model, taps, shape, memory, 2 * history + SEARCH)
+                return history, *within(optimizer_copies=2 * history + SEARCH)
+    history = min(most, LEAST_HISTORY)
+    return history, *within(optimizer_copies=2 * history + SEARCH)
 
 
 def _on_tiles(model: Model, taps: tuple[str, ...], shape: tuple[int, int, int], tile: int | None) -> Model:
@@ -442,65 +430,53 @@ def _features(model: Model, image: np.ndarray, taps: tuple[str, ...], tile: int 
     return {layer: np.asarray(value[0], np.float32) for layer, value in activations.items()}
 
 
-def _losses(job: _Job, shape: tuple[int, int], key: jax.Array, tile: int | None) -> dict[str, Loss]:
+def _losses(job: _Job, shape: tuple[int, int], tile: int | None) -> dict[str, Loss]:
     """The parts of the loss at a scale, by name."""
-    model, s, channels = job.model, job.settings, job.model.info.image_shape[2]
-    style_layers, content_layers = s.style_layers or (), s.content_layers or ()
-    shapes = restricted(model, style_layers).layers((*shape, channels))
-    parts: dict[str, Loss] = {}
+    model, s = job.model, job.settings
+    shapes = restricted(model, job.style_layers).layers(job.full(shape))
+    weights = dict(zip(job.style_layers, layer_weights(s, job.style_layers), strict=True))
+    parts: dict[str, Loss | None] = {}
     if job.content is not None and s.content_weight:
-        part = content_loss(_features(model, resize(job.content, shape), content_layers, tile), s)
-        parts |= {"content": part} if part is not None else {}
-    weights = layer_weights(s, style_layers)
-    for number, style in enumerate(job.styles):
+        parts["content"] = content_loss(_features(model, resize(job.content, shape), job.content_layers, tile), s)
+    for number, style in enumerate(job.styles, 1):
         small = resize(style.photo, job.style_shape(style.photo, max(shape)))
-        name = "style" if len(job.styles) == 1 else f"style-{number + 1}"
-        parts[name] = style_loss(
-            _features(model, small, style_layers, tile),
+        parts["style" if len(job.styles) == 1 else f"style-{number}"] = style_loss(
+            _features(model, small, job.style_layers, tile),
             shapes,
             s,
-            {layer: style.weight * weight for layer, weight in zip(style_layers, weights, strict=True)},
-            key,
+            {layer: style.weight * weight for layer, weight in weights.items()},
+            job.key,
             style.mask,
             style.region,
         )
-    variation = variation_loss((*shape, channels), s)
-    return parts | ({"variation": variation} if variation is not None else {})
+    parts["variation"] = variation_loss(job.full(shape), s)
+    return {name: part for name, part in parts.items() if part is not None}
 
 
-def _first(job: _Job, photo: np.ndarray | None, shape: tuple[int, int], starts: int, key: jax.Array) -> np.ndarray:
+def _first(job: _Job, photo: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
     """The images `[starts, H, W, C]` that the first scale starts from: a photo, or what the settings say."""
-    kind = job.settings.initial
-    if photo is None and kind == "content":
-        photo = job.content
-    if photo is None and kind == "style":
-        photo = job.styles[0].photo
+    kind, full = job.settings.initial, job.full(shape)
+    if photo is None:
+        photo = {"content": job.content, "style": job.styles[0].photo}.get(kind)
     if photo is not None:
-        return np.repeat(np.clip(resize(photo, shape), 0, 1)[None], starts, 0)
-    channels = job.model.info.image_shape[2]
-    mean, spread = np.full(channels, 0.5), np.full(channels, GRAY)
+        return np.repeat(np.clip(resize(photo, shape), 0, 1)[None], job.starts, 0)
+    mean, spread = np.full(full[2], 0.5), np.full(full[2], GRAY)
     if kind == "noise":
         mean, spread = (np.mean([f(style.photo, (0, 1)) for style in job.styles], 0) for f in (np.mean, np.std))
-    noise = [jax.random.normal(jax.random.fold_in(key, start), (*shape, channels)) for start in range(starts)]
-    return np.clip(mean + spread * np.stack([np.asarray(image) for image in noise]), 0, 1).astype(np.float32)
+    noise = [np.asarray(jax.random.normal(jax.random.fold_in(job.key, start), full)) for start in range(job.starts)]
+    return np.clip(mean + spread * np.stack(noise), 0, 1).astype(np.float32)
 
 
-def _resized(solution: Solution, images_now: np.ndarray, before: tuple[int, int], s: Settings) -> Solution:
+def _resized(solution: Solution, pictures: np.ndarray, before: tuple[int, ...], s: Settings) -> Solution:
     """A solution to go on with at another size, from images `[starts, H, W, C]`: Adam's moments resized like them."""
-    size = images_now.shape[1:3]
 
-    def moments(leaf: Any) -> Any:
+    def moments(leaf: Any) -> np.ndarray:
         array = np.asarray(leaf)
-        return np.stack([resize(x, size) for x in array]) if array.shape[1:3] == before else array
+        return np.stack([resize(x, pictures.shape[1:3]) for x in array]) if array.shape[1:3] == before else array
 
-    image = images.by_name(s.parameterization).bind(images_now.shape[1:])
+    theta = jax.jit(images.by_name(s.parameterization).bind(pictures.shape[1:]).encode)(pictures)
     state = jax.tree.map(moments, solution.optimizer_state)
-    theta = jax.jit(image.encode)(images_now)
     return dataclasses.replace(solution, theta=theta, optimizer_state=state, check_steps=(0,))
-
-
-def _report(on_progress: Progress, before: int, total: int, done: int, _: int, loss: float) -> None:
-    on_progress(before + done, total, loss)
 
 
 @jax.jit

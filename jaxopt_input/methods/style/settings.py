@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxopt_input.checks import count
-from jaxopt_input.errors import InputError, unknown
-from jaxopt_input.methods.presets import check_range, choose
+from jaxopt_input.errors import InputError
+from jaxopt_input.methods.presets import check_choice, check_counts, check_range, choose
 from jaxopt_input.models.model import Model
 from jaxopt_input.names import PARAMETERIZATIONS, STYLE_LOSSES, STYLE_STARTS
 
@@ -84,102 +84,80 @@ class Settings:
         if not pairs:
             raise InputError(f"no style loss: name at least one of {', '.join(STYLE_LOSSES)}")
         for name, _ in pairs:
-            if name not in STYLE_LOSSES:
-                raise unknown("style loss", name, STYLE_LOSSES)
-        for name, options in (
-            ("units", ("relative", "published")),
-            ("optimizer", ("lbfgs", "adam")),
-            ("parameterization", PARAMETERIZATIONS),
-            ("initial", STYLE_STARTS),
-        ):
-            if getattr(self, name) not in options:
-                raise unknown(name, getattr(self, name), options)
-        for name, least in (("first_steps", 0), ("smallest", 0), ("history", 1), ("steps", 1)):
-            count(name, getattr(self, name), least)
+            check_choice("style loss", name, STYLE_LOSSES)
+        check_choice("units", self.units, ("relative", "published"))
+        check_choice("optimizer", self.optimizer, ("lbfgs", "adam"))
+        check_choice("parameterization", self.parameterization, PARAMETERIZATIONS)
+        check_choice("initial", self.initial, STYLE_STARTS)
+        check_counts(self, first_steps=0, smallest=0, history=1, steps=1)
         check_range(self, ("content_weight", "tv_weight", "average"), 0)
         check_range(self, ("feature_scale", "learning_rate", "style_scale"), 0, above=True)
         if any(weight < 0 for weight in self.style_weights) or any(weight < 0 for _, weight in pairs):
             raise InputError(f"weights of the style must be at least 0, not {list(self.style_weights)}, {list(pairs)}")
 
 
+_published = functools.partial(
+    Settings, style_layers=GATYS, content_layers=("relu4_2",), units="published", tv_weight=0.0, steps=1000
+)
+
+
 def _li(loss: str, unit: Weight) -> Settings:
     """Li's code: Σ (F − P)², its style losses by the gradients that it writes down, a Laplacian's eighth as TV."""
-    return Settings(
+    return _published(
         losses=(loss,),
-        style_layers=GATYS,
-        content_layers=("relu4_2",),
-        content_weight=1.0,
         style_weights=(5.0,),
+        content_weight=1.0,
         tv_weight=1e-2,
-        units="published",
         style_unit=unit,
         content_unit=lambda positions, channels: positions * channels,
         tv_unit=255**2 / 16,
         feature_scale=CAFFE,
-        steps=1000,
         initial="gray",
     )
 
 
 PRESETS: dict[str, Settings] = {
     "default": Settings(),
-    "gatys2015-texture": Settings(
+    "gatys2015-texture": _published(
         style_layers=("relu1_1", "pool1", "pool2", "pool3", "pool4"),
         style_weights=(1e9,),
+        content_layers=None,
         content_weight=0.0,
-        tv_weight=0.0,
-        units="published",
         steps=2000,
         initial="noise",
         match_histogram=True,
     ),
-    "gatys2016": Settings(
-        style_layers=GATYS,
+    "gatys2016": _published(
         style_weights=(0.2,),
-        content_layers=("relu4_2",),
         content_weight=1e-3,
-        tv_weight=0.0,
-        units="published",
         content_unit=lambda positions, channels: positions * channels / 2,  # ½ Σ (F − P)²
-        steps=1000,
         initial="noise",
     ),
-    "gatys2016-code": Settings(
-        style_layers=GATYS,
+    "gatys2016-code": _published(
         style_weights=(1e3,),
-        content_layers=("relu4_2",),
         content_weight=1.0,
-        tv_weight=0.0,
-        units="published",
         style_unit=lambda positions, channels: 4 / channels**2,  # mean (ΔG/M)² = 4 E, weighted 1/N²
         feature_scale=CAFFE,
         steps=500,
     ),
-    "johnson": Settings(
-        style_layers=GATYS,
+    "johnson": _published(
         style_weights=(100.0,),
-        content_layers=("relu4_2",),
         content_weight=5.0,
         tv_weight=1e-3,
-        units="published",
         style_unit=lambda positions, channels: 4 / channels**2,  # mean (ΔG/NM)² = 4 E / N²
         tv_unit=255**2 / 2,  # its gradient is that of ½ Σ (dx² + dy²), pixels of 0 to 255
         feature_scale=CAFFE,
-        steps=1000,
         initial="gray",
     ),
     "li2017-linear": _li("mmd-linear", lambda positions, channels: 1e3 * positions / channels),
     "li2017-poly": _li("mmd-polynomial", lambda positions, channels: 0.1 * positions / (4 * channels**2)),
     "li2017-gaussian": _li("mmd-gaussian", lambda positions, channels: 3e14 / (4 * channels)),
     "li2017-bn": _li("batch-norm", lambda positions, channels: 1e3 * positions / 2),
-    "crowsonkb": Settings(
+    "crowsonkb": _published(
         losses=("wasserstein",),
-        style_layers=GATYS,
         style_weights=tuple(weight / 341 for weight in (256.0, 64.0, 16.0, 4.0, 1.0)),
-        content_layers=("relu4_2",),
         content_weight=0.015,
         tv_weight=2.0,
-        units="published",
         optimizer="adam",
         average=0.99,
         steps=500,
@@ -214,8 +192,7 @@ def settings_of(preset: str | Settings, **changes: Any) -> Settings:
             its own.
 
     Raises:
-        InputError: for an unknown preset or field, offering the nearest names, other losses than those that a
-            published preset's weights are made for, and as `Settings`.
+        InputError: as `choose` and `Settings`, and for other losses than a published preset's weights are made for.
 
     Source:
         Gatys et al. (2015, 2016) and PytorchNeuralStyleTransfer; Johnson, neural-style (2015); Li et al. (2017) and
@@ -267,14 +244,13 @@ def default_layers(model: Model, image_shape: tuple[int, int, int]) -> tuple[tup
         >>> default_layers(joi.load("tin100"), (64, 64, 3))
         (('conv1', 'block3', 'block4', 'block5'), ('block4',))
     """
-    maps = {
-        tap: shape for tap, shape in model.layers(image_shape).items() if len(shape) == 3 and shape[0] > 1 < shape[1]
-    }
-    outer = {tap: shape for tap, shape in maps.items() if "/" not in tap} or maps
+    layers = model.layers(image_shape)
+    maps = {tap: shape[:2] for tap, shape in layers.items() if len(shape) == 3 and min(shape[:2]) > 1}
+    outer = {tap: sides for tap, sides in maps.items() if "/" not in tap} or maps
     sizes: dict[tuple[int, ...], list[str]] = {}
-    for tap, shape in outer.items():
-        sizes.setdefault(shape[:2], []).append(tap)
-    middle = tuple(taps[(len(taps) - 1) // 2] for taps in sizes.values())
+    for tap, sides in outer.items():
+        sizes.setdefault(sides, []).append(tap)
+    middle = tuple(taps[(len(taps) - 1) // 2] for taps in sizes.values())[:5]
     if not middle:
         raise InputError(f"{model.info.name} has no layer with positions, which a style needs")
-    return middle[:5], (middle[:5][-2:][0],)
+    return middle, middle[-2:][:1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input import losses
+from jaxopt_input.engine.lanes import identity
 from jaxopt_input.errors import InputError
 from jaxopt_input.losses import Loss
 from jaxopt_input.methods.photo import resize
@@ -93,7 +93,7 @@ def style_loss(
             style = style.reshape(1, -1, style.shape[-1])[:, positions(style_mask, style.shape, layer)]
         inside = None if content_mask is None else positions(content_mask, shapes[layer], layer)
         for name, factor in settings.losses:
-            directions = jax.random.fold_in(key, _number(layer))
+            directions = jax.random.fold_in(key, identity(layer))
             term = STATISTICS[name](layer, style, inside, directions)
             if settings.units == "relative":
                 unit = 1 / _silent(STATISTICS[name](layer, style, None, directions), layer, style.shape)
@@ -133,7 +133,3 @@ def _silent(term: Loss, layer: str, shape: tuple[int, ...]) -> float:
     if not value > 0:
         raise InputError(f"layer {layer} is silent for the style image: name another style layer")
     return value
-
-
-def _number(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
