@@ -22,8 +22,7 @@ def compiled_folder() -> Path:
 def compilation_cache(folder: str | os.PathLike[str] | None = None) -> Path:
     """Keep compiled programs on disk, so that the next process does not compile them again.
 
-    The command line does this by itself; importing the library changes nothing in JAX. The programs are those of this
-    JAX, these devices and these shapes: others are never loaded. All are kept, however small; beyond 2 GiB the oldest
+    The command line does this by itself; importing the library changes nothing in JAX. Beyond 2 GiB the oldest programs
     are removed. JAX runs what it finds there: do not share the folder with users whom you do not trust.
 
     Args:

@@ -1,7 +1,6 @@
 """What a run shows, as data: pictures, figures, arrays, films, and the rows of its results.
 
-A page knows of no folder. What it shows has names, such as "class-3-start0.png"; `runs.folder` writes each where a name
-belongs, and `runs.html` shows them as a document.
+A page knows of no folder: `runs.folder` writes each item under its name, `runs.html` shows them as a document.
 """
 
 from __future__ import annotations
@@ -42,11 +41,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A drawing of matplotlib.
-
-    Attributes:
-        draw: makes it; called when the page is written.
-    """
+    """A drawing of matplotlib, which `draw` makes when the page is written."""
 
     draw: Callable[[], Any]
 
@@ -196,8 +191,7 @@ def overview(
     """The contact sheet of a solution, its loss curves, and its film.
 
     Args:
-        solution: of N lanes.
-        labels: N labels, None where a target has none.
+        solution, labels: as in `rows_of`.
         draw: makes the pages of the sheet of images `[N, H, W, C]`; one row per target if None.
         animate: the format of a film of the snapshots; None for none.
         logarithmic: whether the axis of the loss is.

@@ -129,12 +129,7 @@ class Metrics:
 
 
 def logger(kind: str, folder: Path, run: dict[str, Any]) -> tuple[Callable[[Metric], None], Callable[[], None]]:
-    """What sends the numbers of a run to TensorBoard or to Weights & Biases, and what ends it.
-
-    Args:
-        kind: of `LOGS`.
-        folder: of the run; TensorBoard's files go into its folder `tensorboard`.
-        run: what the run is.
+    """What sends the numbers of a run to TensorBoard or to Weights & Biases (see `LOGS`), and what ends it.
 
     Raises:
         InputError: where the library is not installed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,10 @@ def rerun(context: click.Context, file: str, out: Path | None, overwrite: bool) 
     """
     spec = Spec.read(file)
     before = read_mapping(file)
-    folder = Path(file).absolute().parent
+    path = Path(file).absolute()
     if out is None:
-        name = folder.name if Path(file).name == RECORD else Path(file).stem
-        out = folder.parent / f"{name}-rerun" if Path(file).name == RECORD else folder / f"{name}-rerun"
+        beside = path.parent if path.name == RECORD else path.with_suffix("")
+        out = beside.with_name(f"{beside.name}-rerun")
     root = context.find_root()
     command, parent = _command(root, spec)
     arguments = ["--out", str(out), *(["--overwrite"] if overwrite else [])]
@@ -46,7 +47,7 @@ def rerun(context: click.Context, file: str, out: Path | None, overwrite: bool) 
     with child:
         command.invoke(child)
     if "state" in before:
-        _compare(before, read_mapping(out / RECORD), folder, out)
+        _compare(before, read_mapping(out / RECORD), path.parent, out)
 
 
 def _command(root: click.Context, spec: Spec) -> tuple[click.Command, click.Context]:
@@ -69,7 +70,7 @@ def _compare(before: Mapping[str, Any], after: Mapping[str, Any], old: Path, new
     why = differences(before, after) + (["options"] if old_options != new_options else [])
     names = [name for name in before.get("files", ()) if name.endswith(".png") and name not in FIGURES]
     there = [name for name in names if (old / name).is_file()]
-    other = [name for name in there if not _same(old / name, new / name)]
+    other = [name for name in there if not ((new / name).is_file() and filecmp.cmp(old / name, new / name, False))]
     for line in why:
         click.echo(f"jaxopt-input: different {line}", err=True)
     if not there:
@@ -82,7 +83,3 @@ def _compare(before: Mapping[str, Any], after: Mapping[str, Any], old: Path, new
         )
     same = len(there) - len(other)
     click.echo(f"{same} of {len(there)} pictures are the same, bit for bit: open {new / 'index.html'}")
-
-
-def _same(old: Path, new: Path) -> bool:
-    return new.is_file() and new.read_bytes() == old.read_bytes()

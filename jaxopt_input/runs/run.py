@@ -61,9 +61,8 @@ class Run:
         self._rows: list[dict[str, Any]] = []
         self._entries: dict[str, Any] = {}
         self._notes: list[str] = []
-        self._failures: list[str] = []
         self._alone, self._remedies = True, None  # type: tuple[bool, tuple[str, str] | None]
-        self._failed, self._written, self._next = False, False, 0.0
+        self._written, self._next = False, 0.0
         self._compiling: list[float] = [] if whole is None else whole._compiling
         self._part: Run | None = None
         self.progress: Progress = Progress(self._report) if whole is None else whole.progress
@@ -93,12 +92,7 @@ class Run:
         return cls(context, context.params["out"], spec_of(context), arguments_of(context))
 
     def part(self, name: str, **options: Any) -> Run:
-        """A run of its own in a sub-folder of this one.
-
-        Args:
-            name: of the sub-folder.
-            options: by the names of the parameters, what is different from this run.
-        """
+        """A run of its own in a sub-folder; `options`, by the names of the parameters, differ from this run's."""
         names = {parameter.name: parameter.opts[0].lstrip("-") for parameter in self.context.command.params}
         changed = {str(names[key]): value for key, value in options.items()}
         model = changed.get("model", self.spec.model)
@@ -181,8 +175,6 @@ class Run:
 
     def write(self, page: Page) -> None:
         """Write a page, or a part of what the run shows, whose rows replace those of the same pictures."""
-        from jaxopt_input.runs.page import REMEDIES, failures
-
         self._written = True
         with self._lock:
             self._start()
@@ -200,17 +192,27 @@ class Run:
         self._notes += page.notes
         if page.warnings:
             self._entries["warnings"] = [*self._entries.get("warnings", []), *page.warnings]
-        dead = bool(self._rows) and all(row.get("dead") or not row.get("finite", True) for row in self._rows)
-        self._remedies = page.remedies or self._remedies or REMEDIES
+        self._remedies = page.remedies or self._remedies
         self._alone = self._alone if page.alone is None else page.alone
-        self._failed = self._alone and dead
-        self._failures = failures([row for row in self._rows if "dead" in row and "finite" in row], self._remedies)
         self._record()
 
     def order(self, images: Sequence[str]) -> None:
         """Put the rows into the order of these pictures."""
         place = {name: n for n, name in enumerate(images)}
         self._rows.sort(key=lambda row: place.get(str(row.get("image")), len(place)))
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no result that is alive and finite."""
+        rows = self._rows
+        return self._alone and bool(rows) and all(row.get("dead") or not row.get("finite", True) for row in rows)
+
+    @property
+    def failures(self) -> list[str]:
+        """What is dead or not finite, with what to try."""
+        from jaxopt_input.runs.page import REMEDIES, failures
+
+        return failures([row for row in self._rows if "dead" in row and "finite" in row], self._remedies or REMEDIES)
 
     @property
     def info(self) -> dict[str, Any]:
@@ -258,7 +260,8 @@ class Run:
         mistake = isinstance(error, InputError | OSError | click.UsageError)
         try:
             if error is None:
-                self._end("failed" if self._failed else "done", "; ".join(self._failures) if self._failed else None)
+                failed = self.failed
+                self._end("failed" if failed else "done", "; ".join(self.failures) if failed else None)
             elif not self._written and (mistake or not self._metrics.open):
                 self._folder.release()
             else:
@@ -273,12 +276,12 @@ class Run:
         """The last words of a command, on standard output and standard error."""
         for line in self._notes:
             click.echo(line)
-        for line in (*self._entries.get("warnings", ()), *self._failures):
+        for line in (*self._entries.get("warnings", ()), *self.failures):
             click.echo(f"jaxopt-input: {line}", err=True)
         seconds = self.info["seconds"]
         click.echo(f"{seconds['compile']:.1f} s compiling, {seconds['run']:.1f} s running")
         click.echo(f"open {self.out / 'index.html'}")
-        if self._failed:
+        if self.failed:
             self.context.exit(1)
 
     def _end(self, state: str, reason: str | None = None) -> None:

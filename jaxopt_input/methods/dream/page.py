@@ -19,14 +19,7 @@ from jaxopt_input.runs.page import Page, Picture, film, losses_of, metadata, num
 
 
 class Passed(Iterator[Dream]):
-    """Dreams that pass by one by one: of a long zoom only the last is kept.
-
-    Attributes:
-        last: the latest dream.
-        number: of the dreams so far.
-        evaluations: of all of them.
-        finite: whether all of them were.
-    """
+    """Dreams that pass by one by one, counted: of a long zoom only the last is kept."""
 
     last: Dream
 
@@ -42,13 +35,7 @@ class Passed(Iterator[Dream]):
 
 
 def film_page(dreams: Passed, kind: str, fps: float) -> Page:
-    """The animation, made while it is written: the steps of a dream that has snapshots, or one frame per dream.
-
-    Args:
-        dreams: the first of them has passed already.
-        kind: "gif", "webp" or "mp4".
-        fps: frames per second.
-    """
+    """The animation, made while it is written: the steps of a dream that has snapshots, or one frame per dream."""
     page, first = Page(), dreams.last
     frames = (done.image for done in itertools.chain([first], dreams))
     film(page, _steps(first) if first.snapshots else frames, kind, fps)
@@ -63,15 +50,7 @@ def _steps(done: Dream) -> Iterator[np.ndarray]:
 
 
 def dream_page(dreams: Passed, photo: np.ndarray, settings: Settings, model: Model, seed: int) -> Page:
-    """The last dream beside the photo and its octaves, with the loss in each.
-
-    Args:
-        dreams: all of them, which have passed.
-        photo: `[H, W, C]` in [0, 1], what was dreamt on.
-        settings: how.
-        model: the network.
-        seed: of the run.
-    """
+    """The last of some dreams, which have passed, beside the photo and its octaves, with the loss in each."""
     done, octaves = dreams.last, dreams.last.octaves
     loss, text = octaves[-1].loss, label(done.target, model)
     page = Page(evaluations=dreams.evaluations, remedies=("another channel or image, or a layer before the ReLU",

@@ -3,13 +3,12 @@
     image ─resize─► base of the octave + detail carried from the one before ─► image
     image ─roll(key)─► tiles ─► model ─► −loss ─► gradient ─roll back─► normalize ─► image + step · gradient ─► clip
 
-Why this is not `minimize`: its step is gradient ascent on pixels, but on a gradient that is gathered tile by tile and
-normalized over the whole image, while `minimize` hands a batch of whole images to the model. Losses, models and keys
-are the same; so is the contract: all numbers are traced, one program per shape. The compiled part is one step. A step
-of a large image takes far longer than a call, and so the number of iterations and octaves is the host's affair.
+Why this is not `minimize`: its gradient is gathered tile by tile and normalized over the whole image, while `minimize`
+hands a batch of whole images to the model. All numbers are traced, one program per shape; the compiled part is one
+step, as a step of a large image takes far longer than a call.
 
 Images are in [0, 1], while the authors step in units of 0 to 255 (Caffe, TensorFlow 1) or −1 to 1 (TensorFlow 2): their
-step sizes are divided by 255 and by 2. Resizing is linear with half-pixel centers and low-passed where it shrinks.
+step sizes are divided by 255 and by 2.
 """
 
 from __future__ import annotations
@@ -32,20 +31,12 @@ from jaxopt_input.data import read_image, to_uint8
 from jaxopt_input.engine.lanes import Resources, resources
 from jaxopt_input.engine.memory import estimate
 from jaxopt_input.engine.target import Joint
-from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.errors import InputError
 from jaxopt_input.losses import Loss
-from jaxopt_input.methods.dream import normalize as normalize
-from jaxopt_input.methods.dream import tiles
-from jaxopt_input.methods.dream.settings import (
-    PRESETS,
-    Settings,
-    objective,
-    octave_shapes,
-    or_default,
-    wanted,
-)
-from jaxopt_input.methods.photo import as_image, resize
-from jaxopt_input.methods.presets import choose
+from jaxopt_input.methods.dream import normalize, tiles
+from jaxopt_input.methods.dream.settings import PRESETS, Settings, objective, octave_shapes, or_default, wanted
+from jaxopt_input.methods.photo import as_image, fit, resize
+from jaxopt_input.methods.presets import check_choice, choose
 from jaxopt_input.models.model import Apply, Model, cast, restricted
 
 Shape = tuple[int, int, int]
@@ -99,8 +90,8 @@ def starting_image(source: str | os.PathLike[str], model: Model, size: int | Non
 
     Args:
         source: a file that Pillow reads, or "noise".
-        model: whose number of channels, and for noise whose size, is meant.
-        size: of the longer side in pixels; the file's own if None.
+        model: whose number of channels, and for noise whose size, it has.
+        size: of the longer side in pixels; its own if None.
         key: of the noise.
 
     Raises:
@@ -111,25 +102,16 @@ def starting_image(source: str | os.PathLike[str], model: Model, size: int | Non
         >>> starting_image("noise", joi.load("tin100"), 96, jax.random.key(0)).shape
         (96, 96, 3)
     """
-    height, width, channels = model.info.image_shape
-    read = None if str(source) == "noise" else read_image(source)
-    if read is not None:
-        height, width, _ = read.shape
-    if size is not None:
-        factor = size / max(height, width)
-        height, width = max(1, round(height * factor)), max(1, round(width * factor))
-    shape = (height, width, channels)
-    if read is None:
+    picture = None if str(source) == "noise" else read_image(source)
+    sides = (model.info.image_shape if picture is None else picture.shape)[:2]
+    shape = (*(sides if size is None else fit(sides, size)), model.info.image_shape[2])
+    if picture is None:
         return noise(key, shape)
-    return read if read.shape == shape else read_image(source, shape, fit="stretch")
+    return picture if picture.shape == shape else read_image(source, shape, fit="stretch")
 
 
 def noise(key: jax.Array, shape: Shape) -> np.ndarray:
     """Gray of level 100 of 255 with noise of at most one level: what the tutorials dream on without a picture.
-
-    Args:
-        key: a JAX key.
-        shape: (height, width, channels).
 
     Source:
         TensorFlow tutorial "DeepDreaming with TensorFlow" (2016), `img_noise`.
@@ -265,8 +247,8 @@ def _program(
     model: Model, taps: tuple[str, ...], shape: tuple[int, int], s: Settings, dtype: str
 ) -> tuple[_Program, dict[str, tuple[int, ...]]]:
     """The program of an octave and its layers' shapes, or an `InputError` where the network cannot take its tiles."""
-    if strange := [tap for tap in taps if tap not in model.info.taps]:
-        raise unknown("layer", strange[0], model.info.taps)
+    for tap in taps:
+        check_choice("layer", tap, model.info.taps)
     rows, columns = (tiles.cut(size, s.tile, s.overlap) for size in shape)
     try:
         if min(shape) < 1:
@@ -340,11 +322,10 @@ def zoom(
     """A sequence of dreams, each of the one before, enlarged about its center: the endless zoom.
 
     Args:
-        model, image, target: as in `dream`.
+        model, image, target, on: as in `dream`.
         frames: how many.
         scale: what each frame loses of its extent, from 0 up to 1.
         key: a JAX key; each frame derives its own.
-        on: the resources.
         options: further arguments of `dream`.
 
     Yields:

@@ -8,8 +8,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
 from jaxopt_input import losses
 from jaxopt_input.engine.target import Joint, Target, expand
@@ -17,7 +16,7 @@ from jaxopt_input.errors import InputError
 from jaxopt_input.losses import Loss
 from jaxopt_input.methods.photo import as_image
 from jaxopt_input.methods.presets import check_choice, check_counts, check_range
-from jaxopt_input.models.model import Apply, Model, restricted
+from jaxopt_input.models.model import Model, restricted
 from jaxopt_input.names import NORMALIZATIONS
 
 OBJECTIVES = ("l2", "mean")
@@ -183,19 +182,16 @@ def _guided(targets: Sequence[Target], model: Model, guide: Any) -> list[Loss]:
     if other := [str(target) for target in targets if target.kind != "layer"]:
         raise InputError(f"a guide matches the features of whole layers, not {other[0]!r}: name the layer alone")
     layers = tuple(dict.fromkeys(target.layer for target in targets))
+    model = restricted(model, layers)
     try:
-        shapes = restricted(model, layers).layers(guide.shape)
+        shapes = model.layers(guide.shape)
     except InputError as error:
         raise InputError(f"the guide: {error}; take a larger one") from error
     if flat := [layer for layer in layers if len(shapes[layer]) != 3]:
         raise InputError(f"layer {flat[0]} has no positions, which a guide needs: name a layer before it")
-    features = _features(model.apply, layers, model.params, guide)
-    return [losses.guided(t.layer, features[t.layer].reshape(-1, features[t.layer].shape[-1])) for t in targets]
-
-
-@functools.partial(jax.jit, static_argnames=("apply", "layers"))
-def _features(apply: Apply, layers: tuple[str, ...], params: Any, image: jax.Array) -> dict[str, jax.Array]:
-    return {tap: value[0].astype(jnp.float32) for tap, value in apply(params, image[None], layers).items()}
+    activations = model.activations(guide[None], layers)
+    features = {layer: np.asarray(x, np.float32).reshape(-1, x.shape[-1]) for layer, x in activations.items()}
+    return [losses.guided(target.layer, features[target.layer]) for target in targets]
 
 
 def or_default(target: Any, settings: Settings, model: Model) -> Any:

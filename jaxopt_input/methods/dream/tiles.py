@@ -6,10 +6,9 @@ gradient most, is thrown away; around the cut between two cores, over the width 
 fade into one another. All tiles have one static shape and run one after another in one `lax.scan`: memory is that of
 one tile.
 
-Measured on SqueezeNet (a photograph of 1024x768, tiles of 512): the energy of the gradient at the cuts is 2 to 7 % of
-that elsewhere without margins, and within 2 % of it with margins of 64 (`fire8`, receptive field 107). Where cores are
-no multiple of the network's stride, neighbors sample other phases, their gradients differ, and the fade loses a third
-of the energy: hence `GRID`.
+Measured on SqueezeNet (1024x768, tiles of 512, `fire8`): the energy of the gradient at the cuts is 2 to 7 % of that
+elsewhere without margins, and within 2 % of it with margins of 64. Where cores are no multiple of the network's stride,
+the fade loses a third of the energy: hence `GRID`.
 """
 
 from __future__ import annotations

@@ -18,9 +18,7 @@ SMALLEST = 128  # pixels of a picture's longer side on the sheet, so that its ca
 
 
 def inversion_page(inversion: Inversion, model: str, seed: int, animate: str | None = None) -> Page:
-    """The best images of an inversion beside the photo.
-
-    The row of each start, and the entry "error" for the best start of each rung, hold the error of every layer.
+    """The best images of an inversion beside the photo, with the errors of each start and of each rung's best.
 
     Args:
         inversion: the rungs of a ladder.
@@ -46,14 +44,11 @@ def inversion_page(inversion: Inversion, model: str, seed: int, animate: str | N
 
 
 def inversion_sheets(inversion: Inversion, pictures: np.ndarray) -> list[Image.Image]:
-    """The photo and the images of each rung with the error of each layer; one row per rung for several starts.
+    """The pages of the photo and the images of each rung with its errors; one row per rung for several starts.
 
     Args:
         inversion: the rungs.
         pictures: `[N, H, W, C]` in [0, 1] or 8-bit, the images of all starts of all rungs in order.
-
-    Returns:
-        RGB images, one per page.
     """
     starts = len(inversion.rungs[0].solution)
     captions = ["original", *map(caption, inversion.rungs)]

@@ -22,10 +22,8 @@ def parse_channels(text: str) -> tuple[int, int]:
         >>> parse_channels("0:48")
         (0, 48)
     """
-    first, _, last = text.partition(":")
-    if not (re.fullmatch(r"\s*\d+\s*", first) and re.fullmatch(r"\s*\d+\s*", last)):
-        raise InputError(f"a group of channels is FIRST:PAST-THE-LAST, such as 0:48, not {text!r}")
-    return int(first), int(last)
+    first, last = _integers(text, ":", 2, "a group of channels is FIRST:PAST-THE-LAST, such as 0:48")
+    return first, last
 
 
 def parse_region(text: str) -> Region:
@@ -35,11 +33,16 @@ def parse_region(text: str) -> Region:
         >>> parse_region("80,80,144,144")
         (80, 80, 144, 144)
     """
-    numbers = text.split(",")
-    if len(numbers) != 4 or not all(re.fullmatch(r"\s*\d+\s*", number) for number in numbers):
-        raise InputError(f"a region is Y0,X0,Y1,X1 in pixels of the image, such as 80,80,144,144, not {text!r}")
-    y0, x0, y1, x1 = map(int, numbers)
+    what = "a region is Y0,X0,Y1,X1 in pixels of the image, such as 80,80,144,144"
+    y0, x0, y1, x1 = _integers(text, ",", 4, what)
     return y0, x0, y1, x1
+
+
+def _integers(text: str, separator: str, length: int, what: str) -> list[int]:
+    parts = text.split(separator)
+    if len(parts) != length or not all(re.fullmatch(r"\s*\d+\s*", part) for part in parts):
+        raise InputError(f"{what}, not {text!r}")
+    return [int(part) for part in parts]
 
 
 def positions_in(model: Model, layer: str, region: Region, image_shape: Shape, shape: Sequence[int]) -> Region:
@@ -48,16 +51,12 @@ def positions_in(model: Model, layer: str, region: Region, image_shape: Shape, s
     Args:
         model: the network.
         layer: the tap.
-        region: (y0, x0, y1, x1) in pixels, the last two past the end.
+        region: (y0, x0, y1, x1) in pixels, the last two past the end; the result likewise, in positions.
         image_shape: (height, width, channels).
         shape: of the layer.
 
-    Returns:
-        (first row, first column, past the last row, past the last column).
-
     Raises:
-        InputError: for a region that is empty, outside the image, or holds no center; for a layer without positions, or
-            whose receptive field is not known.
+        InputError: for a region that is empty, outside the image, or holds no center; for a layer without positions.
 
     Example:
         >>> import jaxopt_input as joi
@@ -94,7 +93,7 @@ def weight_of(
         layer: the tap, for errors.
         shape: of its activation.
         channels: (first, past the last); all if None.
-        positions: as `positions_in` gives them; all if None.
+        positions: from `positions_in`; all if None.
 
     Raises:
         InputError: for a group of channels that is empty or outside the layer.

@@ -15,14 +15,13 @@ import jax
 import numpy as np
 
 from jaxopt_input import losses, optimizers
-from jaxopt_input.checks import count
 from jaxopt_input.data import to_uint8
 from jaxopt_input.engine.lanes import Resources, resources
-from jaxopt_input.engine.minimize import Progress, minimize
+from jaxopt_input.engine.minimize import minimize
 from jaxopt_input.engine.solution import Solution, concat
 from jaxopt_input.engine.target import Between, Sum, Target, expand, singles
 from jaxopt_input.errors import InputError
-from jaxopt_input.images import Parameterization
+from jaxopt_input.images import as_parameterization
 from jaxopt_input.images.parameterization import Shape
 from jaxopt_input.losses import Loss
 from jaxopt_input.methods.invert.parts import Region, positions_in, weight_of
@@ -30,7 +29,8 @@ from jaxopt_input.methods.invert.settings import Preset, preset
 from jaxopt_input.methods.photo import as_image
 from jaxopt_input.models.model import Model, restricted
 from jaxopt_input.optimizers.named import Optimizer, is_line_search
-from jaxopt_input.projections import Projection
+
+FIELDS = {field.name for field in dataclasses.fields(Preset)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,45 +86,36 @@ def invert(
     photo: Any,
     layers: str | Sequence[str],
     *,
-    preset: str = "default",
+    preset: str | Preset = "default",
     starts: int = 1,
-    steps: int | None = None,
     channels: tuple[int, int] | None = None,
     region: Region | None = None,
-    image: Parameterization | None = None,
-    optimizer: Any = None,
     learning_rate: Any = None,
-    projection: Projection | None = None,
-    regularizer: Loss | None = None,
-    snapshots: Sequence[int] = (),
     key: jax.Array | None = None,
     on: Resources | None = None,
     **options: Any,
 ) -> Inversion:
     """Images, from several random starts each, whose features in a layer are those of a photo.
 
-    Another photo of the same size, and other weights of layers, do not recompile. What is None is that of the preset.
+    Another photo of the same size, and other weights of layers, do not recompile.
 
     Args:
         model: the network.
         photo: `[H, W, C]` in [0, 1], what to invert; its size is that of the results.
         layers: a layer, or several as a ladder of which each is matched for itself; "A+B" is one image that matches
             both, "0.5*A+B" weighs them, "all" stands for every tap.
-        preset: a published method by name, of `methods.invert.settings.preset`.
+        preset: a published method by name, of `methods.invert.settings.preset`, or a `Preset`.
         starts: random starts of each rung.
-        steps: updates of each image; presets of several stages share them out in the same proportion. If None, as many
-            as the preset has, and with L-BFGS as many evaluations of its line searches at most.
         channels: (first, past the last), a group of channels to match alone.
         region: (y0, x0, y1, x1), a rectangle of the photo in pixels, the last two past its end: the positions alone are
             matched whose receptive field has its center there. So one region suits all layers of a ladder.
-        image: the image parameterization, such as `images.pixels()`.
-        optimizer, projection: as in `minimize`.
         learning_rate: of the optimizer, in place of its own; of the first stage where a preset has several.
-        regularizer: a loss to add in place of the preset's, such as `1e-6 * losses.total_variation()`.
-        snapshots: as in `minimize`.
         key: a JAX key; `jax.random.key(0)` if None.
         on: the resources.
-        options: further arguments of `minimize`.
+        options: fields of `Preset` that differ from the preset's: `image`, such as `images.pixels()`, `optimizer`,
+            `projection`, `regularizer`, `steps`; and further arguments of `minimize`, such as `snapshots`, `initial`.
+            Presets of several stages share the steps out in the same proportion. Where they are the preset's own,
+            L-BFGS takes as many evaluations of its line searches at most.
 
     Returns:
         An `Inversion`.
@@ -144,13 +135,11 @@ def invert(
         >>> inversion = invert(joi.load("tin100"), photo, ["conv1", "conv1+block2"], starts=2, steps=8)
         >>> [rung.name for rung in inversion.rungs], inversion.rungs[0].solution.best_image.shape
         (['conv1', 'conv1+block2'], (2, 32, 32, 3))
-        >>> bool((inversion.rungs[0].error["conv1"] < 1).all())
-        True
     """
     ladder = parse_ladder(layers, model)
     taps = tuple(dict.fromkeys(term.layer for rung in ladder for term in singles(rung)))
     photo = as_image(photo, model, "the photo")
-    changes = {"image": image, "optimizer": optimizer, "regularizer": regularizer, "steps": steps}
+    changes = {name: options.pop(name) for name in FIELDS & options.keys()}
     chosen = {rung: _settled(preset, model, photo.shape, singles(rung), **changes) for rung in ladder}
     model = restricted(model, taps)  # deeper layers may be empty at this size
     shapes = model.layers(photo.shape)
@@ -160,42 +149,30 @@ def invert(
     weights = {tap: weight_of(tap, shapes[tap], channels, positions.get(tap)) for tap in taps}
     target = features(model, photo, taps)
     key, on = jax.random.key(0) if key is None else key, resources(on)
-    counts = {rung: count("steps", settings.steps) for rung, settings in chosen.items()}
-    done, total, rungs = 0, sum(counts.values()), []
-    for rung in ladder:
-        loss, settings = distance(singles(rung), target, weights), chosen[rung]
-        bound = settings.projection if image is None else None  # it suits the preset's own θ
+    done, total, rungs = 0, sum(settings.steps for settings in chosen.values()), []
+    for rung, settings in chosen.items():
+        loss = distance(singles(rung), target, weights)
         solution = _staged(
             loss if settings.regularizer is None else loss + settings.regularizer,
             restricted(model, loss.taps),
             settings,
-            counts[rung],
-            bounded=steps is None,
-            rule=settings.optimizer if learning_rate is None else _at_rate(settings.optimizer, learning_rate),
-            snapshots=snapshots,
-            on=on,
-            report=on.progress and functools.partial(_report, on.progress, done, total),
-            image=settings.image.bind(photo.shape),
-            projection=bound if projection is None else projection,
+            settings.optimizer if learning_rate is None else _at_rate(settings.optimizer, learning_rate),
+            bounded=changes.get("steps") is None,
+            on=on.share(done, settings.steps, total),
+            image=as_parameterization(settings.image).bind(photo.shape),
+            projection=settings.projection,
             starts=starts,
             key=key,
             **options,
         )
-        done += counts[rung]
-        rungs.append((rung, loss.taps, solution.named([rung])))
-    return Inversion(
-        photo=photo,
-        rungs=tuple(
-            Rung(
-                rung,
-                solution,
-                _errors(model, solution.best_image, taps, target, weights, layers),
-                _errors(model, to_uint8(solution.best_image) / np.float32(255), taps, target, weights, layers),
-                {layer: positions[layer] for layer in layers} if positions else None,
-            )
-            for rung, layers, solution in rungs
-        ),
-    )
+        done += settings.steps
+        rounded = to_uint8(solution.best_image) / np.float32(255)
+        error, error_8bit = (
+            _errors(model, pictures, taps, target, weights, loss.taps) for pictures in (solution.best_image, rounded)
+        )
+        where = {layer: positions[layer] for layer in loss.taps} if positions else None
+        rungs.append(Rung(rung, solution.named([rung]), error, error_8bit, where))
+    return Inversion(photo, tuple(rungs))
 
 
 def parse_ladder(layers: str | Sequence[str], model: Model) -> list[Sum]:
@@ -282,14 +259,14 @@ def relative_error(features: np.ndarray, target: np.ndarray, weight: np.ndarray)
 
 def _errors(
     model: Model,
-    images: Any,
+    pictures: Any,
     taps: tuple[str, ...],
     target: Mapping[str, np.ndarray],
     weights: Mapping[str, np.ndarray],
     layers: Sequence[str],
 ) -> dict[str, np.ndarray]:
-    """The error of each image, `[N]` for each layer; one by one, by the program that the photo went through."""
-    activations = [model.activations(np.asarray(image)[None], taps) for image in images]
+    """The error of each picture, `[N]` for each layer; one by one, by the program that the photo went through."""
+    activations = [model.activations(np.asarray(picture)[None], taps) for picture in pictures]
     return {
         layer: np.array([relative_error(np.asarray(a[layer][0]), target[layer], weights[layer]) for a in activations])
         for layer in layers
@@ -299,11 +276,10 @@ def _errors(
 # ---- stages ----------------------------------------------------------------------------------------------------------
 
 
-def _settled(name: str, model: Model, image_shape: Shape, terms: Sequence[Target], **changes: Any) -> Preset:
+def _settled(name: str | Preset, model: Model, image_shape: Shape, terms: Sequence[Target], **changes: Any) -> Preset:
     """The preset for the deepest layer of a rung; its stride is how much smaller than the image its map is, or, for a
     layer without positions, the last map before it."""
-    places = [model.info.taps.index(term.layer) for term in terms]
-    until = model.info.taps[: max(places) + 1]
+    until = model.info.taps[: max(model.info.taps.index(term.layer) for term in terms) + 1]
     try:
         shapes = restricted(model, until).layers(image_shape)
     except InputError as error:
@@ -322,23 +298,21 @@ def _at_rate(rule: Any, learning_rate: Any) -> Optimizer:
 def _staged(
     loss: Loss,
     model: Model,
-    chosen: Preset,
-    steps: int,
-    *,
+    settings: Preset,
     rule: Any,
+    *,
     bounded: bool,
-    snapshots: Sequence[int],
     on: Resources,
-    report: Any,
+    snapshots: Sequence[int] = (),
     initial: Any = None,
     **options: Any,
 ) -> Solution:
     """`minimize`, stage by stage, each from the last image of the one before."""
+    steps, before = settings.steps, 0
     if snapshots and not 0 <= min(snapshots) <= max(snapshots) <= steps:
         raise InputError(f"snapshots are steps from 0 to {steps}, not {list(snapshots)}")
     solution: Solution | None = None
-    before = 0
-    for stage, length in chosen.parts(steps):
+    for stage, length in settings.parts(steps):
         last = before + length == steps
         if bounded and is_line_search(rule):
             rule = optimizers.lbfgs(rule.memory, max_evaluations=length + 1)
@@ -351,19 +325,10 @@ def _staged(
             steps=length,
             initial=initial if solution is None else np.clip(solution.image, 0, 1),
             snapshots=[s - before for s in snapshots if before <= s < before + length or (last and s == steps)],
-            on=dataclasses.replace(on, progress=report and functools.partial(_share, report, before, length)),
+            on=on.share(before, length, steps),
             **options,
         )
         solution = part if solution is None else solution.then(part)
         before += length
     assert solution is not None
     return solution
-
-
-def _share(report: Any, before: int, steps: int, done: int, total: int, loss: float) -> None:
-    """What `minimize` says of a stage, where chunks make a multiple of its steps, as steps of its rung."""
-    report(before + done * steps // total, loss)
-
-
-def _report(progress: Progress, before: int, total: int, done: int, loss: float) -> None:
-    progress(before + done, total, loss)

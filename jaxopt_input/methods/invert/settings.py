@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxopt_input import images, losses, optimizers, projections, transforms
+from jaxopt_input.checks import count
 from jaxopt_input.images import Parameterization
 from jaxopt_input.images.parameterization import Shape
 from jaxopt_input.losses import Loss
@@ -24,13 +25,7 @@ LEVELS = 255.0  # of the authors' pixels; those of this package lie in [0, 1]
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A part of the steps, which begins anew: without momentum, from the last image of the part before.
-
-    Attributes:
-        share: of all steps.
-        factor: of the learning rate.
-        transform: as in `minimize`.
-    """
+    """A share of the steps at a factor of the learning rate; it begins anew, without momentum, from the last image."""
 
     share: float = 1.0
     factor: float = 1.0
@@ -53,6 +48,9 @@ class Preset:
     regularizer: Loss | None = None
     projection: Projection | None = None
     stages: tuple[Stage, ...] = (Stage(),)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", count("steps", self.steps))
 
     def parts(self, steps: int) -> Iterator[tuple[Stage, int]]:
         """Each stage with its number of steps, `steps` in all; a stage that would have none is left out.
@@ -141,9 +139,9 @@ def preset(name: str | Preset, image_shape: Shape, depth: float, stride: float, 
       spectrum falls as frequency^(½ + ½ depth²), and the weight is 1000^(depth − 1) of the mean over pixels of
       dx² + dy².
     - "mahendran2015": E = ‖Φ(x) − Φ₀‖²/‖Φ₀‖² + λ_α Σ|z|⁶ + λ_V Σ(dx² + dy²) of z = x/σ, x being centered pixels of 0 to
-      255 and σ the norm of natural images; gradient descent with momentum .9 at .004 for 100 steps, a tenth of that for
-      200 and a hundredth for 100, the momentum reset at each change; from noise of norm σ. λ_V is .5, 5 and 50 in the
-      first 6, the next 6 and the last 8 of their 20 layers, and here in the same parts of a network's taps.
+      255 and σ the norm of natural images; momentum .9 at .004 for 100 steps, a tenth of that for 200 and a hundredth
+      for 100; from noise of norm σ. λ_V is .5, 5 and 50 in the first 6, the next 6 and the last 8 of their 20 layers,
+      and here in the same parts of a network's taps.
     - "mahendran2016": the norm of a pixel's colors takes the place of the colors in the α-norm, and is at most 160;
       weights 80⁻⁶ and (6.5/80)², both by the number of pixels, against 100 times the distance (of their C = 1, 20, 100
       and 300); `optimizers.mahendran`; 300 steps under a random shift by up to a quarter of the layer's stride, then 50
@@ -159,7 +157,7 @@ def preset(name: str | Preset, image_shape: Shape, depth: float, stride: float, 
         image_shape: (height, width, channels).
         depth: of the layer, its place among the taps by their number, above 0 up to 1.
         stride: of the layer's positions, in pixels.
-        changes: fields of `Preset`; None leaves the preset's own value.
+        changes: fields of `Preset`; None leaves the preset's own value. Another image leaves out its projection.
 
     Raises:
         InputError: for an unknown preset or field, offering the nearest names.
@@ -173,4 +171,7 @@ def preset(name: str | Preset, image_shape: Shape, depth: float, stride: float, 
         >>> preset("mahendran2016", (8, 8, 3), 0.5, 16.0).stages[0].transform
         Jitter(pixels=3)
     """
-    return choose(PRESETS, name, image_shape, depth, stride, **changes)
+    settings = choose(PRESETS, name, image_shape, depth, stride, **changes)
+    if changes.get("image") is not None and changes.get("projection") is None:
+        settings = dataclasses.replace(settings, projection=None)  # it suits the preset's own θ
+    return settings

@@ -22,7 +22,7 @@ def style_page(
     Args:
         made: the results.
         photos: the content, if any, and the style images, `[H, W, C]` in [0, 1].
-        name: what the pictures are called by: "texture" or "stylize".
+        name: of the command, by which the pictures are called.
         model: the name of the network.
         seed: of the run.
         animate: the format of a film of the first start; None for none.

@@ -83,8 +83,7 @@ def style_loss(
         settings: which losses, in what units.
         weights: of each layer.
         key: of random directions.
-        style_mask: `[H, W]`, which part of the style image counts.
-        content_mask: which part of the image that is made takes this style.
+        style_mask, content_mask: `[H, W]`, what of the style image counts, and where the result takes it.
     """
     terms: list[Loss] = []
     for layer, weight in weights.items():
