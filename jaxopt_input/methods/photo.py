@@ -51,6 +51,25 @@ def resize(image: np.ndarray, shape: tuple[int, ...], margin: float = 0.0) -> np
     return np.stack([np.asarray(plane, np.float32) for plane in planes], -1)
 
 
+def window(images: np.ndarray, begin: Sequence[int], size: Sequence[int], around: float = 0.0) -> np.ndarray:
+    """A window of images `[..., H, W, C]` that may reach beyond them, by less than its size.
+
+    Args:
+        images: of any range.
+        begin: its first row and column, negative before the image.
+        size: its rows and columns.
+        around: the value of what is outside the image.
+
+    Example:
+        >>> window(np.ones((2, 2, 1)), (-1, 0), (2, 3))[..., 0].tolist()
+        [[0.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
+    """
+    border = [(0, 0)] * (images.ndim - 3) + [(side, side) for side in size] + [(0, 0)]
+    framed = np.pad(images, border, constant_values=around)
+    rows, columns = (slice(first + side, first + 2 * side) for first, side in zip(begin, size, strict=True))
+    return framed[..., rows, columns, :]
+
+
 def as_image(image: Any, model: Model, what: str) -> np.ndarray:
     """One float32 image with the model's number of channels, or an `InputError`."""
     image = check_images(image)

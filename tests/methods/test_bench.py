@@ -21,10 +21,8 @@ from jaxopt_input.models.flops import Work
 def quick(monkeypatch):
     """Calls are not repeated, and the ceilings are of small arrays."""
     monkeypatch.setattr(bench, "LEAST_SECONDS", 1e-9)
-    monkeypatch.setattr(bench, "_SIDES", {})
-    monkeypatch.setattr(bench, "_SIDE", 64)
-    monkeypatch.setattr(bench, "_COPY", {})
-    monkeypatch.setattr(bench, "_COPIED", 1 << 16)
+    monkeypatch.setattr(bench, "_SIZES", {})
+    monkeypatch.setattr(bench, "_LARGE", (64, 1 << 16))
 
 
 def measurement(toy, seconds, batch=4, dtype="float32"):

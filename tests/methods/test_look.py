@@ -76,10 +76,11 @@ def test_feature_maps(toy, picture):
         (np.zeros((12, 10, 3)), "logits", "has no maps"),
         (np.zeros((12, 10, 3)), "thrid", "unknown layer"),
         (np.zeros((12, 10, 3)), [], "no layer"),
-        (np.zeros((12, 10)), "first", "height, width, colors"),
+        (np.zeros((12, 10)), "first", r"an image is \[H, W, C\]"),
+        (np.zeros((1, 12, 10, 3)), "first", r"an image must be \[height, width, 3\]"),
         (np.full((12, 10, 3), 255.0), "first", "0"),
         (np.full((12, 10, 3), "a"), "first", "image"),
-        (np.zeros((12, 10, 4)), "first", "cannot take"),
+        (np.zeros((12, 10, 4)), "first", r"an image must be \[height, width, 3\]"),
     ],
 )
 def test_mistakes(toy, image, layers, hint):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxopt_input as joi
-from jaxopt_input.methods.visualize.recipe import Target, parse
+from jaxopt_input.engine.target import Target, parse
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import itertools
 import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,13 +44,13 @@ TASKS = {
     "pgd": ("pixels", "none"),
 }
 """The parameterization and the transform of each task."""
-DTYPES = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": None}
-"""The dtypes of a case, each with the precision of its products as JAX names it; a CPU has one precision only."""
+DTYPES = {"float32": ("float32", "float32"), "tf32": ("float32", "tensorfloat32"), "bfloat16": ("bfloat16", None)}
+"""The dtypes of a case: that of activations and parameters, and the precision of products; a CPU has one only."""
 CHECK_EVERY = 16  # steps between two checks of the untransformed loss, as in a run of the default 256
 EPSILON = 8 / 255
 LEAST_SECONDS = 0.2  # that a measurement takes: shorter calls are repeated
-_SIDES, _SIDE = {"cpu": 2048}, 8192  # sides of the matrices whose product is a ceiling: by platform, elsewhere
-_COPY, _COPIED = {"cpu": 1 << 28}, 1 << 30  # bytes that the copy moves: by platform, elsewhere
+_SIZES = {"cpu": (2048, 1 << 28)}  # of the ceilings, by platform: the side of the matrices, the bytes of the copy
+_LARGE = 8192, 1 << 30  # elsewhere
 
 Arrays = jax.Array | np.ndarray | tuple[jax.Array, jax.Array]
 Computation = Callable[[int], Arrays]
@@ -71,7 +73,7 @@ class Case:
     @property
     def activations(self) -> str:
         """The dtype of the activations and of the parameters."""
-        return _stored(self.dtype)
+        return DTYPES[self.dtype][0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,17 +256,14 @@ def _loss(model: Model, task: str, target: str | None) -> Loss:
         return objective(expand(f"{content_layer}:0@center", model), "default")
     if task == "dream":
         return -losses.layer(content_layer)
-    content, style = smooth_images(2, shape)
-    settings = Settings()
-    taps = (*style_layers, content_layer)
-    of_content, of_style = (
-        {tap: np.asarray(activation[0]) for tap, activation in model.activations(image[None], taps).items()}
-        for image in (content, style)
+    content, style = (
+        {tap: np.asarray(a[0]) for tap, a in model.activations(image[None], (*style_layers, content_layer)).items()}
+        for image in smooth_images(2, shape)
     )
-    features = {layer: of_style[layer] for layer in style_layers}
-    loss = style_loss(features, model.layers(), settings, dict.fromkeys(style_layers, 1.0), jax.random.key(0))
-    loss = loss + content_loss({content_layer: of_content[content_layer]}, settings)
-    return loss + variation_loss(shape, settings)
+    features, weights = {tap: style[tap] for tap in style_layers}, dict.fromkeys(style_layers, 1.0)
+    settings = Settings()
+    loss = style_loss(features, model.layers(), settings, weights, jax.random.key(0))
+    return loss + content_loss({content_layer: content[content_layer]}, settings) + variation_loss(shape, settings)
 
 
 def smooth_images(count: int, shape: tuple[int, int, int]) -> np.ndarray:
@@ -307,15 +306,13 @@ def measure(cases: Sequence[Case], *, repeats: int = 5, on: Resources | None = N
     on = resources(on)
     device = on.local[0]
     dtypes = list(dict.fromkeys(case.dtype for case in cases))
-    done, total = 0, 3 * len(cases) + 2 * repeats * (len(cases) + len(dtypes))
+    done, total = itertools.count(1), 3 * len(cases) + 2 * repeats * (len(cases) + len(dtypes))
 
     def tick() -> None:
-        nonlocal done
-        done += 1
         if on.progress:
-            on.progress(done, total)
+            on.progress(next(done), total)
 
-    ready: dict[int, _Ready] = {}
+    ready: dict[int, tuple[list[Computation], Callable[..., Measurement]]] = {}
     failures: list[tuple[Case, str]] = []
     with jax.default_device(device):
         # Small batches first: a device only says which peak was the highest so far.
@@ -327,69 +324,56 @@ def measure(cases: Sequence[Case], *, repeats: int = 5, on: Resources | None = N
                     raise
                 failures.append((case, str(error).splitlines()[0]))
         in_order = [ready[place] for place in sorted(ready)]
-        timers = [_often(function) for r in in_order for function in (r.gradient, r.loop)]
+        timers = [_often(function) for functions, _ in in_order for function in functions]
         timers += [timer for dtype in dtypes for timer in _ceiling(dtype, device)]
-        spreads = iter(_in_turns(timers, repeats, tick))
+        values: list[list[float]] = [[] for _ in timers]
+        for _ in range(repeats):
+            for timer, measured in zip(timers, values, strict=True):
+                measured.append(timer())
+                tick()
     if failures and on.progress:
         on.progress(total, total)
-    measurements = tuple(
-        Measurement(
-            r.case, next(spreads), next(spreads), r.cold, r.cached, _work(r.case), r.gradient_bytes, r.peak_bytes
-        )
-        for r in in_order
-    )
+    spreads = iter([Spread(tuple(measured)) for measured in values])
+    measurements = tuple(measurement(gradient=next(spreads), loop=next(spreads)) for _, measurement in in_order)
     return Report(measurements, {dtype: Ceiling(next(spreads), next(spreads)) for dtype in dtypes}, tuple(failures))
 
 
-def _in_turns(timers: Sequence[Callable[[], float]], repeats: int, tick: Callable[[], None]) -> list[Spread]:
-    """What each timer measures in rounds in which every timer has its turn."""
-    values: list[list[float]] = [[] for _ in timers]
-    for _ in range(repeats):
-        for timer, measured in zip(timers, values, strict=True):
-            measured.append(timer())
-            tick()
-    return [Spread(tuple(measured)) for measured in values]
+def _precision(dtype: str, device: jax.Device) -> Any:
+    """The context in which products have the precision of a dtype."""
+    return jax.default_matmul_precision(DTYPES[dtype][1] if device.platform != "cpu" else None)
 
 
-class _Ready(NamedTuple):
-    """A compiled case, and what compiling it has shown."""
+def _prepare(
+    case: Case, device: jax.Device, tick: Callable[[], None]
+) -> tuple[list[Computation], Callable[..., Measurement]]:
+    """A case's compiled gradient and loop, and its measurement but for their times.
 
-    case: Case
-    gradient: Computation
-    loop: Computation
-    cold: First
-    cached: First
-    gradient_bytes: int
-    peak_bytes: int | None
-
-
-def _prepare(case: Case, device: jax.Device, tick: Callable[[], None]) -> _Ready:
-    """Run a case for the first time, without and with a filled cache, and once more for its peak."""
+    It runs for the first time, without and with a filled cache, and once more for its peak.
+    """
     placed = dataclasses.replace(case, model=dataclasses.replace(case.model, params=jax.device_put(case.model.params)))
-    precision = DTYPES[case.dtype] if device.platform != "cpu" else None
+    run = _loop(placed, device)
 
-    def precise(function: Computation) -> Computation:
-        def run(seed: int) -> Arrays:
-            with jax.default_matmul_precision(precision):
-                return function(seed)
+    def loop(seed: int) -> Arrays:
+        with _precision(case.dtype, device):
+            return run(seed)
 
-        return run
-
-    loop = precise(_loop(placed, device))
     firsts = []
     with _empty_cache():
         for _ in range(2):
             jax.clear_caches()
             firsts.append(_first(loop))
             tick()
-    with jax.default_matmul_precision(precision):
+    with _precision(case.dtype, device):
         gradient, size = _gradient(placed)
     params = sum(leaf.nbytes for leaf in jax.tree.leaves(placed.model.params))
     rise = peak_of(lambda: loop(0), device)
     tick()
     cold, cached = firsts
     peak = None if rise is None else max(rise + params, size)  # what a process has free already hides a small rise
-    return _Ready(case, gradient, loop, cold, cached, size, peak)
+    measurement = functools.partial(
+        Measurement, case, cold=cold, cached=cached, work=_work(case), gradient_bytes=size, peak_bytes=peak
+    )
+    return [gradient, loop], measurement
 
 
 @contextlib.contextmanager
@@ -488,11 +472,6 @@ def _work(case: Case) -> Work:
     return gradient_work(_total(case), cast(case.model.params, case.activations), image)
 
 
-def _stored(dtype: str) -> str:
-    """The dtype in memory of what a case computes with."""
-    return "bfloat16" if dtype == "bfloat16" else "float32"
-
-
 def _often(function: Computation) -> Callable[[], float]:
     """A timer of seconds per call, over as many calls as take a while; each call has another seed."""
 
@@ -511,10 +490,9 @@ def _often(function: Computation) -> Callable[[], float]:
 
 def _ceiling(dtype: str, device: jax.Device) -> tuple[Callable[[], float], Callable[[], float]]:
     """Two timers: operations per second of a large matrix product, bytes per second that a large copy moves."""
-    side = _SIDES.get(device.platform, _SIDE)
-    size = _COPY.get(device.platform, _COPIED)
-    a = jnp.ones((side, side), _stored(dtype))
-    with jax.default_matmul_precision(DTYPES[dtype] if device.platform != "cpu" else None):
+    side, size = _SIZES.get(device.platform, _LARGE)
+    a = jnp.ones((side, side), DTYPES[dtype][0])
+    with _precision(dtype, device):
         product = jax.jit(jnp.matmul).lower(a, a).compile()
     # In place: fresh pages would be timed as well, and a plain copy might be left out.
     negate = jax.jit(lambda x: -x, donate_argnums=0)

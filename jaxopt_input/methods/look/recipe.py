@@ -14,8 +14,8 @@ from jaxopt_input import losses
 from jaxopt_input.engine.minimize import minimize
 from jaxopt_input.engine.solution import Solution
 from jaxopt_input.errors import InputError
-from jaxopt_input.images.parameterization import check_images
 from jaxopt_input.losses.algebra import check_layer
+from jaxopt_input.methods.photo import as_image, window
 from jaxopt_input.models.model import Apply, Model
 from jaxopt_input.models.receptive import ReceptiveField, receptive_field
 from jaxopt_input.transforms import Transform, lucid
@@ -71,7 +71,7 @@ def filters(model: Model, layer: str | None = None, *, key: jax.Array) -> Filter
     if len(shape) not in (1, 3):
         raise InputError(f"layer {layer} of shape {shape} has no filters: it is neither a map nor a vector of units")
     probes = _probes(key, model.info.image_shape)
-    activation = np.asarray(_activation(model.apply, layer, model.params, probes))
+    activation = np.asarray(model.activations(probes, [layer])[layer], np.float32)
     if len(shape) == 1:
         weights = np.asarray(_gradients(model.apply, layer, model.params, probes, activation.argmax(0), None))
         return Filters(weights, np.asarray(~weights.any((1, 2, 3))))
@@ -81,7 +81,8 @@ def filters(model: Model, layer: str | None = None, *, key: jax.Array) -> Filter
     image, row, column = np.unravel_index(interior.reshape(-1, shape[-1]).argmax(0), interior.shape[:3])
     where = np.stack([rows[row], columns[column]], 1)
     gradient = np.asarray(_gradients(model.apply, layer, model.params, probes, image, where))
-    weights = np.stack([_window(g, field, position) for g, position in zip(gradient, where.tolist(), strict=True)])
+    begins = [field.begin(position) for position in where.tolist()]
+    weights = np.stack([window(g, begin, field.size) for g, begin in zip(gradient, begins, strict=True)])
     return Filters(weights, np.asarray(~weights.any((1, 2, 3))))
 
 
@@ -90,16 +91,6 @@ def _interior(field: ReceptiveField, axis: int, count: int, side: int) -> np.nda
     begin = field.offset[axis] + np.arange(count) * field.stride[axis]
     inside = np.flatnonzero((begin >= 0) & (begin + field.size[axis] <= side))
     return inside if len(inside) else np.array([count // 2])
-
-
-def _window(image: np.ndarray, field: ReceptiveField, position: Sequence[int]) -> np.ndarray:
-    """What the unit at a position sees of an image, 0 where its field reaches beyond the image."""
-    first = np.asarray(field.begin(position), int)
-    before = np.maximum(-first, 0)
-    after = np.maximum(first + field.size - image.shape[:2], 0)
-    row, column = first + before
-    padded = np.pad(image, ((before[0], after[0]), (before[1], after[1]), (0, 0)))
-    return padded[row : row + field.size[0], column : column + field.size[1]]
 
 
 def _probes(key: jax.Array, image_shape: tuple[int, int, int]) -> np.ndarray:
@@ -111,11 +102,6 @@ def _probes(key: jax.Array, image_shape: tuple[int, int, int]) -> np.ndarray:
         coarse = generator.random((_PER_GRAIN, rows[-1] + 1, columns[-1] + 1, image_shape[2]), np.float32)
         parts.append(coarse[:, rows][:, :, columns])
     return np.concatenate(parts)
-
-
-@functools.partial(jax.jit, static_argnames=("apply", "layer"))
-def _activation(apply: Apply, layer: str, params: Any, images: jax.Array) -> jax.Array:
-    return apply(params, images, (layer,))[layer].astype(jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "layer"))
@@ -163,20 +149,14 @@ def feature_maps(model: Model, picture: Any, layers: str | Sequence[str]) -> dic
     wanted = (layers,) if isinstance(layers, str) else tuple(dict.fromkeys(layers))
     if not wanted:
         raise InputError("no layer to show the maps of: name at least one")
-    image = _checked_image(picture)
+    image = as_image(picture, model, "an image")
     shapes = model.layers(image.shape)
     for layer in wanted:
         shape = check_layer(layer, shapes)
         if len(shape) != 3:
             raise InputError(f"layer {layer} has no maps: its shape is {shape}, not rows x columns x channels")
-    return {layer: np.asarray(_activation(model.apply, layer, model.params, image[None]))[0] for layer in wanted}
-
-
-def _checked_image(image: Any) -> np.ndarray:
-    array = np.asarray(image)
-    if array.ndim != 3:
-        raise InputError(f"an image is [height, width, colors], not of shape {array.shape}")
-    return np.asarray(check_images(array), np.float32)
+    activations = model.activations(image[None], wanted)
+    return {layer: np.asarray(activations[layer][0], np.float32) for layer in wanted}
 
 
 class Grid(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from jaxopt_input.runs.options import MODEL, animate_option, refuse, run_options
 from jaxopt_input.runs.run import Run
 
 if TYPE_CHECKING:
+    from jaxopt_input.engine.lanes import Resources
     from jaxopt_input.engine.solution import Solution
     from jaxopt_input.models.model import Model
 
@@ -98,46 +100,27 @@ def _visualize(run: Run, model: Model, options: dict[str, Any]) -> Solution:
     return whole
 
 
-def _recipe(run: Run, model: Model, options: dict[str, Any]) -> Any:
+def _recipe(run: Run, model: Model, options: dict[str, Any]) -> Callable[[list[str], Resources], Solution]:
     """What makes images for targets of one program with some resources."""
-    from jaxopt_input import data, images, optimizers, transforms
+    from jaxopt_input import data
     from jaxopt_input.draw.animation import animation_steps
+    from jaxopt_input.methods.visualize.options import chosen
     from jaxopt_input.methods.visualize.recipe import sized, visualize
-    from jaxopt_input.methods.visualize.settings import preset, regularizer
+    from jaxopt_input.methods.visualize.settings import regularizer
     from jaxopt_input.methods.visualize.units import visualize_units
 
-    shape = sized(model, options["size"])
-    chosen, rate, name = preset(options["preset"], shape), options["learning_rate"], options["optimizer"]
-    image = images.by_name(options["parameterization"]) if options["parameterization"] else None
-    transform = transforms.by_name(options["transform"]) if options["transform"] else ...
     penalties = [regularizer(text) for text in options["regularizers"]]
-    common: dict[str, Any] = {
-        "starts": options["starts"],
-        "regularizer": sum(penalties[1:], penalties[0]) if penalties else None,
-        "key": run.key,
-    }
-    if options["animate"] and not chosen.alpha:  # a preset with an importance mask keeps its own
-        common["snapshots"] = animation_steps(options["steps"] or chosen.steps)
+    penalty = sum(penalties[1:], penalties[0]) if penalties else None
+    setting = chosen(model, options, regularizer=penalty, objective=options["class_objective"])
+    common: dict[str, Any] = {"starts": options["starts"], "key": run.key}
+    if options["animate"] and not setting.alpha:  # a preset with an importance mask keeps its own
+        common["snapshots"] = animation_steps(setting.steps)
     if options["field"]:
-        common |= {
-            "steps": options["steps"] or chosen.steps,
-            "image": image or chosen.image,
-            "transform": chosen.transform if transform is ... else transform,
-            "optimizer": optimizers.optimizer(name or "adam", rate),
-        }
+        common |= {**setting.parts, "regularizer": setting.regularizer}
         return lambda texts, on: visualize_units(model, texts, **common, on=on)
-    common |= {
-        "steps": options["steps"],
-        "size": options["size"],
-        "preset": options["preset"],
-        "image": image,
-        "transform": transform,
-        "optimizer": optimizers.optimizer(name) if name else None,
-        "learning_rate": rate,
-        "class_objective": options["class_objective"],
-        "like": data.read_image(options["like"], shape) if options["like"] else None,
-        "redirected": options["redirect_relu"],
-    }
+    common |= {"preset": setting, "size": options["size"], "redirected": options["redirect_relu"]}
+    if options["like"]:
+        common["like"] = data.read_image(options["like"], sized(model, options["size"]))
     return lambda texts, on: visualize(model, texts, **common, on=on)
 
 

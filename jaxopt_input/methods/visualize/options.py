@@ -10,6 +10,8 @@ import click
 from jaxopt_input.names import OPTIMIZERS, PARAMETERIZATIONS, TRANSFORMS, VISUALIZE_PRESETS, listed
 
 if TYPE_CHECKING:
+    from jaxopt_input.methods.visualize.settings import Preset
+    from jaxopt_input.models.model import Model
     from jaxopt_input.runs.run import Run
 
 OPTIONS = (
@@ -43,23 +45,25 @@ def optimization_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def icon_options(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What `OPTIONS` say, as arguments of `minimize`."""
-    from jaxopt_input import images, optimizers, transforms
+def chosen(model: Model, options: Mapping[str, Any], **changes: Any) -> Preset:
+    """The preset with what else `OPTIONS` say of it."""
     from jaxopt_input.methods.visualize.recipe import sized
     from jaxopt_input.methods.visualize.settings import preset
 
-    shape = sized(run.model, options["size"])
-    chosen = preset(options["preset"], shape)
-    image = images.by_name(options["parameterization"]) if options["parameterization"] else chosen.image
-    rule = optimizers.optimizer(options["optimizer"]) if options["optimizer"] else chosen.optimizer
-    return {
-        "image": image.bind(shape),
-        "transform": transforms.by_name(options["transform"]) if options["transform"] else chosen.transform,
-        "optimizer": rule if options["learning_rate"] is None else rule.at_rate(options["learning_rate"]),
-        "projection": chosen.projection,
-        "steps": options["steps"] or chosen.steps,
-        "starts": options["starts"],
-        "key": run.key,
-        "on": run.resources,
-    }
+    changes |= {name: options[name] for name in ("steps", "optimizer", "learning_rate")}
+    return preset(
+        options["preset"],
+        sized(model, options["size"]),
+        image=options["parameterization"],
+        transform=options["transform"] or ...,
+        **changes,
+    )
+
+
+def icon_options(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What `OPTIONS` say, as arguments of `minimize`."""
+    from jaxopt_input.methods.visualize.recipe import sized
+
+    setting = chosen(run.model, options)
+    image = setting.image.bind(sized(run.model, options["size"]))
+    return {**setting.parts, "image": image, "starts": options["starts"], "key": run.key, "on": run.resources}

@@ -45,31 +45,30 @@ def versions_page(solution: Solution, names: Sequence[str], preset_name: str, mo
         model: the network.
         key: for the views of the importance mask.
     """
-    page, entries = Page(), []
     _, height, width, channels = solution.image.shape
     chosen = preset(preset_name, (height, width, channels))
-    stems = [name.removesuffix(".png") for name in names]
+    versions: dict[str, np.ndarray] = {}
+    steps: list[int] = []
     if chosen.majority and solution.milestone_image is not None and solution.milestone_step is not None:
-        last, first = to_uint8(solution.image), to_uint8(solution.milestone_image)
         centered = np.asarray(solution.best_image) - 0.5
         reach = np.abs(centered).max((1, 2, 3), keepdims=True)
         scaled = to_uint8(0.5 + centered / (2 * np.where(reach > 0, reach, 1.0)))
-        for n, (stem, step) in enumerate(zip(stems, np.asarray(solution.milestone_step).tolist(), strict=True)):
-            majority = f"{stem}-majority.png" if step >= 0 else None
-            page.items[f"{stem}-last.png"] = Picture(last[n])
-            page.items[f"{stem}-scaled.png"] = Picture(scaled[n])
-            if majority:
-                page.items[majority] = Picture(first[n])
-            reached = step if step >= 0 else None
-            shown = {"last": f"{stem}-last.png", "majority": majority, "majority_step": reached}
-            entries.append({**shown, "scaled": f"{stem}-scaled.png"})
+        versions = {"last": to_uint8(solution.image), "scaled": scaled, "majority": to_uint8(solution.milestone_image)}
+        steps = np.asarray(solution.milestone_step).tolist()
     elif chosen.alpha:
         mask = importance(model, solution, transform=chosen.transform, kind=chosen.objective, key=key)
         opaque = np.broadcast_to(to_uint8(solution.best_image), (*mask.shape, 3))
-        masked = np.concatenate([opaque, to_uint8(mask)[..., None]], -1)
-        for n, stem in enumerate(stems):
-            page.items[f"{stem}-alpha.png"] = Picture(masked[n])
-            entries.append({"alpha": f"{stem}-alpha.png"})
+        versions = {"alpha": np.concatenate([opaque, to_uint8(mask)[..., None]], -1)}
+    page, entries = Page(), []
+    for n, name in enumerate(names if versions else ()):
+        entry: dict[str, Any] = {"majority_step": steps[n] if steps[n] >= 0 else None} if steps else {}
+        for version, pictures in versions.items():
+            file = f"{name.removesuffix('.png')}-{version}.png"
+            absent = version == "majority" and steps[n] < 0
+            entry[version] = None if absent else file
+            if not absent:
+                page.items[file] = Picture(pictures[n])
+        entries.append(entry)
     if entries:
         page.entries["versions"] = entries
     return page

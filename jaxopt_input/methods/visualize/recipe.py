@@ -13,20 +13,17 @@ import numpy as np
 from jaxopt_input.engine.lanes import Resources, resources
 from jaxopt_input.engine.minimize import Watch, minimize
 from jaxopt_input.engine.solution import Solution, concat
-from jaxopt_input.engine.target import Target, Wanted, expand, grouped, objective, parse, shortfall
+from jaxopt_input.engine.target import Target, Wanted, expand, grouped, objective, shortfall
 from jaxopt_input.errors import InputError
-from jaxopt_input.images import Parameterization
+from jaxopt_input.images import Parameterization, as_parameterization
 from jaxopt_input.images.parameterization import Shape, check_images
 from jaxopt_input.losses import Loss
 from jaxopt_input.methods.visualize import settings as presets
 from jaxopt_input.methods.visualize.importance import importance_steps
+from jaxopt_input.methods.visualize.settings import Preset
 from jaxopt_input.models.model import Model
 from jaxopt_input.models.redirect import redirect_relu
-from jaxopt_input.optimizers.named import Optimizer
-from jaxopt_input.projections import Projection
-from jaxopt_input.transforms import Transform
-
-__all__ = ["Target", "parse", "solve", "visualize"]
+from jaxopt_input.transforms import Transform, View
 
 REDIRECTED_STEPS = 16  # Lucid's
 
@@ -38,14 +35,11 @@ def visualize(
     starts: int = 1,
     steps: int | None = None,
     size: int | tuple[int, int] | None = None,
-    preset: str = "default",
-    image: Parameterization | None = None,
-    transform: Transform | EllipsisType | None = ...,
+    preset: str | Preset = "default",
+    image: Parameterization | str | None = None,
+    transform: Transform | View | str | EllipsisType | None = ...,
     optimizer: Any = None,
-    learning_rate: Any = None,
-    projection: Projection | None = None,
     regularizer: Loss | None = None,
-    class_objective: str | None = None,
     like: Any = None,
     redirected: bool = False,
     key: jax.Array | None = None,
@@ -63,18 +57,16 @@ def visualize(
         starts: random starts of each target.
         steps: updates.
         size: of the image, a side or (height, width); the model's own if None.
-        preset: a published method by name, of `methods.visualize.settings.preset`.
-        image: the image parameterization.
-        transform: as in `minimize`; None is no transform.
-        optimizer, projection: as in `minimize`.
-        learning_rate: of the optimizer, in place of its own.
+        preset: a published method by name, of `methods.visualize.settings.preset`, or settings of one's own.
+        image, transform, optimizer: as in `minimize`; None is no transform.
         regularizer: a loss to add, such as `1e-3 * losses.total_variation()`.
-        class_objective: "logit", "probability", "log-probability" or "default", as in `engine.target.objective`.
         like: an image `[H, W, C]` in [0, 1] of the size asked for: a LAYER target is then its caricature.
         redirected: let the gradient through ReLUs that are dead in the first 16 steps, by `redirect_relu`.
         key: a JAX key; `jax.random.key(0)` if None.
         on: the resources, such as `Resources(memory="4GiB")`.
-        options: further arguments of `minimize`, such as `keep`, `snapshots`.
+        options: `learning_rate`, in place of the optimizer's own; `class_objective`, "logit", "probability",
+            "log-probability" or "default", as in `engine.target.objective`; and further arguments of `minimize`, such
+            as `projection`, `keep`, `snapshots`.
 
     Returns:
         A `Solution`, the targets in the order asked for, as parsed values.
@@ -91,68 +83,46 @@ def visualize(
         >>> solution.best_image.shape
         (2, 64, 64, 3)
     """
-    shape = image.shape if image is not None and image.shape else sized(model, size)
-    changes = {"image": image, "optimizer": optimizer, "steps": steps, "projection": projection}
-    chosen = presets.preset(preset, shape, **changes, regularizer=regularizer, objective=class_objective)
-    layers = model.layers(shape)
+    shape = as_parameterization(image).shape or sized(model, size)
+    changes = {"image": image, "transform": transform, "optimizer": optimizer, "steps": steps}
+    changes |= {name: options.pop(name, None) for name in ("learning_rate", "projection")}
+    kind = options.pop("class_objective", None)
+    chosen = presets.preset(preset, shape, **changes, regularizer=regularizer, objective=kind)
     texts = [target] if isinstance(target, str) or not np.iterable(target) else list(target)
     if not all(isinstance(text, str) for text in texts):
         raise InputError(f"a target is a text such as 'class:3' or 'LAYER:CHANNEL', or a list of them, not {target!r}")
     wanted = [parsed for text in texts for parsed in expand(text, model, shape)]
     if chosen.center:
-        wanted = [parsed.central(layers) for parsed in wanted]
-    optimizer = chosen.optimizer
-    if learning_rate is not None:
-        if not isinstance(optimizer, Optimizer):
-            raise InputError("a learning rate goes with an optimizer of jaxopt_input.optimizers")
-        optimizer = optimizer.at_rate(learning_rate)
+        wanted = [parsed.central(model.layers(shape)) for parsed in wanted]
     if chosen.alpha:
         options.setdefault("snapshots", importance_steps(chosen.steps))
-    return solve(
-        wanted,
-        redirect_relu(model, REDIRECTED_STEPS) if redirected else model,
-        starts=starts,
-        steps=chosen.steps,
-        image=chosen.image.bind(shape),
-        transform=chosen.transform if isinstance(transform, EllipsisType) else transform,
-        optimizer=optimizer,
-        projection=chosen.projection,
-        regularizer=chosen.regularizer,
-        kind=chosen.objective,
-        like=_seen(model, like, shape, wanted),
-        majority=chosen.majority,
-        key=jax.random.key(0) if key is None else key,
-        on=on,
-        **options,
-    )
+    options |= {**chosen.parts, "image": chosen.image.bind(shape), "starts": starts}
+    options["key"] = jax.random.key(0) if key is None else key
+    maps = _maps(model, like, shape, wanted)
+    return _solve(wanted, redirect_relu(model, REDIRECTED_STEPS) if redirected else model, chosen, maps, on, **options)
 
 
-def _seen(model: Model, like: Any, shape: Shape, wanted: Sequence[Wanted]) -> dict[str, np.ndarray] | None:
-    """What the layers among the targets see in an image: `{layer: [H, W, C]}`."""
+def _maps(model: Model, like: Any, shape: Shape, wanted: Sequence[Wanted]) -> dict[str, np.ndarray] | None:
+    """The activations `[H, W, C]` of an image in the layers among the targets."""
     if like is None:
         return None
     photo = np.asarray(check_images(like))
     if photo.shape != shape:
         raise InputError(f"the image to be like has shape {photo.shape}, the images have {shape}: resize it")
-    layers = tuple({target.layer for target in wanted if isinstance(target, Target) and target.kind == "layer"})
+    layers = {target.layer for target in wanted if isinstance(target, Target) and target.kind == "layer"}
     if not layers:
         raise InputError("a caricature is of a whole layer: give a LAYER without channel as target")
-    activations = jax.jit(model.apply, static_argnums=2)(model.params, photo[None], layers)
+    activations = model.activations(photo[None], tuple(layers))
     return {layer: np.asarray(activation[0], np.float32) for layer, activation in activations.items()}
 
 
-def solve(
+def _solve(
     wanted: Sequence[Wanted],
     model: Model,
-    *,
-    starts: int,
-    steps: int,
-    regularizer: Loss | None = None,
-    kind: str = "default",
-    like: Mapping[str, Any] | None = None,
-    majority: bool = False,
+    chosen: Preset,
+    maps: Mapping[str, Any] | None,
+    on: Resources | None,
     watch: Watch | None = None,
-    on: Resources | None = None,
     **options: Any,
 ) -> Solution:
     """`minimize` for parsed targets: one call for each kind and layer, put back into the order asked for."""
@@ -163,16 +133,12 @@ def solve(
     solutions, places_of = [], []
     for number, places in enumerate(groups.values()):
         group = [wanted[place] for place in places]
-        loss = objective(group, kind, like)
-        solution = minimize(
-            loss if regularizer is None else loss + regularizer,
-            model,
-            starts=starts,
-            steps=steps,
-            watch=dataclasses.replace(watch or Watch(), milestone=shortfall(group)) if majority else watch,
-            on=on.part(number, len(groups)),
-            **options,
-        )
+        loss = objective(group, chosen.objective, maps)
+        if chosen.regularizer is not None:
+            loss = loss + chosen.regularizer
+        if chosen.majority:
+            watch = dataclasses.replace(watch or Watch(), milestone=shortfall(group))
+        solution = minimize(loss, model, watch=watch, on=on.part(number, len(groups)), **options)
         solutions.append(solution.named(group))
         places_of.append(np.asarray(places)[solution.target])
     order = np.argsort(np.concatenate(places_of), kind="stable")

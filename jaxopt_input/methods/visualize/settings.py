@@ -10,13 +10,13 @@ import numpy as np
 
 from jaxopt_input import images, losses, optimizers, projections, transforms
 from jaxopt_input.errors import InputError, unknown
-from jaxopt_input.images import Parameterization
+from jaxopt_input.images import Parameterization, as_parameterization
 from jaxopt_input.images.parameterization import Shape
 from jaxopt_input.losses import Loss
 from jaxopt_input.methods.presets import choose
-from jaxopt_input.optimizers.named import Optimizer
+from jaxopt_input.optimizers import Optimizer, as_optimizer
 from jaxopt_input.projections import Projection
-from jaxopt_input.transforms import Transform
+from jaxopt_input.transforms import Transform, as_transform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,47 +43,29 @@ class Preset:
     majority: bool = False
     alpha: bool = False
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What of it `minimize` takes."""
+        return {name: getattr(self, name) for name in ("image", "transform", "optimizer", "projection", "steps")}
+
 
 CONTRAST = 0.25  # the standard deviation of a natural image, in [0, 1]
-
-
-def _default(shape: Shape) -> Preset:
-    return Preset(images.fourier(), transforms.lucid(), optimizers.adam(0.05), 256)
-
-
-def _plain(shape: Shape) -> Preset:
-    return Preset(images.pixels(), None, optimizers.adam(0.02), 256, objective="logit")
+SIMONYAN_DECAY = 100.0  # λ times the number of values: λ‖x‖² is this times the mean square
+PLAIN = Preset(images.pixels(), None, optimizers.adam(0.02), 256, objective="logit")
 
 
 def _erhan(shape: Shape) -> Preset:
     radius = CONTRAST * float(np.sqrt(np.prod(shape)))
-    return Preset(
-        images.pixels(), None, optimizers.adam(0.02), 256, projection=projections.sphere(radius), objective="logit"
-    )
+    return dataclasses.replace(PLAIN, projection=projections.sphere(radius))
 
 
 def _simonyan(shape: Shape) -> Preset:
-    penalty = SIMONYAN_DECAY / float(np.prod(shape)) * losses.l2_decay()
-    return Preset(images.pixels(), None, optimizers.adam(0.02), 256, regularizer=penalty, objective="logit")
+    return dataclasses.replace(PLAIN, regularizer=SIMONYAN_DECAY / float(np.prod(shape)) * losses.l2_decay())
 
 
-SIMONYAN_DECAY = 100.0  # λ times the number of values: λ‖x‖² is this times the mean square
-
-
-def _yosinski(steps: int, **numbers: Any) -> Callable[[Shape], Preset]:
-    def preset(shape: Shape) -> Preset:
-        rule = optimizers.yosinski(**numbers)
-        return Preset(images.pixels(sd=10 / 255), None, rule, steps, objective="logit", center=True, majority=True)
-
-    return preset
-
-
-def _lucid(shape: Shape) -> Preset:
-    return Preset(images.fourier(sd=0.01), transforms.lucid(), optimizers.adam(0.05), 512, objective="logit")
-
-
-def _cppn(shape: Shape) -> Preset:
-    return Preset(images.cppn(), None, optimizers.adam(0.005), 512, objective="logit")
+def _yosinski(steps: int, **numbers: Any) -> Preset:
+    rule = optimizers.yosinski(**numbers)
+    return Preset(images.pixels(sd=10 / 255), None, rule, steps, objective="logit", center=True, majority=True)
 
 
 def _maco(shape: Shape) -> Preset:
@@ -93,8 +75,8 @@ def _maco(shape: Shape) -> Preset:
     return Preset(images.maco(), crops, optimizers.optimizer("nadam", 1.0), 256, objective="logit", alpha=True)
 
 
-PRESETS: dict[str, Callable[[Shape], Preset]] = {
-    "default": _default,
+PRESETS: dict[str, Preset | Callable[[Shape], Preset]] = {
+    "default": Preset(images.fourier(), transforms.lucid(), optimizers.adam(0.05), 256),
     "erhan": _erhan,
     "simonyan": _simonyan,
     # One update fewer than his iterations: the last of them only looks.
@@ -102,14 +84,21 @@ PRESETS: dict[str, Callable[[Shape], Preset]] = {
     "yosinski-2": _yosinski(749, learning_rate=100.0, decay=0.3, norm_percentile=20.0),
     "yosinski-3": _yosinski(999, learning_rate=100.0, decay=1e-4, blur_sigma=1.0),
     "yosinski-4": _yosinski(999, learning_rate=1e8, desired_progress=2.0, blur_sigma=0.5, contribution_percentile=90.0),
-    "lucid": _lucid,
+    "lucid": Preset(images.fourier(sd=0.01), transforms.lucid(), optimizers.adam(0.05), 512, objective="logit"),
     "maco": _maco,
-    "cppn": _cppn,
-    "plain": _plain,
+    "cppn": Preset(images.cppn(), None, optimizers.adam(0.005), 512, objective="logit"),
+    "plain": PLAIN,
 }
 
 
-def preset(name: str | Preset, image_shape: Shape, **changes: Any) -> Preset:
+def preset(
+    name: str | Preset,
+    image_shape: Shape,
+    *,
+    transform: Any = ...,
+    learning_rate: Any = None,
+    **changes: Any,
+) -> Preset:
     """The settings of a preset for images of a shape, with other values of some fields.
 
     - "default": Lucid's, from coefficients of a larger spread, 256 steps, and a class by its logit and log-probability.
@@ -130,10 +119,12 @@ def preset(name: str | Preset, image_shape: Shape, **changes: Any) -> Preset:
     Args:
         name: one of `PRESETS`, or a `Preset`.
         image_shape: (height, width, channels).
-        changes: fields of `Preset`; None leaves the preset's own value.
+        transform: in place of the preset's own; None is none.
+        learning_rate: of the optimizer, in place of its own.
+        changes: other fields of `Preset`; None leaves the preset's own value.
 
     Raises:
-        InputError: for an unknown preset or field, offering the nearest names.
+        InputError: for an unknown preset, field or part, offering the nearest names; a rate for what has none.
 
     Source:
         Erhan et al. (2009), section 3.2; Simonyan et al. (2014), equation 1; Yosinski et al. (2015), table 1, and
@@ -143,7 +134,14 @@ def preset(name: str | Preset, image_shape: Shape, **changes: Any) -> Preset:
         >>> preset("yosinski-3", (8, 8, 3)).steps
         999
     """
-    return choose(PRESETS, name, image_shape, **changes)
+    chosen = choose(PRESETS, name, image_shape, **changes)
+    rule = as_optimizer(chosen.optimizer)
+    return dataclasses.replace(
+        chosen,
+        image=as_parameterization(chosen.image),
+        transform=chosen.transform if transform is ... else as_transform(transform),
+        optimizer=rule if learning_rate is None else rule.at_rate(learning_rate),
+    )
 
 
 def regularizer(text: str) -> Loss:
@@ -165,8 +163,8 @@ def regularizer(text: str) -> Loss:
     head, _, number = text.partition("=")
     head, power, exponent = head.partition("^")
     name, colon, layer = head.partition(":")
-    if name not in {**_OF_IMAGE, **_OF_LAYER}:
-        raise unknown("regularizer", name, [*_OF_IMAGE, *_OF_LAYER])
+    if name not in (names := [*_OF_IMAGE, *_OF_LAYER]):
+        raise unknown("regularizer", name, names)
     try:
         weight, exponents = float(number), [float(exponent)] if power else []
     except ValueError:

@@ -18,21 +18,22 @@ import jax
 import numpy as np
 
 from jaxopt_input import losses
-from jaxopt_input.engine.lanes import MOST, Resources, resources
-from jaxopt_input.engine.memory import free_bytes, image_bytes, images_within
-from jaxopt_input.engine.minimize import Progress, minimize
+from jaxopt_input.engine.lanes import Resources, layout, resources
+from jaxopt_input.engine.memory import free_bytes
+from jaxopt_input.engine.minimize import minimize
 from jaxopt_input.engine.solution import Solution, concat
 from jaxopt_input.engine.target import Target, expand, parse
 from jaxopt_input.errors import InputError
-from jaxopt_input.images import Parameterization, fourier
+from jaxopt_input.images import Parameterization, as_parameterization
 from jaxopt_input.images.parameterization import Shape
 from jaxopt_input.losses import Loss
+from jaxopt_input.methods.photo import window
 from jaxopt_input.models.model import Model
 from jaxopt_input.models.receptive import Pair, ReceptiveField, receptive_field
 from jaxopt_input.models.redirect import redirect_relu
 from jaxopt_input.transforms import Transform, View, as_transform, compose, crop, lucid
 
-PROGRESS = 1000  # parts of the whole, in which progress is reported
+IMAGES = ("image", "best_image", "snapshots", "milestone_image", "average_image")  # of a solution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,30 +92,30 @@ def canvas(model: Model, layer: str, transform: Transform | View | str | None = 
     view = _smallest_view(model, layer, field)
     if view is not None:
         moves = compose(transform).unframed(max(view[:2]) / max(full[:2]))
-        field = receptive_field(model, layer, view)
-        begin = field.begin(_center(model, layer, view))
+        field, begin = _at_center(model, layer, view)
         margin = _margin(moves, view, begin, field)
         image = view[0] + 2 * margin, view[1] + 2 * margin, view[2]
         corner = begin[0] + margin, begin[1] + margin
         if _begin(model, layer, image) == corner:  # the untransformed image is judged by the same unit
             views = None if moves == compose() else compose(moves, crop(margin))
             return Canvas(field, view, image, corner, field.size, views)
-    field = receptive_field(model, layer)
-    begin = field.begin(_center(model, layer, full))
+    field, begin = _at_center(model, layer, full)
     top, left = (max(b, 0) for b in begin)
     bottom, right = (min(b + n, side) for b, n, side in zip(begin, field.size, full[:2], strict=True))
     return Canvas(field, full, full, (top, left), (bottom - top, right - left), transform)
 
 
-def _center(model: Model, layer: str, shape: Shape) -> Pair:
+def _at_center(model: Model, layer: str, shape: Shape) -> tuple[ReceptiveField, Pair]:
+    """The receptive field in an image of this shape, and where that of the unit at the center of the map begins."""
+    field = receptive_field(model, layer, shape)
     height, width, _ = model.layers(shape)[layer]
-    return height // 2, width // 2
+    return field, field.begin((height // 2, width // 2))
 
 
 def _begin(model: Model, layer: str, shape: Shape) -> Pair | None:
-    """Where the central unit's field begins in an image of this shape; None where the network cannot take it."""
+    """Where the central unit's field begins; None where the network cannot take an image of this shape."""
     try:
-        return receptive_field(model, layer, shape).begin(_center(model, layer, shape))
+        return _at_center(model, layer, shape)[1]
     except InputError:
         return None
 
@@ -159,7 +160,7 @@ def visualize_units(
     *,
     starts: int = 1,
     steps: int = 256,
-    image: Parameterization | None = None,
+    image: Parameterization | str | None = None,
     transform: Transform | View | str | None = lucid(),  # noqa: B008 - immutable
     regularizer: Loss | None = None,
     redirected: bool = True,
@@ -205,21 +206,18 @@ def visualize_units(
         >>> solution.best_image.shape, solution.names[3]
         ((4, 5, 5, 3), 'conv:3@field')
     """
-    layer, channels = _channels(model, [target] if isinstance(target, str) else target)
+    units = _units(model, [target] if isinstance(target, str) else target)
+    layer, channels = units[0].layer, [unit.index for unit in units]
     place = canvas(model, layer, transform)
     model = _redirected(model) if redirected else model
-    image = dataclasses.replace(image or fourier(), shape=place.image)
+    image = dataclasses.replace(as_parameterization(image), shape=place.image)
     on = resources(on)
-    devices, chunk = on.local, on.chunk
-    share = -(-len(channels) * starts // len(devices))
-    if chunk is None:
-        each = image_bytes(model, (layer,), place.view, place.image)
-        most = images_within(free_bytes(devices) // 2 if on.memory is None else int(on.memory), each, model)
-        chunk = -(-share // -(-share // min(most, MOST)))
-    progress = on.progress
-    at_once = min(max(chunk * len(devices) // starts, 1), len(channels))
+    if on.memory is None:
+        on = dataclasses.replace(on, memory=free_bytes(on.local) // 2)
+    at_once = min(max(layout((len(channels), starts), on).at_once // starts, 1), len(channels))
+    begins = range(0, len(channels), at_once)
     parts = []
-    for begin in range(0, len(channels), at_once):
+    for number, begin in enumerate(begins):
         some = channels[begin : begin + at_once]
         loss = -losses.unit(layer, some + some[-1:] * (at_once - len(some)))  # always as many: one compilation
         solution = minimize(
@@ -230,11 +228,7 @@ def visualize_units(
             steps=steps,
             starts=starts,
             key=jax.random.key(0) if key is None else key,
-            on=dataclasses.replace(
-                on,
-                chunk=chunk,
-                progress=progress and _scaled(progress, begin / len(channels), at_once / len(channels)),
-            ),
+            on=on.part(number, len(begins)),
             **options,
         )
         real = solution.take(solution.target < len(some))
@@ -242,13 +236,13 @@ def visualize_units(
     return concat(parts)
 
 
-def _channels(model: Model, texts: Sequence[str]) -> tuple[str, list[int]]:
-    """The layer and the channels that targets name."""
+def _units(model: Model, texts: Sequence[str]) -> list[Target]:
+    """The channels of one layer that targets name."""
     units = list(dict.fromkeys(target for text in texts for target in expand(text, model)))
     plain = [unit for unit in units if isinstance(unit, Target) and unit.kind == "channel" and unit.weight == 1]
     if other := [unit for unit in units if unit not in plain]:
         raise InputError(f"on its field a unit is written LAYER:CHANNEL, or LAYER:* for all of a layer, not {other[0]}")
-    return _one_layer(plain), [unit.index for unit in plain]
+    return _one_layer(plain)
 
 
 def _redirected(model: Model) -> Model:
@@ -258,23 +252,11 @@ def _redirected(model: Model) -> Model:
         return model
 
 
-def _scaled(on_progress: Progress, done_before: float, part: float) -> Progress:
-    def report(done: int, total: int, loss: float) -> None:
-        on_progress(min(round((done_before + part * done / total) * PROGRESS), PROGRESS), PROGRESS, loss)
-
-    return report
-
-
 def _cropped(solution: Solution, cut: Callable[[Any], Any]) -> Solution:
     """A solution on the host, each of its images cut, without θ."""
-    images = ("image", "best_image", "snapshots", "milestone_image")
-    parts: dict[str, Any] = {
-        field.name: jax.device_get(getattr(solution, field.name))
-        for field in dataclasses.fields(Solution)
-        if field.name not in ("theta", "targets", "check_steps")
-    }
-    parts |= {name: cut(parts[name]) for name in images if parts[name] is not None}
-    return dataclasses.replace(solution, theta=(), **parts)
+    solution = jax.device_get(dataclasses.replace(solution, theta=()))
+    images = {name: getattr(solution, name) for name in IMAGES}
+    return dataclasses.replace(solution, **{name: cut(x) for name, x in images.items() if x is not None})
 
 
 def units_of(model: Model, texts: str | Sequence[str], shape: Shape | None = None) -> list[Target]:
@@ -294,17 +276,16 @@ def units_of(model: Model, texts: str | Sequence[str], shape: Shape | None = Non
         (8, 8)
     """
     texts = [texts] if isinstance(texts, str) else texts
-    return _only_units([target for text in dict.fromkeys(texts) for target in parse(text, model, shape)])
+    return _at_positions([target for text in dict.fromkeys(texts) for target in parse(text, model, shape)])
 
 
-def _only_units(wanted: Sequence[Any]) -> list[Target]:
+def _at_positions(wanted: Sequence[Any]) -> list[Target]:
     """Targets that are units of one layer, or an `InputError`."""
     for target in wanted:
         if not isinstance(target, Target) or target.kind != "unit":
             layer = getattr(target, "layer", "LAYER")
             raise InputError(f"only units have a field to crop to: write {layer}:CHANNEL@center, not {target}")
-    _one_layer(wanted)
-    return list(wanted)
+    return _one_layer(list(wanted))
 
 
 def crop_to_field(solution: Solution, model: Model) -> Solution:
@@ -335,7 +316,7 @@ def crop_to_field(solution: Solution, model: Model) -> Solution:
     """
     height, width, channels = solution.image.shape[-3:]
     shape = height, width, channels
-    units = _only_units(solution.targets)
+    units = _at_positions(solution.targets)
     field = receptive_field(model, units[0].layer, shape)
     size = min(field.size[0], height), min(field.size[1], width)
     begins = []
@@ -344,12 +325,7 @@ def crop_to_field(solution: Solution, model: Model) -> Solution:
         begins.append([b if n < side else 0 for b, n, side in zip(begin, field.size, shape[:2], strict=True)])
 
     def cut(images: Any) -> np.ndarray:
-        border = [(0, 0)] * (images.ndim - 3) + [(size[0],) * 2, (size[1],) * 2, (0, 0)]
-        framed = np.pad(images, border, constant_values=0.5)
-        parts = [
-            framed[..., n, size[0] + top : 2 * size[0] + top, size[1] + left : 2 * size[1] + left, :]
-            for n, (top, left) in enumerate(begins)
-        ]
+        parts = [window(images[..., n, :, :, :], begin, size, around=0.5) for n, begin in enumerate(begins)]
         return np.stack(parts, -4)
 
     return _cropped(solution, cut)
@@ -370,8 +346,9 @@ def field_of(solution: Solution, model: Model) -> dict[str, Any]:
     return {"layer": layer, **dataclasses.asdict(receptive_field(model, layer))}
 
 
-def _one_layer(targets: Sequence[Target]) -> str:
-    layers = list(dict.fromkeys(target.layer for target in targets))
+def _one_layer(units: list[Target]) -> list[Target]:
+    """The same units, or an `InputError` where they are of several layers or none."""
+    layers = {unit.layer for unit in units}
     if len(layers) != 1:
         raise InputError(f"fields differ from layer to layer: give targets of one layer, not of {len(layers)}")
-    return layers[0]
+    return units
