@@ -31,11 +31,7 @@ def check_format(name: str) -> None:
 
 
 def animation_steps(steps: int, frames: int = 48) -> tuple[int, ...]:
-    """The steps at which to take snapshots for an animation: all of them, or dense at first, where most changes.
-
-    Args:
-        steps: updates of the optimization.
-        frames: how many snapshots at most.
+    """The steps at which to take snapshots for an animation: all, or `frames` of them, dense where most changes.
 
     Example:
         >>> animation_steps(256, 9)
@@ -93,10 +89,9 @@ def save_animation(
         if kind == "mp4":
             _save_mp4(part, first, pictures, fps)
         else:
-            options: dict[str, Any] = {"quality": 90} if kind == "webp" else {}
-            first.save(
-                part, format=kind, save_all=True, append_images=pictures, duration=round(1000 / fps), loop=0, **options
-            )
+            lossy: dict[str, Any] = {"quality": 90} if kind == "webp" else {}
+            every = round(1000 / fps)
+            first.save(part, format=kind, save_all=True, append_images=pictures, duration=every, loop=0, **lossy)
 
 
 def _held(frames: Iterable[Any], repeats: int) -> Iterator[Image.Image]:

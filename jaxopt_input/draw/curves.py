@@ -37,15 +37,12 @@ def plain(text: str, most: int = 60) -> str:
 
 
 def loss_curves(losses: np.ndarray, names: Sequence[str], logarithmic: bool = False) -> Any:
-    """Every start's loss against its step, one color per target.
+    """A figure of every start's loss against its step, one color per target.
 
     Args:
         losses: `[N, steps + 1]`; numbers that are not finite leave a gap.
         names: N captions; starts of the same target share a color and an entry of the legend.
-        logarithmic: whether the axis of the loss is logarithmic.
-
-    Returns:
-        A figure of matplotlib.
+        logarithmic: whether the axis of the loss is.
 
     Example:
         >>> len(loss_curves(np.ones((3, 5)), ["a", "a", "b"]).axes[0].lines)
@@ -67,13 +64,10 @@ def loss_curves(losses: np.ndarray, names: Sequence[str], logarithmic: bool = Fa
 
 
 def throughput(curves: Mapping[tuple[str, str, str], Sequence[tuple[int, float, float, float]]]) -> Any:
-    """Images times steps per second by batch, with quartiles, both axes logarithmic; one panel per model.
+    """A figure of images times steps per second by batch, both axes logarithmic; one panel per model.
 
     Args:
         curves: by model, task and dtype, (batch, median, lower quartile, upper quartile) in order of the batch.
-
-    Returns:
-        A figure of matplotlib.
 
     Example:
         >>> throughput({("toy", "class", "float32"): [(1, 9.0, 8.0, 9.5), (4, 20.0, 19.0, 22.0)]}).axes[0].get_title()

@@ -78,9 +78,7 @@ def sheet(
     across = [min(count, columns or max(WIDEST, square(count))) for count in counts]
     margin = max((_width(_wrapped(row.caption), font) + 2 * GAP for row in rows if row.caption), default=GAP)
     lefts = _lefts(margin, across, max(width for width, _ in boxes), headings, font)
-    strips = list(
-        itertools.chain.from_iterable(_strips(row, box, across) for row, box in zip(rows, boxes, strict=True))
-    )
+    strips = [strip for row, box in zip(rows, boxes, strict=True) for strip in _strips(row, box, across)]
     head = (LINE + GAP if title else 0) + (HEAD if any(headings) else GAP)
     width = max(lefts[-1], _width(title, ImageFont.load_default(11)) + 2 * GAP)
     pages = []
@@ -165,11 +163,8 @@ def _tile(picture: Any, box: tuple[int, int]) -> Image.Image:
     """A picture as large as fits a box, its pixels sharp where it is enlarged."""
     image = (picture if isinstance(picture, Image.Image) else to_pillow(picture)).convert("RGB")
     scale = min(box[0] / image.width, box[1] / image.height)
-    if scale >= 1:
-        size = image.width * int(scale), image.height * int(scale)
-        return image.resize(size, Image.Resampling.NEAREST)
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return image.resize(size, Image.Resampling.LANCZOS)
+    factor, method = (int(scale), Image.Resampling.NEAREST) if scale >= 1 else (scale, Image.Resampling.LANCZOS)
+    return image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))), method)
 
 
 def _lefts(margin: int, across: Sequence[int], width: int, headings: Sequence[str], font: Any) -> list[int]:

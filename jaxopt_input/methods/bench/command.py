@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from jaxopt_input.errors import InputError
@@ -26,16 +28,7 @@ from jaxopt_input.runs.run import Run
 @click.option("--repeats", type=click.IntRange(min=1), default=5, help="Rounds; in each of them every case runs once.")
 @run_options(without=("model_name", "seed", "memory", "chunk", "dtype", "precision", "log"))
 @click.pass_context
-def bench(
-    context: click.Context,
-    models: tuple[str, ...],
-    tasks: str,
-    batches: str,
-    dtypes: str,
-    steps: int,
-    repeats: int,
-    **_: object,
-) -> None:
+def bench(context: click.Context, models: tuple[str, ...], steps: int, repeats: int, **options: Any) -> None:
     """Measure gradients and whole loops per second, beside what the device can do; a single device is used.
 
     For every model, task, dtype and batch: medians and quartiles of interleaved repeats, the seconds to compile and to
@@ -49,7 +42,8 @@ def bench(
 
         networks = [run.load(name) for name in models]
         run.record_model(networks[0])
-        cases = plan(networks, tasks=_words(tasks), batches=_numbers(batches), dtypes=_words(dtypes), steps=steps)
+        tasks, batches, dtypes = _words(options["tasks"]), _numbers(options["batches"]), _words(options["dtypes"])
+        cases = plan(networks, tasks=tasks, batches=batches, dtypes=dtypes, steps=steps)
         report = measure(cases, repeats=repeats, on=run.stage("run"))
         if not report.measurements:
             raise InputError(f"nothing fits the device: {report.failures[0][1]}")

@@ -39,10 +39,6 @@ def saturation(report: Report) -> dict[Group, int]:
     """For each (model, task, dtype) the smallest batch whose loop reaches 95 % of the best throughput.
 
     Those are left out whose throughput still rises at their largest batch, or that have a single batch.
-
-    Example:
-        >>> saturation(Report((), {}))
-        {}
     """
     rates: dict[Group, dict[int, float]] = {}
     for m in report.measurements:
@@ -58,10 +54,6 @@ def as_rows(report: Report) -> list[dict[str, Any]]:
     """The measurements as plain numbers, for JSON: rates per second, seconds, bytes and fractions of the ceilings.
 
     Work and bytes moved are those of one image; the weights are read once per batch. Failures come last.
-
-    Example:
-        >>> as_rows(Report((), {}))
-        []
     """
     saturated = saturation(report)
     rows = [_row(m, report, saturated.get(_group(m.case), math.inf)) for m in report.measurements]
@@ -98,12 +90,7 @@ def _setting(case: Case) -> dict[str, Any]:
 
 
 def ceilings(report: Report) -> dict[str, Any]:
-    """The ceilings of each dtype as plain numbers, for JSON: operations and bytes per second.
-
-    Example:
-        >>> ceilings(Report((), {}))
-        {}
-    """
+    """The ceilings of each dtype as plain numbers, for JSON: operations and bytes per second."""
     return {
         dtype: {"flops_per_second": _spread(c.flops), "bytes_per_second": _spread(c.bytes)}
         for dtype, c in report.ceilings.items()

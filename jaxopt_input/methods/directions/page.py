@@ -62,13 +62,11 @@ def images_page(
     """The images themselves: sheets of units, of directions, and of both; the images made for them, one row each.
 
     Args:
-        comparison: what `compare_directions` returns.
+        comparison: of units and directions, on the data set.
         ends: the images at both ends of the ranking of each of the `shown_rows`.
-        made: images made for these, as `synthesize` returns them; or None.
+        made: what `synthesize` makes for these; or None.
         show: how many units and how many directions the sheets show.
-        dataset: what was ranked.
-        model: the network.
-        seed: of the run.
+        dataset, model, seed: of the run.
     """
     page = lanes(made, [None] * len(made), model.info.name, seed) if made is not None else Page()
     names, (units, directions) = comparison.names, shown_rows(comparison, show)
@@ -87,13 +85,7 @@ def images_page(
 
 
 def coherence_figure(coherence: Mapping[str, Mapping[str, Interval | None]]) -> Any:
-    """The coherence of units, random directions and random images, with their intervals.
-
-    Args:
-        coherence: that of a `Comparison`.
-
-    Returns:
-        A figure of matplotlib.
+    """A figure of the coherence of units, random directions and random images, with their intervals.
 
     Example:
         >>> interval = Interval(1.0, 0.9, 1.2)

@@ -83,8 +83,7 @@ def compare_directions(
     The set is read once for all units and directions; the chosen images, and random ones to compare with, are read a
     second time to be measured. A set of k images is coherent where its classes have a low entropy, and where pairs of
     its images have similar features: the cosine of the embedding's spatial means, centered on that of random images.
-    The intervals are bootstrapped over sets: they tell how far the units and directions of this layer scatter on these
-    images.
+    The intervals, bootstrapped over sets, tell how far this layer's units and directions scatter on these images.
 
     Args:
         model: the network.
@@ -95,11 +94,8 @@ def compare_directions(
         k: images per set, from 2.
         pool: "max" or "mean", as `rank` pools over positions; Szegedy et al. have none, so both choices are ours.
         embedding: the layer that the similarity is measured in; the last before the logits if None.
-        key: a JAX key for the directions, the random sets and the bootstrap.
+        key: of the directions, the random sets and the bootstrap.
         on: the resources, as for `rank`.
-
-    Returns:
-        A `Comparison`.
 
     Raises:
         InputError: as `rank`, and for an unknown embedding or fewer than two images per set.
@@ -170,18 +166,14 @@ def shown_rows(comparison: Comparison, show: int) -> tuple[list[int], list[int]]
 def synthesize(
     model: Model, comparison: Comparison, show: int, *, starts: int = 1, key: jax.Array, **options: Any
 ) -> Solution:
-    """An image for each unit and direction of `shown_rows`, made alike: the mean of ⟨φ(x), v⟩ over positions.
+    """An image for each of `shown_rows`, units first, made alike: the mean of ⟨φ(x), v⟩ over positions.
 
     Args:
         model: the network.
-        comparison: what `compare_directions` returns.
+        comparison: of its directions.
         show: how many units and how many directions.
-        starts: random starts of each image.
-        key: a JAX key.
-        options: further arguments of `minimize`.
-
-    Returns:
-        A `Solution`, units first.
+        starts, key: as in `minimize`.
+        options: its further arguments.
     """
     rows = [row for group in shown_rows(comparison, show) for row in group]
     loss = -losses.direction(comparison.layer, comparison.vectors[rows])
@@ -240,10 +232,7 @@ def class_entropy(labels: np.ndarray) -> np.ndarray:
     """The entropy of the classes in each set, in bits: 0 for one class, log2 k for k different ones.
 
     Args:
-        labels: `[S, k]` int.
-
-    Returns:
-        `[S]`.
+        labels: `[S, k]` int; the result is `[S]`.
 
     Example:
         >>> class_entropy(np.array([[3, 3, 3, 3], [1, 1, 2, 2]])).tolist()
@@ -257,10 +246,7 @@ def pair_similarity(features: np.ndarray) -> np.ndarray:
     """The mean cosine of all pairs of different images in each set.
 
     Args:
-        features: `[S, k, C]`; what has length 0 is similar to nothing.
-
-    Returns:
-        `[S]` in [−1, 1].
+        features: `[S, k, C]`, the result `[S]` in [−1, 1]; what has length 0 is similar to nothing.
 
     Example:
         >>> pair_similarity(np.array([[[1.0, 0.0], [2.0, 0.0]], [[1.0, 0.0], [0.0, 3.0]]])).tolist()
@@ -275,14 +261,11 @@ def pair_similarity(features: np.ndarray) -> np.ndarray:
 def summarize(
     key: jax.Array, measured: dict[str, dict[str, np.ndarray | None]]
 ) -> dict[str, dict[str, Interval | None]]:
-    """The mean of each measure of each group, and of units less directions, with bootstrap intervals.
+    """The mean and interval of each measure of each group, and of "units - directions"; None where there is nothing.
 
     Args:
-        key: a JAX key for the resampling.
+        key: of the resampling.
         measured: what `measure` returns.
-
-    Returns:
-        For each group, and "units - directions", each measure's interval; None where there is nothing to average.
 
     Source:
         Efron, Bootstrap Methods (1979): percentile intervals, resampling sets.

@@ -46,7 +46,7 @@ def show(dataset: Dataset, ranking: Ranking, rows: Sequence[int], field: Recepti
 
     Args:
         dataset: what was ranked.
-        ranking: what `rank` returns for a layer.
+        ranking: of a layer.
         rows: the places of directions in the ranking.
         field: the receptive field of the layer's units, to crop to where there is a position; None shows whole images.
 
@@ -111,9 +111,6 @@ def beside_targets(
         targets: channels, units and classes, as `engine.target.expand` returns them.
         k: images at each end.
         options: further arguments of `rank`.
-
-    Returns:
-        A `Beside`.
 
     Raises:
         InputError: as `data.load` and `rank`, and for a target that is not one number per image.

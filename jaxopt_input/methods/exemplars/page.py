@@ -42,13 +42,7 @@ def row_of(made: Sequence[Any], ends: Ends, caption: str) -> Row:
 
 
 def beside_page(beside: Beside, solution: Solution, model: Model) -> Page:
-    """What data show beside a solution: the sheet `data.png`, and the entry "data".
-
-    Args:
-        beside: what `beside_targets` returns.
-        solution: images for the same targets; the best start of each is shown.
-        model: the network.
-    """
+    """What data show beside the best start of each target of a solution: the sheet `data.png`, and the entry "data"."""
     rows, described = [], {}
     best = solution.best(1)
     for target, image in zip(best.targets, np.asarray(best.best_image), strict=True):

@@ -7,13 +7,15 @@ the layer's activation with a matrix of unit vectors. What is kept is the runnin
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input.checks import Shape
 from jaxopt_input.data import Dataset
 from jaxopt_input.engine.lanes import Resources, resources, top
 from jaxopt_input.engine.memory import image_bytes, images_within
@@ -56,7 +58,7 @@ def rank(
     pool: str = "max",
     on: Resources | None = None,
 ) -> dict[str, Ranking]:
-    """The k images with the largest and the k with the smallest score of each direction of each layer.
+    """For each layer the k images with the largest and the k with the smallest score of each of its directions.
 
     The score of image x for the direction v is ⟨φ(x), v⟩, φ being the layer's activation, pooled over positions. The
     set is read once, whatever the number of directions and layers; memory does not grow with its length. Of equal
@@ -71,9 +73,6 @@ def rank(
             of the mean over positions. Layers without positions have nothing to pool.
         on: the resources: `chunk` is the images per step, at most 64 if None; the first of the devices is used.
             Progress is called as (images done, images in all).
-
-    Returns:
-        A `Ranking` for each layer.
 
     Raises:
         InputError: for an unknown layer, one without channels, directions of another length, a set that is empty,
@@ -105,15 +104,7 @@ def rank(
     if not 1 <= k <= len(dataset):
         raise InputError(f"k must be from 1 to the {len(dataset)} images of {dataset.name}, not {k}")
     on = resources(on)
-    batch = on.chunk
-    if batch is None:
-        widest = max(_positions(shapes[layer]) * len(vectors[layer]) for layer in vectors)
-        batch = int(np.clip(_BUDGET // (4 * widest), 1, 64))
-        if on.memory is not None:
-            each = image_bytes(model, tuple(probes), dataset.image_shape, dataset.image_shape, 0)
-            batch = min(batch, images_within(int(on.memory), each, model))
-    batch = min(batch, len(dataset))
-
+    batch = min(on.chunk or _most(model, dataset.image_shape, vectors, on), len(dataset))
     device = on.local[0]
     params, directions = jax.device_put((model.params, vectors), device)
     state = jax.device_put({layer: _empty(len(v), k) for layer, v in vectors.items()}, device)
@@ -139,8 +130,8 @@ def basis(channels: int, chosen: Any = None) -> np.ndarray:
     """The directions of units: rows of the identity.
 
     Args:
-        channels: the channels of the layer.
-        chosen: the channels of interest; all if None.
+        channels: how many the layer has.
+        chosen: some of them; all if None.
 
     Returns:
         `[len(chosen), channels]` float32.
@@ -158,15 +149,7 @@ def basis(channels: int, chosen: Any = None) -> np.ndarray:
 
 
 def random_directions(key: jax.Array, count: int, channels: int) -> np.ndarray:
-    """Directions drawn evenly from the unit sphere.
-
-    Args:
-        key: a JAX key.
-        count: how many, at least 1.
-        channels: the length of each.
-
-    Returns:
-        `[count, channels]` float32, each of length 1.
+    """`[count, channels]` float32 directions drawn evenly from the unit sphere.
 
     Raises:
         InputError: for a count below 1.
@@ -195,8 +178,15 @@ def _checked(layer: str, probe: Any, shapes: Mapping[str, tuple[int, ...]]) -> n
     return vectors
 
 
-def _positions(shape: Sequence[int]) -> int:
-    return int(np.prod(shape[:-1], dtype=int))
+def _most(model: Model, image_shape: Shape, vectors: Mapping[str, np.ndarray], on: Resources) -> int:
+    """Images per step, at most."""
+    shapes = model.layers(image_shape)
+    widest = max(math.prod(shapes[layer][:-1]) * len(directions) for layer, directions in vectors.items())
+    batch = int(np.clip(_BUDGET // (4 * widest), 1, 64))
+    if on.memory is None:
+        return batch
+    each = image_bytes(model, tuple(vectors), image_shape, image_shape, 0)
+    return min(batch, images_within(int(on.memory), each, model))
 
 
 def _empty(directions: int, k: int) -> Ranking:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from jaxopt_input.draw.sheet import Row, sheet
+from jaxopt_input.draw.sheet import Row, sheet, square
 from jaxopt_input.methods.look.recipe import Filters, Grid, NeuronGroups
 from jaxopt_input.runs.page import Page, Picture, lanes, overview, picture_names, sheets
 
@@ -28,9 +27,9 @@ def maps_page(maps: Mapping[str, np.ndarray]) -> Page:
     """The feature maps of an image: a picture per layer, all of them as the sheet, the numbers, one row per map."""
     page = Page()
     pictures = {layer: map_pictures(of_layer) for layer, of_layer in maps.items()}
-    for name, (layer, of_layer) in zip(_names(maps), pictures.items(), strict=True):
-        page.items[name] = Picture(_mosaic({layer: of_layer})[0])
-    for layer, of_layer in maps.items():
+    names = picture_names(list(maps), [0] * len(maps))
+    for name, (layer, of_layer) in zip(names, maps.items(), strict=True):
+        page.items[f"maps-{name.replace('-start0', '')}"] = Picture(_mosaic({layer: pictures[layer]})[0])
         extremes = zip(of_layer.max((0, 1)).tolist(), of_layer.min((0, 1)).tolist(), strict=True)
         for n, (largest, smallest) in enumerate(extremes):
             page.rows.append({"target": f"{layer}:{n}", "label": None, "largest": largest, "smallest": smallest})
@@ -38,11 +37,6 @@ def maps_page(maps: Mapping[str, np.ndarray]) -> Page:
     _keep(page, maps)
     page.notes.append(f"the maps of {', '.join(maps)}")
     return page
-
-
-def _names(layers: Mapping[str, Any]) -> list[str]:
-    plain = picture_names(list(layers), [0] * len(layers))
-    return [f"maps-{name.replace('-start0', '')}" for name in plain]
 
 
 def _keep(page: Page, arrays: Mapping[str, np.ndarray]) -> None:
@@ -55,8 +49,7 @@ def _mosaic(pictures: Mapping[str, np.ndarray], side: int = 48) -> list[Image.Im
     numbers = {layer: [[str(n) for n in range(len(stack))]] for layer, stack in pictures.items()}
     if len(pictures) == 1:
         [(layer, stack)] = pictures.items()
-        columns = math.ceil(math.sqrt(len(stack)))
-        return sheet([Row([stack], below=numbers[layer])], title=layer, columns=columns, side=side)
+        return sheet([Row([stack], below=numbers[layer])], title=layer, columns=square(len(stack)), side=side)
     rows = [Row([stack], layer, numbers[layer]) for layer, stack in pictures.items()]
     return sheet(rows, columns=16, side=side, even=False)
 
@@ -72,12 +65,12 @@ def grid_page(grid: Grid, model: str, seed: int) -> Page:
 
 
 def groups_page(groups: NeuronGroups, solution: Any, image: np.ndarray, model: str, seed: int) -> Page:
-    """Neuron groups: where in the image each is active, beside the pictures made for it.
+    """Where in an image `[H, W, C]` each of its neuron groups is active, beside the pictures made for it.
 
     Args:
-        groups: see `methods.look.recipe.neuron_groups`.
+        groups: those of the image.
         solution: the images made for their directions, as many starts each.
-        image: `[H, W, C]`, whose groups they are.
+        image: in [0, 1].
         model: the name of the network.
         seed: of the run.
     """
@@ -92,7 +85,7 @@ def groups_page(groups: NeuronGroups, solution: Any, image: np.ndarray, model: s
 
 
 def _solution_page(solution: Any, model: str, seed: int) -> Page:
-    labels: Sequence[None] = [None] * len(solution.names)
+    labels: Sequence[None] = [None] * len(solution)
     page, more = lanes(solution, labels, model, seed), overview(solution, labels)
     page.items |= more.items
     page.entries |= more.entries

@@ -26,7 +26,7 @@ _AT_ONCE = 32
 
 
 class Filters(NamedTuple):
-    """A first layer's filters: see `filters`.
+    """A layer's filters, as `filters` makes them.
 
     Attributes:
         weights: `[channels, h, w, colors]` float32, in activation per unit of pixel value.
@@ -42,17 +42,13 @@ def filters(model: Model, layer: str | None = None, *, key: jax.Array) -> Filter
 
     It is the gradient of the unit's activation with respect to the pixels of its receptive field, at a random image
     and a place inside the borders where the unit is most active. That is exact, preprocessing included, for a linear
-    map followed by a ReLU, whatever the module calls its weights and however it computes them; after a smooth
-    nonlinearity it is exact up to a factor, and after pooling it is the filter at one of the pooled places. Of a
-    deeper layer it is the linear map at that image alone.
+    map followed by a ReLU; after a smooth nonlinearity it is exact up to a factor, and after pooling it is the filter
+    at one of the pooled places. Of a deeper layer it is the linear map at that image alone.
 
     Args:
         model: the network.
         layer: the tap; the model's first if None.
-        key: a JAX key, of the probing images. It decides nothing but where units that are seldom active are found.
-
-    Returns:
-        `Filters`.
+        key: a JAX key, of the probing images.
 
     Raises:
         InputError: for an unknown layer, one without channels, and one whose receptive field cannot be read.
@@ -74,15 +70,15 @@ def filters(model: Model, layer: str | None = None, *, key: jax.Array) -> Filter
     activation = np.asarray(model.activations(probes, [layer])[layer], np.float32)
     if len(shape) == 1:
         weights = np.asarray(_gradients(model.apply, layer, model.params, probes, activation.argmax(0), None))
-        return Filters(weights, np.asarray(~weights.any((1, 2, 3))))
-    field = receptive_field(model, layer)
-    rows, columns = (_interior(field, axis, shape[axis], model.info.image_shape[axis]) for axis in (0, 1))
-    interior = activation[:, rows][:, :, columns]
-    image, row, column = np.unravel_index(interior.reshape(-1, shape[-1]).argmax(0), interior.shape[:3])
-    where = np.stack([rows[row], columns[column]], 1)
-    gradient = np.asarray(_gradients(model.apply, layer, model.params, probes, image, where))
-    begins = [field.begin(position) for position in where.tolist()]
-    weights = np.stack([window(g, begin, field.size) for g, begin in zip(gradient, begins, strict=True)])
+    else:
+        field = receptive_field(model, layer)
+        rows, columns = (_interior(field, axis, shape[axis], model.info.image_shape[axis]) for axis in (0, 1))
+        interior = activation[:, rows][:, :, columns]
+        image, row, column = np.unravel_index(interior.reshape(-1, shape[-1]).argmax(0), interior.shape[:3])
+        where = np.stack([rows[row], columns[column]], 1)
+        gradient = np.asarray(_gradients(model.apply, layer, model.params, probes, image, where))
+        windows = zip(gradient, map(field.begin, where.tolist()), strict=True)
+        weights = np.stack([window(pixels, begin, field.size) for pixels, begin in windows])
     return Filters(weights, np.asarray(~weights.any((1, 2, 3))))
 
 
@@ -160,7 +156,7 @@ def feature_maps(model: Model, picture: Any, layers: str | Sequence[str]) -> dic
 
 
 class Grid(NamedTuple):
-    """An activation grid: see `activation_grid`.
+    """An activation grid, as `activation_grid` makes it.
 
     Attributes:
         solution: the cells as targets, row by row.
@@ -197,13 +193,8 @@ def activation_grid(
         picture: `[H, W, C]` in [0, 1].
         cells: rows and columns at most; a larger map is averaged down to them. None is one icon a position.
         power: of the cosine between activation and direction; 0 is the dot product.
-        steps: updates.
-        transform: see `minimize`.
-        key: a JAX key.
-        options: further arguments of `minimize`, such as `image` (a parameterization with a size) or `on`.
-
-    Returns:
-        A `Grid`.
+        steps, transform, key: as in `minimize`.
+        options: its further arguments, such as `image` (a parameterization with a size) or `on`.
 
     Raises:
         InputError: as `feature_maps` and `minimize`.
@@ -221,9 +212,9 @@ def activation_grid(
     """
     if cells is not None and cells < 1:
         raise InputError(f"an activation grid has at least 1 cell a side, not {cells}")
-    found = feature_maps(model, picture, layer)[layer]
-    rows, columns = (n if cells is None else min(n, cells) for n in found.shape[:2])
-    bands = (np.array_split(band, columns, axis=1) for band in np.array_split(found, rows, axis=0))
+    activation = feature_maps(model, picture, layer)[layer]
+    rows, columns = (n if cells is None else min(n, cells) for n in activation.shape[:2])
+    bands = (np.array_split(band, columns, axis=1) for band in np.array_split(activation, rows, axis=0))
     vectors = np.stack([[block.mean((0, 1)) for block in band] for band in bands])
     loss = -losses.direction(layer, vectors.reshape(-1, vectors.shape[-1]), power)
     solution = minimize(loss, model, steps=steps, transform=transform, key=key, **options)
@@ -235,7 +226,7 @@ def activation_grid(
 
 
 class NeuronGroups(NamedTuple):
-    """A layer's activation of one image as a sum of groups: see `neuron_groups`.
+    """A layer's activation of one image as a sum of groups, as `neuron_groups` makes it.
 
     Attributes:
         maps: `[rows, columns, groups]`, where each group is active.
@@ -255,9 +246,6 @@ def neuron_groups(model: Model, layer: str, picture: Any, groups: int = 6) -> Ne
         picture: `[H, W, C]` in [0, 1].
         groups: how many, at most the positions and the channels.
 
-    Returns:
-        `NeuronGroups`; `losses.direction(layer, found.directions)` visualizes them.
-
     Raises:
         InputError: as `feature_maps`, for activations that are negative, and for more groups than there can be.
 
@@ -272,10 +260,10 @@ def neuron_groups(model: Model, layer: str, picture: Any, groups: int = 6) -> Ne
     """
     from sklearn.decomposition import NMF
 
-    found = feature_maps(model, picture, layer)[layer]
-    flat = found.reshape(-1, found.shape[-1])
+    activation = feature_maps(model, picture, layer)[layer]
+    flat = activation.reshape(-1, activation.shape[-1])
     if not 1 <= groups <= min(flat.shape):
-        raise InputError(f"groups must be from 1 to {min(flat.shape)} for layer {layer} of shape {found.shape}")
+        raise InputError(f"groups must be from 1 to {min(flat.shape)} for layer {layer} of shape {activation.shape}")
     if flat.min() < 0:
         raise InputError(f"layer {layer} has negative activations, which have no groups: take a layer after its ReLU")
     if not flat.any():
@@ -285,16 +273,9 @@ def neuron_groups(model: Model, layer: str, picture: Any, groups: int = 6) -> Ne
     length = np.linalg.norm(directions, axis=1)
     maps, directions = maps * length, directions / np.where(length > 0, length, 1)[:, None]
     order = np.argsort(-np.linalg.norm(maps, axis=0), kind="stable")
-    return NeuronGroups(maps[:, order].reshape(*found.shape[:2], groups), directions[order])
+    return NeuronGroups(maps[:, order].reshape(*activation.shape[:2], groups), directions[order])
 
 
 def group_icons(model: Model, layer: str, groups: NeuronGroups, **options: Any) -> Solution:
-    """Images that excite the channels of each neuron group of a layer together.
-
-    Args:
-        model: the network.
-        layer: a tap.
-        groups: its groups, see `neuron_groups`.
-        options: further arguments of `minimize`, such as `steps` or `starts`.
-    """
+    """Images that excite the channels of each of a layer's groups together; `options` are those of `minimize`."""
     return minimize(-losses.direction(layer, groups.directions, 2.0), model, **options)

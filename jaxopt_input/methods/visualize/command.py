@@ -66,7 +66,7 @@ def _visualize(run: Run, model: Model, options: dict[str, Any]) -> Solution:
     from jaxopt_input.methods.exemplars.page import beside_page
     from jaxopt_input.methods.visualize import page, units
     from jaxopt_input.methods.visualize.recipe import by_program, joined, sized
-    from jaxopt_input.runs.page import Page, picture_names
+    from jaxopt_input.runs.page import picture_names
 
     if options["animate"]:
         check_format(options["animate"])
@@ -94,7 +94,7 @@ def _visualize(run: Run, model: Model, options: dict[str, Any]) -> Solution:
     run.write(page.whole_page(whole, names, model, options["animate"]))
     run.write(page.versions_page(whole, names, options["preset"], model, run.key))
     if options["field"] or options["crop"]:
-        run.write(Page(entries={"field": units.field_of(whole, model)}))
+        run.write(page.field_page(whole, model))
     if beside:
         run.write(beside_page(beside, whole, model))
     return whole

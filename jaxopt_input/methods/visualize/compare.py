@@ -30,9 +30,8 @@ def check_comparable(models: Sequence[Model], texts: Sequence[str], size: int | 
         jaxopt_input.errors.InputError: class:1 is bee in ant and cat in bee: give what both have, classes by name
     """
     for text in texts:
-        meant = [_meanings(model, text, size) for model in models]
-        for model, other in zip(models[1:], meant[1:], strict=True):
-            first, name, other_name = meant[0], models[0].info.name, model.info.name
+        (name, first), *others = [(model.info.name, _meanings(model, text, size)) for model in models]
+        for other_name, other in others:
             if len(first) != len(other):
                 raise InputError(f"{text} is {len(first)} targets in {name} and {len(other)} in {other_name}")
             for ours, theirs in zip(first, other, strict=True):

@@ -48,7 +48,7 @@ def importance(
         solution: of `visualize`, with snapshots.
         transform: the random views; None is the image itself.
         kind: as in `engine.target.objective`.
-        key: a JAX key.
+        key: of the views.
         chunk: images at a time.
 
     Returns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxopt_input.engine.target import label
 from jaxopt_input.methods.visualize.importance import importance
 from jaxopt_input.methods.visualize.settings import preset
 from jaxopt_input.models.model import Model
+from jaxopt_input.models.receptive import receptive_field
 from jaxopt_input.runs.page import Page, Picture, lanes, overview, sheets
 
 
@@ -31,19 +33,19 @@ def whole_page(solution: Solution, names: Sequence[str], model: Model, animate: 
     return page
 
 
+def field_page(solution: Solution, model: Model) -> Page:
+    """The receptive field of a solution's units: their layer, and size, stride and offset in a full image."""
+    layer = solution.targets[0].layer
+    return Page(entries={"field": {"layer": layer, **dataclasses.asdict(receptive_field(model, layer))}})
+
+
 def versions_page(solution: Solution, names: Sequence[str], preset_name: str, model: Model, key: jax.Array) -> Page:
-    """Further pictures of a solution, and the entry that names them.
+    """Further pictures of a solution, whose best images have these names, and the entry that names them.
 
     For a preset of Yosinski: "last"; "majority" with "majority_step", None where the unit never was the most active of
     its layer; and "scaled", the best image with its contrast stretched about gray to the whole range, as he shows his.
-    For MACO: "alpha", the best image with its importance as transparency. For others nothing.
-
-    Args:
-        solution: of `visualize`.
-        names: of the pictures of the best images.
-        preset_name: the preset; the importance mask is that of its own transform and objective.
-        model: the network.
-        key: for the views of the importance mask.
+    For MACO: "alpha", the best image with its importance as transparency, that of the preset's own transform and
+    objective; the key is for its views. For others nothing.
     """
     _, height, width, channels = solution.image.shape
     chosen = preset(preset_name, (height, width, channels))

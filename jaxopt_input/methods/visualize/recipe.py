@@ -153,10 +153,9 @@ def by_program(texts: Sequence[str], model: Model, shape: Shape) -> list[list[st
         >>> by_program(["class:3", "block3:5", "class:*"], joi.load("tin100"), (64, 64, 3))
         [['class:3', 'class:*'], ['block3:5']]
     """
-    programs: dict[tuple[object, ...], list[str]] = {}
-    for text in dict.fromkeys(texts):
-        programs.setdefault(expand(text, model, shape)[0].program, []).append(text)
-    return list(programs.values())
+    texts = list(dict.fromkeys(texts))
+    programs = grouped([expand(text, model, shape)[0] for text in texts])
+    return [[texts[place] for place in places] for places in programs.values()]
 
 
 def joined(parts: Sequence[Solution], texts: Sequence[str], model: Model, shape: Shape) -> tuple[Solution, list[int]]:

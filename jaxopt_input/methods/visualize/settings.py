@@ -147,9 +147,8 @@ def preset(
 def regularizer(text: str) -> Loss:
     """A penalty by text: "NAME=WEIGHT", "NAME^EXPONENT=WEIGHT", or "NAME:LAYER=WEIGHT" for one of a layer.
 
-    Args:
-        text: NAME is l2, alpha-norm, pixel-norm, total-variation or total-variation-l1, or, of a layer, diversity or
-            alignment. Those of `_POWERS` take an exponent, the α or β of `losses`.
+    NAME is one of `names.IMAGE_REGULARIZERS`, or, of a layer, of `names.LAYER_REGULARIZERS`. Those of `_POWERS` take an
+    exponent, the α or β of `losses`.
 
     Raises:
         InputError: for an unknown name, a missing or needless layer or exponent, or a weight that is no number.

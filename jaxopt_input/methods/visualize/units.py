@@ -72,8 +72,8 @@ def canvas(model: Model, layer: str, transform: Transform | View | str | None = 
             model's image; its pads are left out, since the canvas goes on where they would bring in gray.
 
     Returns:
-        A `Canvas`. Where the field exceeds the model's image, or the network takes no smaller one, it is the model's
-        image with the transform as given, and the unit at the center of the map.
+        Where the field exceeds the model's image, or the network takes no smaller one, the model's image with the
+        transform as it is, and the unit at the center of the map.
 
     Raises:
         InputError: as `receptive_field`, for a layer without positions, and for a transform that does not say how far
@@ -175,14 +175,10 @@ def visualize_units(
     Args:
         model: the network.
         target: LAYER:CHANNEL or LAYER:* for all of a layer, or several of one layer.
-        starts: random starts of each unit.
-        steps: updates.
-        image: the image parameterization; a Fourier image if None.
-        transform: see `canvas`; its jitter is scaled down by as much as the view is smaller than the model's image.
-        regularizer: a loss to add, such as `1e-3 * losses.total_variation()`.
-        redirected: let the gradient through ReLUs where they block all of it, see `redirect_relu`; most units of a
+        starts, steps, image, regularizer, key: as in `visualize`.
+        transform: as in `canvas`.
+        redirected: let the gradient through ReLUs where they block all of it, by `redirect_relu`; most units of a
             layer that ends in a ReLU are dead at the start.
-        key: a JAX key; `jax.random.key(0)` if None.
         on: the resources; half of the memory that is free if it says nothing of it.
         options: further arguments of `minimize`.
 
@@ -197,14 +193,10 @@ def visualize_units(
         Yosinski et al., Understanding Neural Networks Through Deep Visualization (2015), crop to the field.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
-        >>> def apply(params, image, taps):
-        ...     return {"conv": jax.lax.conv_general_dilated(image, params, (2, 2), "SAME",
-        ...                                                  dimension_numbers=("NHWC", "HWIO", "NHWC"))}
-        >>> model = joi.from_function(apply, jnp.ones((5, 5, 3, 4)), image_shape=(16, 16, 3), taps=("conv",))
-        >>> solution = visualize_units(model, "conv:*", image=joi.images.pixels(), transform=None, steps=2)
+        >>> import jaxopt_input as joi
+        >>> solution = visualize_units(joi.load("mnist"), "block2:*", image="pixels", transform=None, steps=2)
         >>> solution.best_image.shape, solution.names[3]
-        ((4, 5, 5, 3), 'conv:3@field')
+        ((32, 14, 14, 1), 'block2:3@field')
     """
     units = _units(model, [target] if isinstance(target, str) else target)
     layer, channels = units[0].layer, [unit.index for unit in units]
@@ -301,18 +293,11 @@ def crop_to_field(solution: Solution, model: Model) -> Solution:
     Raises:
         InputError: as `units_of` and `receptive_field`.
 
-    Source:
-        Yosinski et al., Understanding Neural Networks Through Deep Visualization (2015).
-
     Example:
-        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
-        >>> def apply(params, image, taps):
-        ...     return {"conv": jax.lax.conv_general_dilated(image, params, (2, 2), "SAME",
-        ...                                                  dimension_numbers=("NHWC", "HWIO", "NHWC"))}
-        >>> model = joi.from_function(apply, jnp.ones((5, 5, 3, 4)), image_shape=(16, 16, 3), taps=("conv",))
-        >>> solution = joi.visualize(model, "conv:3@center", image=joi.images.pixels(), transform=None, steps=2)
-        >>> crop_to_field(solution, model).image.shape
-        (1, 5, 5, 3)
+        >>> import jaxopt_input as joi
+        >>> model = joi.load("mnist")
+        >>> crop_to_field(joi.visualize(model, "block2:3@center", preset="plain", steps=2), model).image.shape
+        (1, 14, 14, 1)
     """
     height, width, channels = solution.image.shape[-3:]
     shape = height, width, channels
@@ -329,21 +314,6 @@ def crop_to_field(solution: Solution, model: Model) -> Solution:
         return np.stack(parts, -4)
 
     return _cropped(solution, cut)
-
-
-def field_of(solution: Solution, model: Model) -> dict[str, Any]:
-    """What `run.json` says of the field of a solution's units: its layer, size, stride and offset in a full image.
-
-    Example:
-        >>> import jax.numpy as jnp, jaxopt_input as joi
-        >>> model = joi.from_function(lambda p, x, taps: {"a": x[:, 2::2, 2::2] + p}, jnp.zeros(3),
-        ...                           image_shape=(8, 8, 3), taps=("a",))
-        >>> solution = joi.visualize(model, "a:1@center", image=joi.images.pixels(), transform=None, steps=1)
-        >>> field_of(solution, model)
-        {'layer': 'a', 'size': (1, 1), 'stride': (2, 2), 'offset': (2, 2)}
-    """
-    layer = solution.targets[0].layer
-    return {"layer": layer, **dataclasses.asdict(receptive_field(model, layer))}
 
 
 def _one_layer(units: list[Target]) -> list[Target]:
