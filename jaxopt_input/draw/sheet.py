@@ -78,9 +78,9 @@ def sheet(
     across = [min(count, columns or max(WIDEST, square(count))) for count in counts]
     margin = max((_width(_wrapped(row.caption), font) + 2 * GAP for row in rows if row.caption), default=GAP)
     lefts = _lefts(margin, across, max(width for width, _ in boxes), headings, font)
-    strips = [strip for row, box in zip(rows, boxes, strict=True) for strip in _strips(row, box, across)]
     head = (LINE + GAP if title else 0) + (HEAD if any(headings) else GAP)
     width = max(lefts[-1], _width(title, ImageFont.load_default(11)) + 2 * GAP)
+    strips = [strip for row, box in zip(rows, boxes, strict=True) for strip in _strips(row, box, across, lefts, width)]
     pages = []
     while strips:
         heights = list(itertools.accumulate(strip.height for strip in strips))
@@ -92,55 +92,39 @@ def sheet(
             if count:
                 draw.text((left, head - HEAD + GAP), printable(heading), fill=INK, font=font)
         for strip in strips[:fit]:
-            strip.paste(page, draw, top, lefts)
+            page.paste(strip, (0, top))
             top += strip.height
         pages.append(page)
         strips = strips[fit:]
     return pages
 
 
-@dataclasses.dataclass(frozen=True)
-class _Strip:
-    """What stands side by side: a line of pictures of each group."""
-
-    groups: Sequence[Pictures]
-    texts: Sequence[Sequence[Sequence[str]]]
-    caption: str
-    box: tuple[int, int]
-
-    @property
-    def height(self) -> int:
-        lines = max((len(text) for group in self.texts for text in group), default=0)
-        caption = self.caption.count("\n") + 1 if self.caption else 0
-        return max(self.box[1] + LINE * lines, 16 * caption) + GAP
-
-    def paste(self, page: Image.Image, draw: ImageDraw.ImageDraw, top: int, lefts: Sequence[int]) -> None:
-        """Paint the strip on a page."""
-        draw.multiline_text((GAP, top), self.caption, fill=INK, font=ImageFont.load_default(13))
-        small = ImageFont.load_default(11)
-        for group, texts, left in zip(self.groups, self.texts, lefts, strict=False):
-            for n, picture in enumerate(group):
-                x = left + n * (self.box[0] + GAP)
-                tile = _tile(picture, self.box)
-                page.paste(tile, (x + (self.box[0] - tile.width) // 2, top + (self.box[1] - tile.height) // 2))
-                for k, text in enumerate(texts[n] if texts else ()):
-                    draw.text((x, top + self.box[1] + 1 + k * LINE), text, fill=INK, font=small)
-
-
-def _strips(row: Row, box: tuple[int, int], across: Sequence[int]) -> list[_Strip]:
-    """The lines of a row; its caption stands beside the first."""
+def _strips(
+    row: Row, box: tuple[int, int], across: Sequence[int], lefts: Sequence[int], width: int
+) -> list[Image.Image]:
+    """The lines of a row, as wide as the page; its caption stands beside the first."""
     font = ImageFont.load_default(11)
     texts = [[_lines(text, box[0], font) for text in group] for group in row.below] or [[]] * len(row.groups)
     lines = max((-(-len(group) // max(n, 1)) for group, n in zip(row.groups, across, strict=True)), default=1)
-    return [
-        _Strip(
-            [group[k * n : (k + 1) * n] for group, n in zip(row.groups, across, strict=True)],
-            [group[k * n : (k + 1) * n] for group, n in zip(texts, across, strict=True)],
-            "" if k else _wrapped(row.caption),
-            box,
+    strips = []
+    for k in range(max(lines, 1)):
+        pictures, below = (
+            [group[k * n : (k + 1) * n] for group, n in zip(groups, across, strict=True)]
+            for groups in (row.groups, texts)
         )
-        for k in range(max(lines, 1))
-    ]
+        caption = "" if k else _wrapped(row.caption)
+        deep = max((len(text) for group in below for text in group), default=0)
+        height = max(box[1] + LINE * deep, 16 * (caption.count("\n") + 1) if caption else 0) + GAP
+        strips.append(strip := Image.new("RGB", (width, height), PAPER))
+        draw = ImageDraw.Draw(strip)
+        draw.multiline_text((GAP, 0), caption, fill=INK, font=ImageFont.load_default(13))
+        for group, captions, left in zip(pictures, below, lefts, strict=False):
+            for n, picture in enumerate(group):
+                x, tile = left + n * (box[0] + GAP), _tile(picture, box)
+                strip.paste(tile, (x + (box[0] - tile.width) // 2, (box[1] - tile.height) // 2))
+                for place, text in enumerate(captions[n] if captions else ()):
+                    draw.text((x, box[1] + 1 + place * LINE), text, fill=INK, font=font)
+    return strips
 
 
 def _box(pictures: Pictures, side: int, largest: int) -> tuple[int, int]:

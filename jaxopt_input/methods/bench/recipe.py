@@ -28,8 +28,9 @@ from jaxopt_input.engine.lanes import Resources, resources
 from jaxopt_input.engine.memory import peak_of
 from jaxopt_input.engine.minimize import Watch, minimize
 from jaxopt_input.engine.target import expand, objective
-from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.errors import InputError
 from jaxopt_input.losses import Loss
+from jaxopt_input.methods.presets import check_choice
 from jaxopt_input.methods.style.settings import Settings, default_layers
 from jaxopt_input.methods.style.terms import content_loss, style_loss, variation_loss
 from jaxopt_input.models.flops import Work, gradient_work
@@ -214,8 +215,7 @@ def plan(
         raise InputError("nothing to measure: give at least one model, task, batch and dtype")
     for what, names, registry in (("task", tasks, TASKS), ("dtype", dtypes, DTYPES)):
         for name in names:
-            if name not in registry:
-                raise unknown(what, name, registry)
+            check_choice(what, name, registry)
     count("steps", steps)
     for batch in batches:
         count("a batch", batch)

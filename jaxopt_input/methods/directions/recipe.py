@@ -273,7 +273,9 @@ def summarize(
     generator = _generator(key)
     means = {
         group: {
-            name: None if values is None or not len(values) else (float(values.mean()), _resampled(generator, values))
+            name: (float(values.mean()), generator.choice(values, (RESAMPLES, len(values))).mean(1))
+            if values is not None and len(values)
+            else None
             for name, values in measures.items()
         }
         for group, measures in measured.items()
@@ -290,11 +292,6 @@ def summarize(
 
 def _generator(key: jax.Array) -> np.random.Generator:
     return np.random.default_rng(np.asarray(jax.random.key_data(key)))
-
-
-def _resampled(generator: np.random.Generator, values: np.ndarray) -> np.ndarray:
-    """`[RESAMPLES]` means of as many values drawn with replacement."""
-    return generator.choice(values, (RESAMPLES, len(values))).mean(1)
 
 
 def _interval(mean: float, resampled: np.ndarray) -> Interval:

@@ -67,14 +67,13 @@ def show(dataset: Dataset, ranking: Ranking, rows: Sequence[int], field: Recepti
         for image, label, name in zip(images, labels, names, strict=True):
             read[wanted[len(read)]] = (to_uint8(image), int(label), name)
 
-    def exemplar(end: Ranked, row: int, n: int) -> Exemplar:
-        index, position = int(end.index[row, n]), tuple(int(i) for i in end.position[row, n])
-        image, label, name = read[index]
-        picture = patch(image, position, field) if field is not None and len(position) == 2 else image
-        return Exemplar(picture, index, name, label, float(end.value[row, n]), position)
-
     def exemplars(end: Ranked, row: int) -> list[Exemplar]:
-        return [exemplar(end, row, n) for n in range(end.value.shape[1])]
+        shown = []
+        for value, index, position in zip(*(part[row].tolist() for part in end), strict=True):
+            image, label, name = read[index]
+            picture = patch(image, position, field) if field is not None and len(position) == 2 else image
+            shown.append(Exemplar(picture, index, name, label, value, tuple(position)))
+        return shown
 
     return [(exemplars(ranking.largest, row), exemplars(ranking.smallest, row)) for row in rows]
 

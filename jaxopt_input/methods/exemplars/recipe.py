@@ -19,8 +19,9 @@ from jaxopt_input.checks import Shape
 from jaxopt_input.data import Dataset
 from jaxopt_input.engine.lanes import Resources, resources, top
 from jaxopt_input.engine.memory import image_bytes, images_within
-from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.errors import InputError
 from jaxopt_input.losses.algebra import check_index, check_layer
+from jaxopt_input.methods.presets import check_choice
 from jaxopt_input.models.model import Apply, Model
 from jaxopt_input.names import POOLS
 
@@ -97,8 +98,7 @@ def rank(
     vectors = {layer: _checked(layer, probe, shapes) for layer, probe in probes.items()}
     if not vectors:
         raise InputError("no layer to rank images by: name at least one")
-    if pool not in POOLS:
-        raise unknown("pooling", pool, POOLS)
+    check_choice("pooling", pool, POOLS)
     if not len(dataset):
         raise InputError(f"the data set {dataset.name} is empty")
     if not 1 <= k <= len(dataset):

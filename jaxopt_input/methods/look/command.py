@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import click
 
-from jaxopt_input.methods.visualize.options import optimization_options
-from jaxopt_input.runs.options import run_options
+from jaxopt_input.methods.visualize.options import icon_options, optimization_options
+from jaxopt_input.runs.options import run_options, together
 from jaxopt_input.runs.run import Run
 
 PLAIN = ("chunk", "memory", "dtype")  # options of a run that do not go with a single pass
+IMAGE = click.argument("image", metavar="IMAGE")
+LAYER = click.option("--layer", required=True, metavar="LAYER", help="The layer.")
+icons = together((IMAGE, LAYER, optimization_options, run_options()))
 
 
 @click.group()
@@ -34,7 +36,7 @@ def filters(context: click.Context, layer: str | None, **_: Any) -> None:
 
 
 @look.command()
-@click.argument("image", metavar="IMAGE")
+@IMAGE
 @click.option("--layer", "layers", multiple=True, required=True, metavar="LAYER", help=(
     "The layer whose maps are shown. May be repeated."
 ))  # fmt: skip
@@ -51,15 +53,9 @@ def maps(context: click.Context, image: str, layers: tuple[str, ...], **_: Any) 
         run.write(maps_page(feature_maps(run.model, photo, layers)))
 
 
-def _icons(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What `grid` and `groups` have in common."""
-    layer = click.option("--layer", required=True, metavar="LAYER", help="The layer.")
-    return click.argument("image", metavar="IMAGE")(layer(optimization_options(run_options()(command))))
-
-
 @look.command()
 @click.option("--cells", type=click.IntRange(min=1), default=8, help="Rows and columns of the grid at most.")
-@_icons
+@icons
 @click.pass_context
 def grid(context: click.Context, image: str, layer: str, cells: int, **options: Any) -> None:
     """Show what a layer sees at each place of IMAGE: for each position, an icon that excites the same channels."""
@@ -67,7 +63,6 @@ def grid(context: click.Context, image: str, layer: str, cells: int, **options: 
         from jaxopt_input import data
         from jaxopt_input.methods.look.page import grid_page
         from jaxopt_input.methods.look.recipe import activation_grid
-        from jaxopt_input.methods.visualize.options import icon_options
 
         model = run.model
         photo = data.read_image(image, model.info.image_shape)
@@ -77,7 +72,7 @@ def grid(context: click.Context, image: str, layer: str, cells: int, **options: 
 
 @look.command()
 @click.option("--groups", "count", type=click.IntRange(min=1), default=6, help="The number of groups.")
-@_icons
+@icons
 @click.pass_context
 def groups(context: click.Context, image: str, layer: str, count: int, **options: Any) -> None:
     """Show groups of a layer's channels that are active together in IMAGE: where each is active, and what it sees."""
@@ -85,7 +80,6 @@ def groups(context: click.Context, image: str, layer: str, count: int, **options
         from jaxopt_input import data
         from jaxopt_input.methods.look.page import groups_page
         from jaxopt_input.methods.look.recipe import group_icons, neuron_groups
-        from jaxopt_input.methods.visualize.options import icon_options
 
         model = run.model
         photo = data.read_image(image, model.info.image_shape)

@@ -60,7 +60,6 @@ def visualize(context: click.Context, **options: Any) -> None:
 def _visualize(run: Run, model: Model, options: dict[str, Any]) -> Solution:
     """Write what one network makes of the targets, program by program."""
     from jaxopt_input import data
-    from jaxopt_input.draw.animation import check_format
     from jaxopt_input.engine.target import expand
     from jaxopt_input.methods.exemplars.beside import beside_targets
     from jaxopt_input.methods.exemplars.page import beside_page
@@ -68,8 +67,6 @@ def _visualize(run: Run, model: Model, options: dict[str, Any]) -> Solution:
     from jaxopt_input.methods.visualize.recipe import by_program, joined, sized
     from jaxopt_input.runs.page import picture_names
 
-    if options["animate"]:
-        check_format(options["animate"])
     shape, texts = sized(model, options["size"]), options["targets"]
     make = _recipe(run, model, options)
     if options["crop"]:

@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jaxopt_input.names import OPTIMIZERS, PARAMETERIZATIONS, TRANSFORMS, VISUALIZE_PRESETS, listed
+from jaxopt_input.names import TRANSFORMS, VISUALIZE_PRESETS, listed
+from jaxopt_input.runs.options import descent_options, preset_option, together
 
 if TYPE_CHECKING:
     from jaxopt_input.methods.visualize.settings import Preset
     from jaxopt_input.models.model import Model
     from jaxopt_input.runs.run import Run
 
-OPTIONS = (
+optimization_options = together((
     click.option("--starts", type=click.IntRange(min=1), default=1, help="Random starts of each target."),
-    click.option("--preset", default="default", metavar="NAME", help=(
-        f"The method whose settings hold where none are given: {listed(VISUALIZE_PRESETS)}."
-    )),
+    preset_option(VISUALIZE_PRESETS),
     click.option("--steps", type=click.IntRange(1, 10**8), help="Updates of each image.  [default: the preset's]"),
     click.option("--size", type=click.IntRange(1, 2**16), help=(
         "Side of the image in pixels.  [default: the network's]"
     )),
-    click.option("--optimizer", metavar="NAME", help=(
-        f"The optimizer: {listed(OPTIMIZERS)}.  [default: the preset's]"
-    )),
-    click.option("--learning-rate", type=float, help=(
-        "Learning rate of the optimizer.  [default: one that suits it]"
-    )),
-    click.option("--parameterization", metavar="NAME", help=(
-        f"What is optimized: {listed(PARAMETERIZATIONS)}.  [default: the preset's]"
-    )),
+    descent_options,
     click.option("--transform", metavar="NAME", help=(
         f"The random views that an image must survive: {listed(TRANSFORMS)}.  [default: the preset's]"
     )),
-)  # fmt: skip
-
-
-def optimization_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `OPTIONS` to a command."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
+))  # fmt: skip
 
 
 def chosen(model: Model, options: Mapping[str, Any], **changes: Any) -> Preset:
-    """The preset with what else `OPTIONS` say of it."""
+    """The preset with what else the options say of it."""
     from jaxopt_input.methods.visualize.recipe import sized
     from jaxopt_input.methods.visualize.settings import preset
 
@@ -61,7 +45,7 @@ def chosen(model: Model, options: Mapping[str, Any], **changes: Any) -> Preset:
 
 
 def icon_options(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What `OPTIONS` say, as arguments of `minimize`."""
+    """What the options say, as arguments of `minimize`."""
     from jaxopt_input.methods.visualize.recipe import sized
 
     setting = chosen(run.model, options)

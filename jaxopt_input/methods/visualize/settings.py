@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from jaxopt_input import images, losses, optimizers, projections, transforms
-from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization, as_parameterization
 from jaxopt_input.images.parameterization import Shape
 from jaxopt_input.losses import Loss
-from jaxopt_input.methods.presets import choose
+from jaxopt_input.methods.presets import check_choice, choose
 from jaxopt_input.optimizers import Optimizer, as_optimizer
 from jaxopt_input.projections import Projection
 from jaxopt_input.transforms import Transform, as_transform
@@ -162,8 +162,7 @@ def regularizer(text: str) -> Loss:
     head, _, number = text.partition("=")
     head, power, exponent = head.partition("^")
     name, colon, layer = head.partition(":")
-    if name not in (names := [*_OF_IMAGE, *_OF_LAYER]):
-        raise unknown("regularizer", name, names)
+    check_choice("regularizer", name, [*_OF_IMAGE, *_OF_LAYER])
     try:
         weight, exponents = float(number), [float(exponent)] if power else []
     except ValueError:
