@@ -13,7 +13,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxopt_input.checks import count
 from jaxopt_input.engine.memory import parse_bytes
 from jaxopt_input.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxopt_input.engine.solution import Solution
 
 AXIS = "starts"  # of the mesh: lanes are shared out along it
 MOST = 32  # lanes that a device runs at once, unless asked for
@@ -43,6 +46,8 @@ class Resources:
             more lanes than fit run at once.
         dtype: of the network's parameters and activations, float32 or bfloat16; images and losses stay float32.
         progress: called as (done, in all, mean loss) by `minimize`, as (lanes done, lanes in all) by attacks.
+        receive: called with the `Solution` of each chunk as it leaves the devices, where `minimize` runs several and
+            keeps all starts.
 
     Raises:
         InputError: for anything else.
@@ -57,6 +62,7 @@ class Resources:
     memory: int | str | None = None
     dtype: Any = "float32"
     progress: Callable[..., None] | None = dataclasses.field(default=None, compare=False)
+    receive: Callable[[Solution], Any] | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         set_field = functools.partial(object.__setattr__, self)
@@ -81,6 +87,8 @@ class Resources:
         set_field("dtype", dtype)
         if self.progress is not None and not callable(self.progress):
             raise InputError(f"progress is a function of (done, in all, …), not {self.progress!r}")
+        if self.receive is not None and not callable(self.receive):
+            raise InputError(f"receive is a function of a Solution, not {self.receive!r}")
 
     @property
     def local(self) -> tuple[jax.Device, ...]:
@@ -100,6 +108,11 @@ class Resources:
         return dataclasses.replace(
             self, progress=lambda done, total, *rest: progress(number * total + done, parts * total, *rest)
         )
+
+    def through(self, function: Callable[[Solution], Solution]) -> Resources:
+        """The resources whose `receive` is called with what a function makes of each solution."""
+        receive = self.receive
+        return self if receive is None else dataclasses.replace(self, receive=lambda part: receive(function(part)))
 
     def share(self, before: int, steps: int, total: int) -> Resources:
         """The resources of `steps` of `total` steps, after the first `before`: its progress is that of the whole."""

@@ -166,16 +166,23 @@ def minimize(
     job = _Job(program, _warm_up(program), first, last, every, marks, None if traced else on.progress, layout)
     params, trees, base = layout.share((model.params, parts.trees, base))
     solve = functools.partial(_solve_round, job, params, trees, base, identities, origin)
-    arrays, which = _gather(map(solve, range(len(layout.rounds))), layout, keep, traced)
-    target, start = layout.places(which)
-    solution = Solution(
-        **arrays,
-        target=target.astype(np.int32),
-        start=start.astype(np.int32),
-        targets=target_names,
-        check_steps=(*range(first + -first % every, last, every), last),
-        swept=_swept(parts.trees, target),
-    )
+
+    def solution_of(arrays: dict[str, Any], which: np.ndarray) -> Solution:
+        target, start = layout.places(which)
+        return Solution(
+            **arrays,
+            target=target.astype(np.int32),
+            start=start.astype(np.int32),
+            targets=target_names,
+            check_steps=(*range(first + -first % every, last, every), last),
+            swept=_swept(parts.trees, target),
+        )
+
+    def receive(arrays: dict[str, Any], which: np.ndarray) -> None:
+        if on.receive:
+            on.receive(solution_of(arrays, which))
+
+    solution = solution_of(*_gather(map(solve, range(len(layout.rounds))), layout, keep, traced, receive))
     return solution.best(keep) if traced and keep < starts else solution
 
 
@@ -355,11 +362,12 @@ def _run(job: _Job, params: Any, trees: loop.Trees, rows: loop.Lanes, state: loo
 
 
 def _gather(
-    results: Iterator[dict[str, Any]], layout: Layout, keep: int, traced: bool
+    results: Iterator[dict[str, Any]], layout: Layout, keep: int, traced: bool, receive: Callable[..., None]
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The rounds one after another without their padding, and which lanes they are.
 
     One full round stays on the devices. Others leave them as they come, and of each target the best `keep` are kept.
+    Where that is all of them, `receive` is called with each of several rounds.
     """
     n_targets, starts = layout.grid
     everything = np.arange(layout.total)
@@ -386,6 +394,8 @@ def _gather(
         which = which[:real]
         if keep == starts:
             rows.write(which, host)
+            if len(layout.rounds) > 1:
+                receive(host | {"snapshots": np.moveaxis(host["snapshots"], 0, 1)}, which)
         else:
             best.add(layout.places(which)[0], which, np.isfinite(host["best_loss"]), -host["best_loss"], host)
     arrays, lanes_kept = (rows.tree, everything) if keep == starts else (best.rows(), best.lanes())

@@ -106,19 +106,20 @@ def metadata(model: str, seed: int, **text: Any) -> dict[str, str]:
     return {**shown, "Software": f"jaxopt_input {jaxopt_input.__version__}", "model": model, "seed": str(seed)}
 
 
-def picture_names(targets: Sequence[str], starts: Sequence[int]) -> list[str]:
-    """One name per lane, made of its target and start; a number is added where two would be the same.
+def picture_names(targets: Sequence[str], starts: Sequence[int], before: Iterable[str] = ()) -> list[str]:
+    """One name per lane, made of its target and start; a number is added where it would be one of those before.
 
     Example:
         >>> picture_names(["class:3", "-a/b:1", "-a:b:1"], [0, 1, 1])
         ['class-3-start0.png', 'minus-a-b-1-start1.png', 'minus-a-b-1-start1-2.png']
     """
-    names: dict[str, None] = {}
+    names = dict.fromkeys(before)
+    earlier = len(names)
     for target, start in zip(targets, starts, strict=True):
         stem = re.sub(r"[^A-Za-z0-9.,_]+", "-", target.replace("-", "minus-", 1) if target.startswith("-") else target)
         stem = f"{stem.lstrip('-.')[:100]}-start{start}"
         names[f"{stem}.png" if f"{stem}.png" not in names else f"{stem}-{len(names)}.png"] = None
-    return list(names)
+    return list(names)[earlier:]
 
 
 def rows_of(

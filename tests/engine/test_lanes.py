@@ -106,3 +106,19 @@ def test_fewer_lanes_than_places_are_all_kept():
     best.add([1], [5], np.array([False]), np.array([np.nan]), {"x": np.array([2.5])})
     assert best.lanes().tolist() == [5]
     assert best.rows()["x"].tolist() == [2.5]
+
+
+def test_chunks_are_received_as_they_leave_the_devices(toy):
+    parts = []
+    on = joi.Resources(chunk=2, devices=jax.local_devices()[:1], receive=parts.append)
+    options = {"steps": 2, "starts": 1, "key": jax.random.key(0), "snapshots": (0, 2)}
+    solution = joi.minimize(-joi.losses.channel("second", jnp.arange(5)), toy, on=on, **options)
+    assert [part.names for part in parts] == [solution.names[:2], solution.names[2:4], solution.names[4:]]
+    for name in ("best_image", "loss", "start"):
+        np.testing.assert_array_equal(np.concatenate([getattr(part, name) for part in parts]), getattr(solution, name))
+    np.testing.assert_array_equal(np.concatenate([part.snapshots for part in parts], 1), solution.snapshots)
+    parts.clear()
+    joi.minimize(-joi.losses.channel("second", jnp.arange(5)), toy, on=joi.Resources(receive=parts.append), **options)
+    assert not parts  # all lanes at once: what is returned is all there is
+    with pytest.raises(joi.InputError, match="receive is a function"):
+        joi.Resources(receive=3)

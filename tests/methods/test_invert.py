@@ -286,3 +286,11 @@ def test_published_weights():
     assert [count for _, count in two.parts(350)] == [300, 50]
     assert two.stages[0].transform == joi.transforms.jitter(3)
     assert preset("mahendran2016", shape, 0.5, 2.0).stages[0].transform is None
+
+
+def test_each_rung_is_received(toy, photograph):
+    parts = []
+    on = joi.Resources(receive=parts.append, chunk=1)
+    inversion = invert(toy, photograph, ["first", "second"], starts=2, steps=2, on=on)
+    assert [part.names for part in parts] == [("first",) * 2, ("second",) * 2]
+    np.testing.assert_array_equal(parts[1].best_image, inversion.rungs[1].solution.best_image)

@@ -281,3 +281,32 @@ def test_sigkill_leaves_a_true_record(tmp_path, after):
     done = CliRunner().invoke(custom(lambda run: run.write(Page())), ["--out", str(out), "--overwrite"])
     assert done.exit_code == 0, done.output
     assert {path.name for path in out.iterdir()} == {"run.json", "metrics.jsonl", "index.html"}
+
+
+def test_visualize_writes_each_chunk(toy_nets, monkeypatch):
+    """Five targets two at a time: three records on the way; a run that stops at the second keeps the first."""
+    targets = ("--target", "first:*", "--target", "class:b")
+    assert visualize(*targets, "--out", "whole").exit_code == 0
+    writing, rows = Run.write, []
+
+    def write(run, page):
+        writing(run, page)
+        rows.append(len(read(run.out)["results"]))
+
+    monkeypatch.setattr(Run, "write", write)
+    done = visualize(*targets, "--chunk", 2, "--device", "cpu", "--out", "out")
+    assert done.exit_code == 0, done.output
+    assert rows[:4] == [2, 4, 5, 6]
+    images = [row["image"] for row in read(Path("whole"))["results"]]
+    assert [row["image"] for row in read(Path("out"))["results"]] == images
+
+    def stop(run, page):
+        if run.info["results"]:
+            raise RuntimeError("stopped")
+        writing(run, page)
+
+    monkeypatch.setattr(Run, "write", stop)
+    visualize(*targets, "--chunk", 2, "--out", "stopped")
+    info, others = check_record(Path("stopped"))
+    assert (info["state"], info["reason"], others) == ("failed", "stopped", set())
+    assert [row["image"] for row in info["results"]] == images[:2]

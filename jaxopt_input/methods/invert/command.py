@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jaxopt_input.names import IMAGE_REGULARIZERS, INVERT_PRESETS, listed
 from jaxopt_input.runs.options import animate_option, descent_options, preset_option, run_options
 from jaxopt_input.runs.run import Run
+
+if TYPE_CHECKING:
+    from jaxopt_input.engine.solution import Solution
 
 
 @click.command()
@@ -41,7 +45,7 @@ def invert(context: click.Context, image: str, layers: tuple[str, ...], **option
         from jaxopt_input import data, images, optimizers
         from jaxopt_input.draw.animation import animation_steps
         from jaxopt_input.methods.invert import parts
-        from jaxopt_input.methods.invert.page import inversion_page
+        from jaxopt_input.methods.invert.page import inversion_page, rung_page
         from jaxopt_input.methods.invert.recipe import invert
         from jaxopt_input.methods.invert.settings import preset
         from jaxopt_input.methods.visualize.recipe import sized
@@ -49,6 +53,13 @@ def invert(context: click.Context, image: str, layers: tuple[str, ...], **option
 
         def parsed(name: str, parse: Callable[[str], Any]) -> Any:
             return parse(options[name]) if options[name] else None
+
+        names: list[str] = []
+
+        def write(solution: Solution) -> None:
+            page = rung_page(solution, names, run.model.info.name, run.spec.seed)
+            names.extend(page.items)
+            run.write(page)
 
         animate, steps, shape = options["animate"], options["steps"], sized(run.model, options["size"])
         penalties = list(map(regularizer, options["regularizers"]))
@@ -63,7 +74,7 @@ def invert(context: click.Context, image: str, layers: tuple[str, ...], **option
             regularizer=sum(penalties[1:], penalties[0]) if penalties else None,
             snapshots=animation_steps(steps or preset(options["preset"], shape, 1.0, 1.0).steps) if animate else (),
             key=run.key,
-            on=run.resources,
+            on=dataclasses.replace(run.resources, receive=write),
             **{name: options[name] for name in ("preset", "starts", "steps", "learning_rate")},
         )
         run.write(inversion_page(inversion, run.model.info.name, run.spec.seed, animate))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from jaxopt_input.draw.sheet import Row, sheet
+from jaxopt_input.engine.solution import Solution
 from jaxopt_input.methods.invert.recipe import Inversion, Rung
-from jaxopt_input.runs.page import Page, Picture, lanes, number, overview
+from jaxopt_input.runs.page import Page, Picture, lanes, number, overview, picture_names
 
 SMALLEST = 128  # pixels of a picture's longer side on the sheet, so that its caption fits below
 
@@ -40,6 +41,21 @@ def inversion_page(inversion: Inversion, model: str, seed: int, animate: str | N
     page.entries["positions"] = {rung.name: rung.positions for rung in inversion.rungs if rung.positions} or None
     page.remedies = ("another image or --seed, or a layer before the ReLU", "a smaller --learning-rate")
     page.notes = [f"{len(page.rows)} images", *(_note(name, e) for name, e in page.entries["error"].items())]
+    return page
+
+
+def rung_page(solution: Solution, before: Sequence[str], model: str, seed: int) -> Page:
+    """The best images of one rung, while further ones are optimized; `inversion_page` counts its evaluations.
+
+    Args:
+        solution: of the rung.
+        before: the names of the pictures of earlier rungs.
+        model: the name of the network.
+        seed: of the run.
+    """
+    names = picture_names(solution.names, solution.start.tolist(), before)
+    page = lanes(solution, [None] * len(solution), model, seed, names=names)
+    page.evaluations = 0
     return page
 
 

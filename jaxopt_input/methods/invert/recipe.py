@@ -111,7 +111,7 @@ def invert(
             matched whose receptive field has its center there. So one region suits all layers of a ladder.
         learning_rate: of the optimizer, in place of its own; of the first stage where a preset has several.
         key: a JAX key; `jax.random.key(0)` if None.
-        on: the resources.
+        on: the resources; `receive` is called with the solution of each rung.
         options: fields of `Preset` that differ from the preset's: `image`, such as `images.pixels()`, `optimizer`,
             `projection`, `regularizer`, `steps`; and further arguments of `minimize`, such as `snapshots`, `initial`.
             Presets of several stages share the steps out in the same proportion. Where they are the preset's own,
@@ -148,30 +148,33 @@ def invert(
         positions = {tap: positions_in(model, tap, region, photo.shape, shapes[tap]) for tap in taps}
     weights = {tap: weight_of(tap, shapes[tap], channels, positions.get(tap)) for tap in taps}
     target = features(model, photo, taps)
+    distances = {rung: distance(singles(rung), target, weights) for rung in ladder}
     key, on = jax.random.key(0) if key is None else key, resources(on)
     done, total, rungs = 0, sum(settings.steps for settings in chosen.values()), []
     for rung, settings in chosen.items():
-        loss = distance(singles(rung), target, weights)
+        loss = distances[rung]
         solution = _staged(
             loss if settings.regularizer is None else loss + settings.regularizer,
             restricted(model, loss.taps),
             settings,
             settings.optimizer if learning_rate is None else _at_rate(settings.optimizer, learning_rate),
             bounded=changes.get("steps") is None,
-            on=on.share(done, settings.steps, total),
+            on=dataclasses.replace(on.share(done, settings.steps, total), receive=None),
             image=as_parameterization(settings.image).bind(photo.shape),
             projection=settings.projection,
             starts=starts,
             key=key,
             **options,
         )
-        done += settings.steps
+        done, solution = done + settings.steps, solution.named([rung])
+        if on.receive:
+            on.receive(solution)
         rounded = to_uint8(solution.best_image) / np.float32(255)
         error, error_8bit = (
             _errors(model, pictures, taps, target, weights, loss.taps) for pictures in (solution.best_image, rounded)
         )
         where = {layer: positions[layer] for layer in loss.taps} if positions else None
-        rungs.append(Rung(rung, solution.named([rung]), error, error_8bit, where))
+        rungs.append(Rung(rung, solution, error, error_8bit, where))
     return Inversion(photo, tuple(rungs))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def visualize(context: click.Context, **options: Any) -> None:
 
 
 def _visualize(run: Run, model: Model, options: dict[str, Any]) -> Solution:
-    """Write what one network makes of the targets, program by program."""
+    """Write what one network makes of the targets, chunk by chunk."""
     from jaxopt_input import data
     from jaxopt_input.engine.target import expand
     from jaxopt_input.methods.exemplars.beside import beside_targets
@@ -79,14 +80,23 @@ def _visualize(run: Run, model: Model, options: dict[str, Any]) -> Solution:
     on, programs = run.stage("step"), by_program(texts, model, shape)
     parts: list[Solution] = []
     names: list[str] = []
+    pictures: dict[tuple[str, int], str] = {}  # the name of each lane's picture
+
+    def write(part: Solution) -> None:
+        part = units.crop_to_field(part, model) if options["crop"] else part
+        own = picture_names(part.names, part.start.tolist(), names)
+        names.extend(own)
+        pictures.update(zip(page.lanes_of(part), own, strict=True))
+        run.write(page.part_page(part, own, model, run.spec.seed))
+
     for number, some in enumerate([list(texts)] if options["field"] else programs):
-        solution = make(some, on.part(number, len(programs)))
+        share, before = on.part(number, len(programs)), len(names)
+        solution = make(some, share if options["field"] else dataclasses.replace(share, receive=write))
+        if len(names) == before:  # not chunk by chunk
+            write(solution)
         parts.append(units.crop_to_field(solution, model) if options["crop"] else solution)
-        lanes = [(name, start) for part in parts for name, start in zip(part.names, part.start.tolist(), strict=True)]
-        names = picture_names(*zip(*lanes, strict=True))
-        run.write(page.part_page(parts[-1], names[-len(solution.names) :], model, run.spec.seed))
-    whole, order = joined(parts, texts, model, shape)
-    names = [names[n] for n in order]
+    whole, _ = joined(parts, texts, model, shape)
+    names = [pictures[lane] for lane in page.lanes_of(whole)]
     run.order(names)
     run.write(page.whole_page(whole, names, model, options["animate"]))
     run.write(page.versions_page(whole, names, options["preset"], model, run.key))

@@ -26,6 +26,11 @@ def part_page(solution: Solution, names: Sequence[str], model: Model, seed: int)
     return lanes(solution, labels, model.info.name, seed, names=names)
 
 
+def lanes_of(solution: Solution) -> list[tuple[str, int]]:
+    """The target and start of each lane."""
+    return list(zip(solution.names, np.asarray(solution.start).tolist(), strict=True))
+
+
 def whole_page(solution: Solution, names: Sequence[str], model: Model, animate: str | None = None) -> Page:
     """The sheet, the loss curves and the film of all targets, whose pictures have these names."""
     page = overview(solution, [label(solution.targets[n], model) for n in solution.target], animate=animate)

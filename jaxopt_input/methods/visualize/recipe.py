@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Mapping, Sequence
 from types import EllipsisType
 from typing import Any
@@ -138,7 +139,8 @@ def _solve(
             loss = loss + chosen.regularizer
         if chosen.majority:
             watch = dataclasses.replace(watch or Watch(), milestone=shortfall(group))
-        solution = minimize(loss, model, watch=watch, on=on.part(number, len(groups)), **options)
+        share = on.part(number, len(groups)).through(operator.methodcaller("named", group))
+        solution = minimize(loss, model, watch=watch, on=share, **options)
         solutions.append(solution.named(group))
         places_of.append(np.asarray(places)[solution.target])
     order = np.argsort(np.concatenate(places_of), kind="stable")
