@@ -17,10 +17,9 @@ def choose(presets: Mapping[str, S | Callable[..., S]], preset: str | S, *fit: A
     """The settings of a preset, with other values of some fields.
 
     Args:
-        presets: by name the settings, a frozen dataclass that checks itself, or a function that makes them for
-            something, such as the shape of an image.
+        presets: by name the settings, a frozen dataclass that checks itself, or a function that makes them.
         preset: one of the names, or settings of one's own.
-        fit: the arguments of such a function.
+        fit: the arguments of such a function, such as the shape of an image.
         changes: fields of the settings; None leaves the preset's own value.
 
     Raises:

@@ -32,11 +32,7 @@ class Folder:
         self._made: list[Path] = []
 
     def claim(self, record: Mapping[str, Any]) -> None:
-        """Make the folder, see that it can be written, and put a record into it, unless an earlier run is there.
-
-        Raises:
-            InputError: for a path that cannot be a folder or be written, and for one that is not empty.
-        """
+        """Make the folder, or say why not, and put a record into it unless an earlier run is there."""
         path = self.path
         try:
             if path.is_symlink() and not path.exists():

@@ -21,10 +21,7 @@ MOST = 2000  # rows that are shown
 
 
 def html(info: Mapping[str, Any]) -> str:
-    """The document of a run.
-
-    Args:
-        info: what its `run.json` says.
+    """The document of a run, from what its `run.json` says.
 
     Example:
         >>> text = html({"command": "visualize", "state": "done", "files": ["sheet.png"], "sheet": "sheet.png"})

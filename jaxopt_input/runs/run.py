@@ -218,9 +218,9 @@ class Run:
     def info(self) -> dict[str, Any]:
         """What `run.json` says."""
         compiling = sum(self._compiling) - self._compiled
-        seconds = {"compile": compiling, "run": time.perf_counter() - self._begin - compiling}
-        rounded = {key: round(value, 3) for key, value in seconds.items()}
-        return {"evaluations": 0, **self._info, "results": self._rows, **self._entries, "seconds": rounded}
+        running = time.perf_counter() - self._begin - compiling
+        seconds = {"compile": round(compiling, 3), "run": round(running, 3)}
+        return {"evaluations": 0, **self._info, "results": self._rows, **self._entries, "seconds": seconds}
 
     # ---- the ceremony ------------------------------------------------------------------------------------------------
 
@@ -372,18 +372,6 @@ def _stopping(run: Run) -> Iterator[None]:
         os.close(reading)
 
 
-@contextlib.contextmanager
-def _without_cache() -> Iterator[None]:
-    import jax
-
-    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
-    jax.config.update("jax_enable_compilation_cache", False)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_compilation_cache", before)
-
-
 def keep_compiled(context: click.Context) -> None:
     """Do as `--cache` and `--verbose` say; a folder that cannot be written or read costs time, not the run.
 
@@ -393,11 +381,12 @@ def keep_compiled(context: click.Context) -> None:
 
     from jaxopt_input.runs.cache import compilation_cache
 
-    root = context.find_root()
+    root, switch = context.find_root(), "jax_enable_compilation_cache"
     text = "compiled programs are not kept"
     if not root.params.get("cache", True):
-        root.with_resource(_without_cache())  # also where JAX's own variable names a folder
-    elif root.params.get("cache") and jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
+        root.call_on_close(functools.partial(jax.config.update, switch, getattr(jax.config, switch)))
+        jax.config.update(switch, False)  # also where JAX's own variable names a folder
+    elif root.params.get("cache") and getattr(jax.config, switch):
         try:
             text = f"compiled programs are kept in {compilation_cache()}"
         except InputError as error:

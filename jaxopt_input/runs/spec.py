@@ -24,10 +24,8 @@ class Spec:
 
     Attributes:
         command: such as "visualize" or "look maps".
-        options: what was given, by the names of the command line, an argument by its own name; defaults are left out,
-            and so is the folder of the results.
-        model: the network by name, file or Python entry; None where the command's own default is meant, or where it
-            takes several.
+        options: by the names of the command line, an argument by its own name, without defaults and the folder.
+        model: the network by name, file or Python entry; None for a command that takes none or several.
         seed: of all random numbers.
         version: of this format.
 
@@ -54,11 +52,7 @@ class Spec:
 
     @classmethod
     def of(cls, mapping: Any, source: str = "the spec") -> Spec:
-        """The spec that a mapping describes.
-
-        Args:
-            mapping: by the names of the attributes.
-            source: what to call it in a message.
+        """The spec of a mapping by the names of the attributes, which messages call `source`.
 
         Raises:
             InputError: for an unknown key, a value of another type, a missing command, or a newer version.

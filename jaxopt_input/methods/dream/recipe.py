@@ -34,7 +34,7 @@ from jaxopt_input.engine.target import Joint
 from jaxopt_input.errors import InputError
 from jaxopt_input.losses import Loss
 from jaxopt_input.methods.dream import normalize, tiles
-from jaxopt_input.methods.dream.settings import PRESETS, Settings, objective, octave_shapes, or_default, wanted
+from jaxopt_input.methods.dream.settings import PRESETS, Settings, objective, octave_shapes, wanted
 from jaxopt_input.methods.photo import as_image, fit, resize
 from jaxopt_input.methods.presets import check_choice, choose
 from jaxopt_input.models.model import Apply, Model, cast, restricted
@@ -192,7 +192,7 @@ def dream(
             raise InputError("a dream has one target: add losses up instead of giving an array of indices")
         terms, taps, excited = [], target.taps, losses.names(target)[0]
     else:
-        terms = wanted(or_default(target, s, model), model)
+        terms = wanted(target, model, s.target)
         taps = tuple(dict.fromkeys(term.layer for term in terms))
         excited = terms[0] if len(terms) == 1 else Joint(tuple(terms))
     shapes = octave_shapes(image.shape[0], image.shape[1], s)

@@ -115,13 +115,14 @@ def octave_shapes(height: int, width: int, settings: Settings) -> list[tuple[int
     return [(int(height * factor + 0.5), int(width * factor + 0.5)) for factor in factors]
 
 
-def wanted(target: str | Sequence[str], model: Model) -> list[Target]:
+def wanted(target: str | Sequence[str] | None, model: Model, default: Sequence[str] = ()) -> list[Target]:
     """The terms, each with its weight, of what a dream is to excite.
 
     Args:
         target: "LAYER", "LAYER:CHANNEL" or "class:NAME", weighted and added up as in "0.5*fire6:3+fire6:17"; several
             texts are added up as well. Weighted channels of a layer are the way to control a dream by channel.
         model: whose layers and classes are meant.
+        default: the layers that are meant where the target is None and the model has all of them.
 
     Raises:
         InputError: for an unknown layer, channel or class (the nearest names are offered), or a single unit.
@@ -131,7 +132,10 @@ def wanted(target: str | Sequence[str], model: Model) -> list[Target]:
         >>> [str(term) for term in wanted(["2*block3:7+-block3:8", "class:dumbbell"], joi.load("tin100"))]
         ['2*block3:7', '-block3:8', 'class:60']
     """
-    texts = [target] if isinstance(target, str) else list(target)
+    if target is None and not (default and set(default) <= set(model.info.taps)):
+        missing = f"{model.info.name} has no layer {' and '.join(default)}" if default else "no target"
+        raise InputError(f"{missing}: name a target, such as {model.info.taps[len(model.info.taps) // 2]}")
+    texts = [target] if isinstance(target, str) else list(default if target is None else target)
     if not texts:
         raise InputError("no target: name at least one, such as LAYER, LAYER:CHANNEL or class:NAME")
     terms: list[Target] = []
@@ -192,13 +196,3 @@ def _guided(targets: Sequence[Target], model: Model, guide: Any) -> list[Loss]:
     activations = model.activations(guide[None], layers)
     features = {layer: np.asarray(x, np.float32).reshape(-1, x.shape[-1]) for layer, x in activations.items()}
     return [losses.guided(target.layer, features[target.layer]) for target in targets]
-
-
-def or_default(target: Any, settings: Settings, model: Model) -> Any:
-    """A target, or the layers of a preset; an `InputError` where there is neither."""
-    if target is not None:
-        return target
-    if settings.target and set(settings.target) <= set(model.info.taps):
-        return settings.target
-    missing = f"{model.info.name} has no layer {' and '.join(settings.target)}" if settings.target else "no target"
-    raise InputError(f"{missing}: name a target, such as {model.info.taps[len(model.info.taps) // 2]}")

@@ -209,10 +209,7 @@ def settings_of(preset: str | Settings, **changes: Any) -> Settings:
 
 
 def layer_weights(settings: Settings, layers: Sequence[str]) -> list[float]:
-    """The weight of each style layer.
-
-    Raises:
-        InputError: for another number of weights than of layers.
+    """The weight of each style layer, or an `InputError` for another number of weights than of layers.
 
     Example:
         >>> layer_weights(Settings(style_weights=(0.2,)), ["a", "b"])
@@ -227,14 +224,10 @@ def layer_weights(settings: Settings, layers: Sequence[str]) -> list[float]:
 
 
 def default_layers(model: Model, image_shape: tuple[int, int, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The style's and the content's layers for any network: of each size of map the layer in the middle.
+    """The style's and the content's layers for any network and image: of each size of map the layer in the middle.
 
     The content's is that of the smallest size but one. For VGG they are relu1_1 or relu1_2, …, and relu4_2, near those
     that Gatys chose.
-
-    Args:
-        model: the network.
-        image_shape: (height, width, channels) to size the maps by.
 
     Raises:
         InputError: for a network without maps.

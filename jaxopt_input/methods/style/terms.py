@@ -51,10 +51,7 @@ def positions(mask: np.ndarray, shape: Sequence[int], layer: str) -> np.ndarray:
     Args:
         mask: `[H, W]` in [0, 1].
         shape: of the layer's activation, `[h, w, C]`.
-        layer: its name.
-
-    Raises:
-        InputError: if none is left.
+        layer: its name, for the error where none is left.
 
     Example:
         >>> positions(np.array([[1.0, 1.0, 0.0, 0.0]] * 4), (2, 2, 8), "a").tolist()
