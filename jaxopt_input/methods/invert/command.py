@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 def invert(context: click.Context, image: str, layers: tuple[str, ...], **options: Any) -> None:
     """Make images that a layer cannot tell from IMAGE: what its features keep of it, and what they lose."""
     with Run.of(context) as run:
-        from jaxopt_input import data, images, optimizers
+        from jaxopt_input import data
         from jaxopt_input.draw.animation import animation_steps
         from jaxopt_input.methods.invert import parts
         from jaxopt_input.methods.invert.page import inversion_page, rung_page
@@ -69,12 +69,11 @@ def invert(context: click.Context, image: str, layers: tuple[str, ...], **option
             layers,
             channels=parsed("channels", parts.parse_channels),
             region=parsed("region", parts.parse_region),
-            image=parsed("parameterization", images.by_name),
-            optimizer=parsed("optimizer", optimizers.optimizer),
+            image=options["parameterization"],
             regularizer=sum(penalties[1:], penalties[0]) if penalties else None,
             snapshots=animation_steps(steps or preset(options["preset"], shape, 1.0, 1.0).steps) if animate else (),
             key=run.key,
             on=dataclasses.replace(run.resources, receive=write),
-            **{name: options[name] for name in ("preset", "starts", "steps", "learning_rate")},
+            **{name: options[name] for name in ("preset", "starts", "steps", "optimizer", "learning_rate")},
         )
         run.write(inversion_page(inversion, run.model.info.name, run.spec.seed, animate))

@@ -21,14 +21,13 @@ from jaxopt_input.engine.minimize import minimize
 from jaxopt_input.engine.solution import Solution, concat
 from jaxopt_input.engine.target import Between, Sum, Target, expand, singles
 from jaxopt_input.errors import InputError
-from jaxopt_input.images import as_parameterization
 from jaxopt_input.images.parameterization import Shape
 from jaxopt_input.losses import Loss
 from jaxopt_input.methods.invert.parts import Region, positions_in, weight_of
 from jaxopt_input.methods.invert.settings import Preset, preset
 from jaxopt_input.methods.photo import as_image
 from jaxopt_input.models.model import Model, restricted
-from jaxopt_input.optimizers.named import Optimizer, is_line_search
+from jaxopt_input.optimizers import is_line_search
 
 FIELDS = {field.name for field in dataclasses.fields(Preset)}
 
@@ -139,7 +138,7 @@ def invert(
     ladder = parse_ladder(layers, model)
     taps = tuple(dict.fromkeys(term.layer for rung in ladder for term in singles(rung)))
     photo = as_image(photo, model, "the photo")
-    changes = {name: options.pop(name) for name in FIELDS & options.keys()}
+    changes = {name: options.pop(name) for name in FIELDS & options.keys()} | {"learning_rate": learning_rate}
     chosen = {rung: _settled(preset, model, photo.shape, singles(rung), **changes) for rung in ladder}
     model = restricted(model, taps)  # deeper layers may be empty at this size
     shapes = model.layers(photo.shape)
@@ -157,10 +156,9 @@ def invert(
             loss if settings.regularizer is None else loss + settings.regularizer,
             restricted(model, loss.taps),
             settings,
-            settings.optimizer if learning_rate is None else _at_rate(settings.optimizer, learning_rate),
             bounded=changes.get("steps") is None,
             on=dataclasses.replace(on.share(done, settings.steps, total), receive=None),
-            image=as_parameterization(settings.image).bind(photo.shape),
+            image=settings.image.bind(photo.shape),
             projection=settings.projection,
             starts=starts,
             key=key,
@@ -292,17 +290,10 @@ def _settled(name: str | Preset, model: Model, image_shape: Shape, terms: Sequen
     return preset(name, image_shape, len(until) / len(model.info.taps), stride, **changes)
 
 
-def _at_rate(rule: Any, learning_rate: Any) -> Optimizer:
-    if not isinstance(rule, Optimizer):
-        raise InputError("a learning rate goes with an optimizer of jaxopt_input.optimizers")
-    return rule.at_rate(learning_rate)
-
-
 def _staged(
     loss: Loss,
     model: Model,
     settings: Preset,
-    rule: Any,
     *,
     bounded: bool,
     on: Resources,
@@ -311,7 +302,7 @@ def _staged(
     **options: Any,
 ) -> Solution:
     """`minimize`, stage by stage, each from the last image of the one before."""
-    steps, before = settings.steps, 0
+    rule, steps, before = settings.optimizer, settings.steps, 0
     if snapshots and not 0 <= min(snapshots) <= max(snapshots) <= steps:
         raise InputError(f"snapshots are steps from 0 to {steps}, not {list(snapshots)}")
     solution: Solution | None = None
@@ -319,7 +310,7 @@ def _staged(
         last = before + length == steps
         if bounded and is_line_search(rule):
             rule = optimizers.lbfgs(rule.memory, max_evaluations=length + 1)
-        slower = isinstance(rule, Optimizer) and stage.factor != 1 and "learning_rate" in rule.hyperparameters
+        slower = stage.factor != 1 and "learning_rate" in rule.hyperparameters
         part = minimize(
             loss,
             model,

@@ -10,11 +10,11 @@ import numpy as np
 
 from jaxopt_input import images, losses, optimizers, projections, transforms
 from jaxopt_input.checks import count
-from jaxopt_input.images import Parameterization
+from jaxopt_input.images import Parameterization, as_parameterization
 from jaxopt_input.images.parameterization import Shape
 from jaxopt_input.losses import Loss
 from jaxopt_input.methods.presets import choose
-from jaxopt_input.optimizers.named import Optimizer
+from jaxopt_input.optimizers import Optimizer, as_optimizer
 from jaxopt_input.projections import Projection
 from jaxopt_input.transforms import Transform
 
@@ -132,7 +132,9 @@ PRESETS: dict[str, Callable[[Shape, float, float], Preset]] = {
 }
 
 
-def preset(name: str | Preset, image_shape: Shape, depth: float, stride: float, **changes: Any) -> Preset:
+def preset(
+    name: str | Preset, image_shape: Shape, depth: float, stride: float, learning_rate: Any = None, **changes: Any
+) -> Preset:
     """The settings of a preset for images of a shape and a layer, with other values of some fields.
 
     - "default": a Fourier image, L-BFGS, and total variation. Shallow layers keep fine detail, deep ones do not: the
@@ -157,6 +159,7 @@ def preset(name: str | Preset, image_shape: Shape, depth: float, stride: float, 
         image_shape: (height, width, channels).
         depth: of the layer, its place among the taps by their number, above 0 up to 1.
         stride: of the layer's positions, in pixels.
+        learning_rate: of the optimizer, in place of its own; of the first stage where there are several.
         changes: fields of `Preset`; None leaves the preset's own value. Another image leaves out its projection.
 
     Raises:
@@ -172,6 +175,8 @@ def preset(name: str | Preset, image_shape: Shape, depth: float, stride: float, 
         Jitter(pixels=3)
     """
     settings = choose(PRESETS, name, image_shape, depth, stride, **changes)
+    rule, image = as_optimizer(settings.optimizer), as_parameterization(settings.image)
     if changes.get("image") is not None and changes.get("projection") is None:
         settings = dataclasses.replace(settings, projection=None)  # it suits the preset's own θ
-    return settings
+    rule = rule if learning_rate is None else rule.at_rate(learning_rate)
+    return dataclasses.replace(settings, image=image, optimizer=rule)

@@ -95,11 +95,11 @@ def _visualize(run: Run, model: Model, options: dict[str, Any]) -> Solution:
         if len(names) == before:  # not chunk by chunk
             write(solution)
         parts.append(units.crop_to_field(solution, model) if options["crop"] else solution)
-    whole, _ = joined(parts, texts, model, shape)
-    names = [pictures[lane] for lane in page.lanes_of(whole)]
-    run.order(names)
-    run.write(page.whole_page(whole, names, model, options["animate"]))
-    run.write(page.versions_page(whole, names, options["preset"], model, run.key))
+    whole = joined(parts, texts, model, shape)
+    shown = [pictures[lane] for lane in page.lanes_of(whole)]
+    run.order(shown)
+    run.write(page.whole_page(whole, shown, model, options["animate"]))
+    run.write(page.versions_page(whole, shown, options["preset"], model, run.key))
     if options["field"] or options["crop"]:
         run.write(page.field_page(whole, model))
     if beside:

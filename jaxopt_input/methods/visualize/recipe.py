@@ -160,8 +160,8 @@ def by_program(texts: Sequence[str], model: Model, shape: Shape) -> list[list[st
     return [[texts[place] for place in places] for places in programs.values()]
 
 
-def joined(parts: Sequence[Solution], texts: Sequence[str], model: Model, shape: Shape) -> tuple[Solution, list[int]]:
-    """Solutions of several programs as one, its targets in the order of their texts; and which lane each one was."""
+def joined(parts: Sequence[Solution], texts: Sequence[str], model: Model, shape: Shape) -> Solution:
+    """Solutions of several programs as one, its targets in the order of their texts."""
     layers = model.layers(shape)
     places: dict[str, int] = {}
     for text in texts:
@@ -170,7 +170,7 @@ def joined(parts: Sequence[Solution], texts: Sequence[str], model: Model, shape:
                 places.setdefault(name, len(places))
     whole = concat(parts)
     order = sorted(range(len(whole)), key=lambda lane: places.get(str(whole.targets[whole.target[lane]]), lane))
-    return (whole if len(parts) == 1 else whole.take(order)), order
+    return whole if len(parts) == 1 else whole.take(order)
 
 
 def sized(model: Model, size: int | tuple[int, int] | None) -> tuple[int, int, int]:
