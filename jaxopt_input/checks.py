@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -68,7 +69,7 @@ MOST = 2**31 - 1
 
 def count(what: str, value: Any, least: int = 1, most: int = MOST) -> int:
     """A whole number from `least` to `most`, or an `InputError`."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer) or value % 1:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or value % 1:
         raise InputError(f"{what} must be a whole number, at least {least}, not {value!r}")
     if value < least:
         raise InputError(f"{what} must be at least {least}, not {value!r}")
@@ -110,10 +111,23 @@ def finite(what: str, value: Any, low: float = -np.inf, high: float = np.inf) ->
 def finite_numbers(what: str, value: Any, rank: int = 0) -> Any:
     """`canonical` numbers as float32, all finite as far as they are known, or an `InputError`."""
     array = canonical(value, rank, jnp.float32, what)
-    if not isinstance(array, jax.core.Tracer) and not np.isfinite(array).all():
-        shown = f"{value!r}" if not rank else "numbers of which some are not"
-        raise InputError(f"{what} must be finite, not {shown}")
+    shown = f"{value!r}" if not rank else "numbers of which some are not"
+    require(f"{what} must be finite, not {shown}", array, np.isfinite)
     return array
+
+
+def require(what: str, array: Any, holds: Callable[[Any], Any]) -> None:
+    """Raise an `InputError` that says `what` unless it holds of all numbers, as far as they are known."""
+    if not isinstance(array, jax.core.Tracer) and not np.all(holds(array)):
+        raise InputError(what)
+
+
+def output_shapes(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns, traced on shapes alone; an `InputError` that begins with `what` where it fails."""
+    try:
+        return jax.eval_shape(function, *arguments)
+    except TypeError as error:
+        raise InputError(f"{what}: {error}") from error
 
 
 def hashable_function(value: Any, arguments: int | None = None) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 import platformdirs
 
+from jaxopt_input.errors import system_errors
+
+StrPath = str | os.PathLike[str]
 CACHE_VARIABLE = "JAXOPT_INPUT_CACHE"
 
 
@@ -17,7 +21,14 @@ def user_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("jaxopt-input"))
 
 
-class atomic:
+def read_bytes(path: StrPath) -> bytes:
+    """What is in a file, or an `InputError`."""
+    with system_errors(f"read {path}"):
+        return Path(path).read_bytes()
+
+
+@contextlib.contextmanager
+def atomic(path: StrPath) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place on leaving, and goes without trace on an exception.
 
     Example:
@@ -27,21 +38,15 @@ class atomic:
         >>> file.read_text()
         'whole'
     """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-
-    def __enter__(self) -> Path:
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.stem}-", suffix=self.path.suffix)
-        os.close(handle)
-        self.part = Path(name)
-        return self.part
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        if kind is None:
-            umask = os.umask(0)
-            os.umask(umask)
-            self.part.chmod(0o666 & ~umask)  # mkstemp makes files private; a result is an ordinary file
-            os.replace(self.part, self.path)
-        else:
-            self.part.unlink(missing_ok=True)
+    target = Path(path)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)  # mkstemp makes files private; a result is an ordinary file
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)

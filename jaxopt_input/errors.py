@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 
 class InputError(ValueError):
@@ -30,3 +34,31 @@ def unknown(kind: str, name: object, options: Iterable[str], hint: str = "") -> 
     listing = ", ".join(options[:12]) + (", …" if len(options) > 12 else "")
     offer = f"nearest: {', '.join(near)}" if near else f"known: {listing}"
     return InputError(f"unknown {kind} {str(name)!r}; {offer}{'; ' + hint if hint else ''}")
+
+
+def lookup(kind: str, name: str, options: Mapping[str, Value], hint: str = "") -> Value:
+    """The option of a name, or the error of `unknown`."""
+    if name not in options:
+        raise unknown(kind, name, options, hint)
+    return options[name]
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "").strip() or type(error).__name__
+
+
+@contextlib.contextmanager
+def system_errors(what: str) -> Iterator[None]:
+    """Within it an `OSError` becomes an `InputError` that says what cannot be done.
+
+    Example:
+        >>> with system_errors("read a.png"):
+        ...     raise FileNotFoundError(2, "No such file or directory")
+        Traceback (most recent call last):
+        jaxopt_input.errors.InputError: cannot read a.png: No such file or directory
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot {what}: {error.strerror or error}") from error

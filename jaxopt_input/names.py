@@ -8,51 +8,22 @@ from __future__ import annotations
 
 import re
 
+
+def _names(words: str) -> tuple[str, ...]:
+    return tuple(words.split())
+
+
 # What an image is made of: `images`, `transforms`, `optimizers`.
-PARAMETERIZATIONS = (
-    "cppn",
-    "fourier",
-    "fourier-rgb",
-    "maco",
-    "pixels",
-    "pixels-decorrelated",
-    "pixels-sigmoid",
-    "pyramid",
-    "pyramid-shared",
+PARAMETERIZATIONS = _names(
+    "cppn fourier fourier-rgb maco pixels pixels-decorrelated pixels-sigmoid pyramid pyramid-shared"
 )
 TRANSFORMS = ("lucid", "jitter", "none")
-OPTIMIZERS = (
-    "adabelief",
-    "adagrad",
-    "adam",
-    "adamw",
-    "amsgrad",
-    "lion",
-    "nadam",
-    "radam",
-    "rmsprop",
-    "sgd",
-    "sign_sgd",
-    "yogi",
-    "lbfgs",
-)
+OPTIMIZERS = _names("adabelief adagrad adam adamw amsgrad lion nadam radam rmsprop sgd sign_sgd yogi lbfgs")
 BALLS = ("linf", "l2", "l1")
 """Norms in which a projection and most attacks bound a change of the image."""
 
 # What is optimized for: `methods`.
-VISUALIZE_PRESETS = (
-    "default",
-    "erhan",
-    "simonyan",
-    "yosinski-1",
-    "yosinski-2",
-    "yosinski-3",
-    "yosinski-4",
-    "lucid",
-    "maco",
-    "cppn",
-    "plain",
-)
+VISUALIZE_PRESETS = _names("default erhan simonyan yosinski-1 yosinski-2 yosinski-3 yosinski-4 lucid maco cppn plain")
 CLASS_OBJECTIVES = ("default", "logit", "log-probability", "probability")
 POWER_REGULARIZERS = ("alpha-norm", "pixel-norm", "total-variation")
 """Penalties of the image that take an exponent."""
@@ -63,54 +34,20 @@ DREAM_PRESETS = ("caffe2015", "tf-plain", "tf-lap", "tf2")
 NORMALIZATIONS = ("mean-abs", "std", "laplacian")
 """How a dream divides its gradient."""
 INVERT_PRESETS = ("default", "mahendran2015", "mahendran2016")
-STYLE_PRESETS = (
-    "default",
-    "gatys2015-texture",
-    "gatys2016",
-    "gatys2016-code",
-    "johnson",
-    "li2017-linear",
-    "li2017-poly",
-    "li2017-gaussian",
-    "li2017-bn",
-    "crowsonkb",
+STYLE_PRESETS = _names(
+    "default gatys2015-texture gatys2016 gatys2016-code johnson li2017-linear li2017-poly li2017-gaussian "
+    "li2017-bn crowsonkb"
 )
-STYLE_LOSSES = (
-    "gram",
-    "mean",
-    "covariance",
-    "wasserstein",
-    "batch-norm",
-    "mmd-linear",
-    "mmd-polynomial",
-    "mmd-gaussian",
-    "histogram",
-    "sliced-wasserstein",
+STYLE_LOSSES = _names(
+    "gram mean covariance wasserstein batch-norm mmd-linear mmd-polynomial mmd-gaussian histogram sliced-wasserstein"
 )
 STYLE_COLORS = ("style", "match", "luminance")
 STYLE_STARTS = ("content", "style", "noise", "gray")
 
 # Attacks.
-ATTACKS = (
-    "fgsm",
-    "bim",
-    "pgd",
-    "mi-fgsm",
-    "apgd-ce",
-    "apgd-dlr",
-    "apgd-t",
-    "square",
-    "autoattack",
-    "universal",
-    "szegedy",
-    "carlini-wagner",
-    "deepfool",
-    "ddn",
-    "fmn",
-    "fab",
-    "ead",
-    "boundary",
-    "hop-skip-jump",
+ATTACKS = _names(
+    "fgsm bim pgd mi-fgsm apgd-ce apgd-dlr apgd-t square autoattack universal szegedy carlini-wagner deepfool ddn "
+    "fmn fab ead boundary hop-skip-jump"
 )
 ATTACK_LOSSES = ("cross_entropy", "margin", "dlr", "carlini_wagner")
 NORMS = ("l0", "l1", "l2", "linf", "rms")

@@ -9,7 +9,7 @@ function θ → θ is a projection too; one of your own with numbers that are tr
     ...     least: jax.Array = leaf(rank=0)
     ...     def __call__(self, theta):
     ...         return jnp.maximum(theta, self.least)
-    >>> AtLeast(np.float32(0.5))(jnp.array([0.25, 0.75])).tolist()
+    >>> AtLeast(jnp.float32(0.5))(jnp.array([0.25, 0.75])).tolist()
     [0.5, 0.75]
 """
 
@@ -21,11 +21,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxopt_input.checks import finite_numbers, hashable_function
+from jaxopt_input.checks import finite_numbers, hashable_function, one_of, output_shapes, require
 from jaxopt_input.errors import InputError
 from jaxopt_input.names import BALLS
 from jaxopt_input.targets import Numbers, canonical, count, leaf, traced
@@ -85,10 +84,7 @@ def check_projection(projection: Projection | None, theta: Any) -> None:
     """
     if projection is None:
         return
-    try:
-        moved = jax.eval_shape(projection, theta)
-    except TypeError as error:
-        raise InputError(f"a projection returns θ itself, moved; this one fails on it: {error}") from error
+    moved = output_shapes("a projection returns θ itself, moved; this one fails on it", projection, theta)
     for what, of in (("shape", jnp.shape), ("type", lambda x: str(x.dtype))):
         before, after = (jax.tree.map(of, tree) for tree in (theta, moved))
         if before != after:
@@ -116,17 +112,15 @@ def box(lower: Numbers = 0.0, upper: Numbers = 1.0) -> Box:
         InputError: if a lower bound exceeds the upper one.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> box(0.25)(jnp.array([0.0, 0.5, 2.0])).tolist()
         [0.25, 0.5, 1.0]
     """
     low, high = canonical(lower, 0, jnp.float32, "lower"), canonical(upper, 0, jnp.float32, "upper")
-    made = Box(low, high)
-    count(made)
-    known = not any(isinstance(bound, jax.core.Tracer) for bound in (low, high))
-    if known and not np.all(np.asarray(low) <= np.asarray(high)):  # also where a bound is NaN
-        raise InputError(f"a box needs lower ≤ upper, not {lower!r} and {upper!r}")
-    return made
+    bounds = Box(low, high)
+    count(bounds)  # refuses target axes that differ
+    if not isinstance(low, jax.core.Tracer):
+        require(f"a box needs lower ≤ upper, not {lower!r} and {upper!r}", high, lambda bound: low <= bound)
+    return bounds
 
 
 def _into_l1_ball(theta: Any, radius: Any) -> Any:
@@ -175,13 +169,12 @@ def ball(norm: str, radius: Numbers, reference: Numbers) -> Ball:
         Duchi et al., Efficient projections onto the l1-ball (2008), for "l1".
 
     Example:
-        >>> import jax.numpy as jnp
         >>> ball("linf", 0.1, jnp.full((1, 1, 2), 0.5))(jnp.array([[[0.2, 0.55]]])).round(3).tolist()
         [[[0.4000000059604645, 0.550000011920929]]]
     """
-    if norm not in NORMS:
-        raise InputError(f"a ball's norm is one of {', '.join(NORMS)}, not {norm!r}")
-    return Ball(norm, _radius(radius), finite_numbers("the reference of a ball", reference, 3))
+    return Ball(
+        one_of("a ball's norm", norm, NORMS), _radius(radius), finite_numbers("the reference of a ball", reference, 3)
+    )
 
 
 @traced
@@ -212,7 +205,6 @@ def sphere(radius: Numbers, center: Numbers = 0.5) -> Sphere:
         Erhan et al., Visualizing Higher-Layer Features of a Deep Network (2009), section 3.2.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> sphere(5.0, 0.0)(jnp.array([0.6, 0.8])).tolist()
         [3.0, 4.0]
     """
@@ -247,7 +239,6 @@ def pixel_ball(radius: Numbers, center: Numbers = 0.5) -> PixelBall:
         3.2.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> pixel_ball(0.25, 0.0)(jnp.array([[[0.3, 0.4], [0.1, 0.1]]])).round(3).tolist()
         [[[0.15000000596046448, 0.20000000298023224], [0.10000000149011612, 0.10000000149011612]]]
     """
@@ -256,6 +247,5 @@ def pixel_ball(radius: Numbers, center: Numbers = 0.5) -> PixelBall:
 
 def _radius(radius: Numbers) -> ArrayLike:
     array = finite_numbers("the radius", radius)
-    if not isinstance(array, jax.core.Tracer) and not np.all(np.asarray(array) >= 0):
-        raise InputError(f"a radius is at least 0, not {radius!r}")
+    require(f"a radius is at least 0, not {radius!r}", array, lambda value: value >= 0)
     return array

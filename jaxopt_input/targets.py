@@ -93,6 +93,24 @@ def register(cls: type[T], static: tuple[str, ...]) -> type[T]:
     return cls
 
 
+class Static:
+    """A pytree without leaves, static as a whole. Two are equal whose class and attributes are equal."""
+
+    def __init_subclass__(cls) -> None:
+        jax.tree_util.register_static(cls)
+
+    def _identity(self) -> tuple[Any, ...]:
+        own = vars(self).items()
+        parts = ((k, (v.shape, str(v.dtype), v.tobytes()) if isinstance(v, np.ndarray) else v) for k, v in own)
+        return type(self), *sorted(parts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Static) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+
 def canonical(value: Any, rank: int, dtype: Any, what: str) -> Any:
     """A value as an array of this dtype and of this rank or one more; never weakly typed.
 

@@ -29,9 +29,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.checks import finite, hashable_function
-from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.checks import count, finite, hashable_function, output_shapes
+from jaxopt_input.errors import InputError, lookup
 from jaxopt_input.kernels.warp import affine_product, warp
+from jaxopt_input.targets import Static
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -44,20 +45,8 @@ REACH_MARGIN = 1.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Transform:
-    """`(key, image [H, W, C]) -> view`; the base class of all transforms. As a pytree it is static as a whole.
-
-    Two are equal whose class and attributes are equal.
-    """
-
-    def __init_subclass__(cls) -> None:
-        jax.tree_util.register_static(cls)
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
-
-    def __hash__(self) -> int:
-        return hash((type(self), *sorted(vars(self).items())))
+class Transform(Static):
+    """`(key, image [H, W, C]) -> view`; the base class of all transforms."""
 
     def __call__(self, key: Key, image: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
         raise TypeError(f"{type(self).__name__} does not define a transform: derive from Transform, define __call__")
@@ -174,12 +163,11 @@ def pad(width: int, value: float = 0.5) -> Frame:
         Lucid (2018), `optvis.transform.pad`.
 
     Example:
-        >>> import jax, jax.numpy as jnp
         >>> view = pad(2)(jax.random.key(0), jnp.ones((4, 4, 3)))
         >>> view.shape, float(view[1, 1, 0]), float(view[2, 2, 0])
         ((8, 8, 3), 0.5, 1.0)
     """
-    return Frame(_whole(width, "pad"), finite("the gray of pad", value, 0, 1))
+    return Frame(count("the width of pad", width, 0), finite("the gray of pad", value, 0, 1))
 
 
 def crop(width: int) -> Frame:
@@ -192,17 +180,10 @@ def crop(width: int) -> Frame:
         InputError: for a negative width; when applied, for an image that is not larger.
 
     Example:
-        >>> import jax, jax.numpy as jnp
         >>> crop(1)(jax.random.key(0), jnp.ones((4, 4, 3))).shape
         (2, 2, 3)
     """
-    return Frame(-_whole(width, "crop"), None)
-
-
-def _whole(pixels: int, what: str) -> int:
-    if not isinstance(pixels, int | float | np.integer | np.floating) or pixels % 1 or pixels < 0:
-        raise InputError(f"{what} takes a whole number of pixels, at least 0, not {pixels!r}")
-    return int(pixels)
+    return Frame(-count("the width of crop", width, 0), None)
 
 
 def _numbers(values: Sequence[float], what: str, example: str) -> tuple[float, ...]:
@@ -249,11 +230,10 @@ def jitter(pixels: int) -> Jitter:
         DeepDream (2015); Lucid (2018), `optvis.transform.jitter`.
 
     Example:
-        >>> import jax, jax.numpy as jnp
         >>> jitter(2)(jax.random.key(0), jnp.ones((8, 8, 3))).shape
         (8, 8, 3)
     """
-    return Jitter(_whole(pixels, "jitter"))
+    return Jitter(count("the pixels of jitter", pixels, 0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,7 +266,6 @@ def scale(factors: Sequence[float]) -> Scale:
         Lucid (2018), `optvis.transform.random_scale`.
 
     Example:
-        >>> import jax, jax.numpy as jnp
         >>> scale([0.9, 1.1])(jax.random.key(0), jnp.ones((8, 8, 3))).shape
         (8, 8, 3)
     """
@@ -329,7 +308,6 @@ def rotate(degrees: Sequence[float]) -> Rotate:
         Lucid (2018), `optvis.transform.random_rotate`.
 
     Example:
-        >>> import jax, jax.numpy as jnp
         >>> image = jnp.zeros((3, 3, 1)).at[0, 1].set(1)
         >>> rotate([90])(jax.random.key(0), image)[..., 0].round(3).tolist()
         [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
@@ -367,7 +345,6 @@ def noise(sd: float) -> Noise:
         Horama, `common.optimization_step`.
 
     Example:
-        >>> import jax, jax.numpy as jnp
         >>> bool((noise(0.0)(jax.random.key(0), jnp.ones((4, 4, 3))) == 1).all())
         True
     """
@@ -413,7 +390,6 @@ def compose(*parts: Transform | View | str | None) -> Compose:
         InputError: for something that is no transform.
 
     Example:
-        >>> import jax, jax.numpy as jnp
         >>> compose(pad(2), jitter(4), rotate([-5, 0, 5]), crop(2))(jax.random.key(0), jnp.ones((8, 8, 3))).shape
         (8, 8, 3)
     """
@@ -488,9 +464,7 @@ def by_name(name: str) -> Transform | None:
         >>> by_name("lucid") == lucid()
         True
     """
-    if name not in BY_NAME:
-        raise unknown("transform", name, BY_NAME)
-    return BY_NAME[name]
+    return lookup("transform", name, BY_NAME)
 
 
 def view_shape(transform: Transform | None, shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -510,10 +484,8 @@ def view_shape(transform: Transform | None, shape: tuple[int, int, int]) -> tupl
     if transform is None:
         return shape
     key = jax.eval_shape(lambda: jax.random.key(0))
-    try:
-        view = jax.eval_shape(transform, key, jax.ShapeDtypeStruct(shape, jnp.float32))
-    except TypeError as error:
-        raise InputError(f"a transform returns a view [H, W, C]; {transform} fails on an image: {error}") from error
+    what = f"a transform returns a view [H, W, C]; {transform} fails on an image"
+    view = output_shapes(what, transform, key, jax.ShapeDtypeStruct(shape, jnp.float32))
     if getattr(view, "ndim", None) != 3 or not jnp.issubdtype(view.dtype, jnp.floating):
         raise InputError(
             f"a transform returns a view [H, W, C] of real numbers; of an image {shape}, {transform} returns {view}"

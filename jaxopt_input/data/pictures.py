@@ -1,32 +1,27 @@
 """Images in and out of files, through Pillow.
 
-Images read are float32 in [0, 1]. They are turned upright by their EXIF orientation; what is transparent is composited
-on white; grays of 16 bits keep their depth; CMYK is converted without color profiles; of an animation the first frame
-is read. Two things vary, and have names: the size asked for, and how an image of another shape is brought to it:
-
-    center    the largest central region of the shape asked for, scaled
-    imagenet  as center, of 224/256 of that extent, as classifiers on ImageNet are evaluated
-    stretch   the whole image, its proportions changed
-    pad       the whole image, with gray (0.5) beside it
+What is transparent is composited on white; grays of 16 bits keep their depth; CMYK is converted without color profiles.
+The package's docstring says how an image of another shape is brought to the size asked for.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import struct
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
-from jaxopt_input.disk import atomic
-from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.disk import StrPath, atomic, read_bytes
+from jaxopt_input.errors import InputError, one_line, unknown
 from jaxopt_input.names import FITS
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+# What Pillow raises for files that are damaged.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
 
 def to_uint8(image: Any) -> np.ndarray:
@@ -52,7 +47,7 @@ def to_pillow(image: Any) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
-def save_png(path: str | os.PathLike[str], image: Any, metadata: Mapping[str, str] | None = None) -> None:
+def save_png(path: StrPath, image: Any, metadata: Mapping[str, str] | None = None) -> None:
     """Write an image as PNG, atomically, the same bytes for the same input.
 
     Args:
@@ -62,7 +57,7 @@ def save_png(path: str | os.PathLike[str], image: Any, metadata: Mapping[str, st
 
     Example:
         >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "a.png"
+        >>> file = tempfile.mkdtemp() + "/a.png"
         >>> save_png(file, np.zeros((2, 2, 3)), {"target": "class:3"})
         >>> Image.open(file).text
         {'target': 'class:3'}
@@ -75,9 +70,7 @@ def save_png(path: str | os.PathLike[str], image: Any, metadata: Mapping[str, st
         picture.save(part, format="PNG", pnginfo=info)
 
 
-def read_image(
-    file: str | os.PathLike[str], image_shape: Sequence[int] | None = None, *, fit: str = "center"
-) -> np.ndarray:
+def read_image(file: StrPath, image_shape: Sequence[int] | None = None, *, fit: str = "center") -> np.ndarray:
     """One image file as float32 `[H, W, C]` in [0, 1].
 
     Args:
@@ -90,21 +83,13 @@ def read_image(
 
     Example:
         >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "a.png"
+        >>> file = tempfile.mkdtemp() + "/a.png"
         >>> save_png(file, np.ones((4, 8, 3)))
         >>> read_image(file).shape, read_image(file, (2, 2, 1)).ravel().tolist()
         ((4, 8, 3), [1.0, 1.0, 1.0, 1.0])
     """
     shape = None if image_shape is None else fitting_shape(image_shape, fit)
-    return decode(read_bytes(Path(file)), str(file), shape, fit)
-
-
-def read_bytes(path: Path) -> bytes:
-    """What is in a file, or an `InputError`."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    return decode(read_bytes(file), str(file), shape, fit)
 
 
 def fitting_shape(image_shape: Sequence[int], fit: str) -> tuple[int, int, int]:
@@ -125,17 +110,8 @@ def decode(data: bytes, name: str, shape: tuple[int, int, int] | None, fit: str)
             image = _plain(_upright(opened))
     except Image.UnidentifiedImageError as error:
         raise InputError(f"{name} is not an image of any format that Pillow reads") from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        IndexError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise InputError(f"{name} is a damaged or unreadable image: {reason}") from error
+    except _DAMAGE as error:
+        raise InputError(f"{name} is a damaged or unreadable image: {one_line(error)}") from error
     channels = 3
     if shape is not None:
         image, channels = _fit(image, shape[1], shape[0], fit), shape[2]
@@ -178,8 +154,10 @@ def _plain(image: Image.Image) -> Image.Image:
 def _fit(image: Image.Image, width: int, height: int, fit: str) -> Image.Image:
     """The image at this size, by one of `FITS`; bicubic, low-passed where it shrinks."""
     own = image.size
+    if fit in ("stretch", "center") and own == (width, height):
+        return image
     if fit == "stretch":
-        return image if own == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
+        return image.resize((width, height), Image.Resampling.BICUBIC)
     if fit == "pad":
         scale = min(width / own[0], height / own[1])
         inner = (max(1, round(own[0] * scale)), max(1, round(own[1] * scale)))
@@ -188,14 +166,7 @@ def _fit(image: Image.Image, width: int, height: int, fit: str) -> Image.Image:
         canvas = Image.new(image.mode, (width, height), gray)
         canvas.paste(resized, ((width - inner[0]) // 2, (height - inner[1]) // 2))
         return canvas
-    if fit == "center" and own == (width, height):
-        return image
     scale = max(width / own[0], height / own[1]) * (256 / 224 if fit == "imagenet" else 1)
     left, top = max(0.0, (own[0] - width / scale) / 2), max(0.0, (own[1] - height / scale) / 2)
     box = (left, top, own[0] - left, own[1] - top)
     return image.resize((width, height), Image.Resampling.BICUBIC, box=box)
-
-
-def one_line(error: Exception) -> str:
-    """The first line of what an error says."""
-    return str(error).strip().strip("'\"").split("\n")[0] or type(error).__name__

@@ -8,13 +8,14 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from jaxopt_input.data.pictures import SUFFIXES, decode, fitting_shape, one_line, read_bytes
-from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.checks import count
+from jaxopt_input.data.pictures import SUFFIXES, decode, fitting_shape
+from jaxopt_input.disk import StrPath, read_bytes
+from jaxopt_input.errors import InputError, one_line, unknown
 from jaxopt_input.models.model import Model
 
 
@@ -90,17 +91,16 @@ class Dataset:
             InputError: for a file that is damaged or no image.
 
         Example:
-            >>> import tempfile
+            >>> import pathlib, tempfile
             >>> from jaxopt_input.data import save_png
-            >>> folder_path = Path(tempfile.mkdtemp())
+            >>> folder_path = pathlib.Path(tempfile.mkdtemp())
             >>> for k in range(3):
             ...     save_png(folder_path / f"{k}.png", np.full((4, 4, 3), k / 2))
             >>> dataset = folder(folder_path, image_shape=(2, 2, 3))
             >>> [(b.images.shape, b.images[0, 0, 0, 0].item()) for b in dataset.batches(2)]
             [((2, 2, 2, 3), 0.0), ((1, 2, 2, 3), 1.0)]
         """
-        if size < 1:
-            raise InputError(f"a batch holds at least one image, not {size}")
+        size = count("the size of a batch", size)
         pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="jaxopt-input-images")
         waiting: collections.deque[tuple[np.ndarray, list[Future[list[tuple[int, str]]]]]] = collections.deque()
         try:
@@ -144,11 +144,11 @@ class _Files:
         return len(self.paths)
 
     def read(self, indices: Sequence[int]) -> list[Encoded]:
-        return [Encoded(read_bytes(Path(self.paths[i])), self.labels[i], self.paths[i]) for i in indices]
+        return [Encoded(read_bytes(self.paths[i]), self.labels[i], self.paths[i]) for i in indices]
 
 
 def files(
-    paths: Sequence[str | os.PathLike[str]],
+    paths: Sequence[StrPath],
     model: Model | None = None,
     *,
     image_shape: Sequence[int] | None = None,
@@ -175,7 +175,7 @@ def files(
 
 
 def folder(
-    path: str | os.PathLike[str],
+    path: StrPath,
     model: Model | None = None,
     *,
     image_shape: Sequence[int] | None = None,
@@ -197,9 +197,9 @@ def folder(
         InputError: for a folder that is missing or empty, or a class folder that the model does not know.
 
     Example:
-        >>> import tempfile
+        >>> import pathlib, tempfile
         >>> from jaxopt_input.data import save_png
-        >>> path = Path(tempfile.mkdtemp())
+        >>> path = pathlib.Path(tempfile.mkdtemp())
         >>> for name in ("dog", "ant"):
         ...     (path / name).mkdir()
         ...     save_png(path / name / "1.png", np.ones((4, 4, 3)))
@@ -228,8 +228,8 @@ def folder(
 
 
 def _visible(path: str) -> list[os.DirEntry[str]]:
-    with os.scandir(path) as found:
-        return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    with os.scandir(path) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
 
 def _images(path: str, *, deep: bool = True) -> list[str]:
@@ -305,7 +305,7 @@ def named(
     *,
     image_shape: Sequence[int] | None = None,
     fit: str = "center",
-    data_dir: str | os.PathLike[str] | None = None,
+    data_dir: StrPath | None = None,
 ) -> Dataset:
     """A set of tensorflow-datasets that is prepared as array_record; TensorFlow is not needed to read it.
 
@@ -334,7 +334,7 @@ def named(
         builders = tfds.list_builders(with_community_datasets=False)
         raise unknown("tensorflow-datasets set", name, builders) from error
     except (ValueError, AssertionError, RuntimeError) as error:
-        raise InputError(f"tensorflow-datasets cannot open {name!r}: {one_line(error)}") from error
+        raise InputError(f"tensorflow-datasets cannot open {name!r}: {_plain(error)}") from error
     splits = list(builder.info.splits)
     if not splits:
         raise InputError(
@@ -346,7 +346,9 @@ def named(
             raise InputError(f"{name} has the splits {', '.join(splits)}: name one, such as {name}:{splits[-1]}")
         split = splits[0]
     features = builder.info.features
-    kinds = {key: type(feature).__name__ for key, feature in dict(features).items()} if _is_dict(features) else {}
+    kinds = (
+        {key: type(feature).__name__ for key, feature in dict(features).items()} if hasattr(features, "items") else {}
+    )
     image = next((key for key, kind in kinds.items() if kind == "Image"), None)
     label = next((key for key, kind in kinds.items() if kind == "ClassLabel"), None)
     if image is None:
@@ -360,7 +362,7 @@ def named(
         ) from error
     except (ValueError, KeyError, AssertionError) as error:
         raise InputError(
-            f"cannot read split {split!r} of {name} (splits: {', '.join(splits)}): {one_line(error)}"
+            f"cannot read split {split!r} of {name} (splits: {', '.join(splits)}): {_plain(error)}"
         ) from error
     classes = _names(features[label]) if label else ()
     indices = _class_indices(classes, model, f"class {{}} of {name}") if label else []
@@ -368,8 +370,9 @@ def named(
     return dataset_of(source, source.name, classes, model, image_shape, fit)
 
 
-def _is_dict(features: Any) -> bool:
-    return hasattr(features, "items")
+def _plain(error: Exception) -> str:
+    """The first line of an error, which a KeyError quotes."""
+    return one_line(error).strip("'\"")
 
 
 def _names(feature: Any) -> tuple[str, ...]:
@@ -377,7 +380,7 @@ def _names(feature: Any) -> tuple[str, ...]:
     try:
         return tuple(feature.names)
     except ValueError:
-        return tuple(str(k) for k in range(feature.num_classes))
+        return tuple(map(str, range(feature.num_classes)))
 
 
 def load(

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from jaxopt_input import losses
+from jaxopt_input.checks import check_index
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.losses import Loss
-from jaxopt_input.losses.algebra import Shapes, check_index
+from jaxopt_input.losses.algebra import Shapes
 from jaxopt_input.models.model import Model
 from jaxopt_input.names import american
 

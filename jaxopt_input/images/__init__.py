@@ -1,6 +1,6 @@
 """Image parameterizations: the coordinates in which an image is optimized."""
 
-from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.errors import InputError, lookup
 from jaxopt_input.images.cppn import cppn
 from jaxopt_input.images.fourier import fourier, spectrum_scale
 from jaxopt_input.images.maco import maco, mean_magnitude
@@ -31,9 +31,7 @@ def by_name(name: str) -> Parameterization:
         >>> by_name("pixels") == pixels()
         True
     """
-    if name not in BY_NAME:
-        raise unknown("parameterization", name, BY_NAME)
-    return BY_NAME[name]
+    return lookup("parameterization", name, BY_NAME)
 
 
 def as_parameterization(image: Parameterization | str | None) -> Parameterization:

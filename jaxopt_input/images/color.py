@@ -20,34 +20,30 @@ TO_RGB = (_SQRT_COVARIANCE / np.linalg.norm(_SQRT_COVARIANCE, axis=0).max()).T.a
 FROM_RGB = np.linalg.inv(TO_RGB.astype(np.float64)).astype(np.float32)
 
 
-def to_rgb(color: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
+def to_rgb(color: Float[Array, "*batch C"], decorrelate: bool = True) -> Float[Array, "*batch C"]:
     """Red, green, blue of decorrelated colors: `[..., 3]` to `[..., 3]`, linear, no offset.
+
+    What has another number of channels, or no decorrelated colors, stays as it is.
 
     Source:
         Lucid (2018), `optvis.param.color`.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> bool(jnp.allclose(from_rgb(to_rgb(jnp.array([0.1, 0.2, 0.3]))), jnp.array([0.1, 0.2, 0.3]), atol=1e-6))
         True
     """
-    return _mix(color, TO_RGB)
+    return _mix(color, TO_RGB) if decorrelate and color.shape[-1] == 3 else color
 
 
-def from_rgb(rgb: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
+def from_rgb(rgb: Float[Array, "*batch C"], decorrelate: bool = True) -> Float[Array, "*batch C"]:
     """Decorrelated colors of red, green, blue: the inverse of `to_rgb`."""
-    return _mix(rgb, FROM_RGB)
+    return _mix(rgb, FROM_RGB) if decorrelate and rgb.shape[-1] == 3 else rgb
 
 
 def _mix(color: Float[Array, "*batch 3"], matrix: np.ndarray) -> Float[Array, "*batch 3"]:
     """The product with a 3x3 matrix, which as a sum becomes part of the loops around it; a matrix product would not."""
     parts = (color[..., k : k + 1] * at_rank(matrix[k], color.ndim) for k in range(3))
     return sum(parts, jnp.zeros((), color.dtype))
-
-
-def applies(decorrelate: bool, channels: int) -> bool:
-    """Whether colors are decorrelated: where it is asked for and there are three of them."""
-    return decorrelate and channels == 3
 
 
 def logit(image: jax.Array) -> jax.Array:

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.checks import count
+from jaxopt_input.checks import Shape, as_shape, count
 from jaxopt_input.errors import InputError
-from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape
+from jaxopt_input.images.parameterization import Parameterization
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -78,7 +78,6 @@ def cppn(shape: Shape | None = None, *, layers: int = 8, units: int = 24) -> CPP
         square: here the longer side spans its range.
 
     Example:
-        >>> import jax
         >>> p = cppn((8, 6, 3))
         >>> p.decode(p.init(jax.random.key(0), 2)).shape
         (2, 8, 6, 3)

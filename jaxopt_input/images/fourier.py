@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.images.color import applies, from_rgb, logit, to_rgb
-from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, at_rank, check_images, finite
+from jaxopt_input.checks import Shape, as_shape, check_images, finite
+from jaxopt_input.images.color import from_rgb, logit, to_rgb
+from jaxopt_input.images.parameterization import Parameterization, at_rank
 from jaxopt_input.kernels.dft import inverse_real
 
 if TYPE_CHECKING:
@@ -56,12 +57,11 @@ class Fourier(Parameterization):
         width = self.shape[1] if self.shape else 2 * (bins - 1)
         scale = at_rank(spectrum_scale(height, width, self.decay)[..., None] / 4, theta.ndim - 1)
         image = inverse_real(theta[..., 0] * scale, theta[..., 1] * scale, width)
-        return jax.nn.sigmoid(to_rgb(image) if applies(self.decorrelate, theta.shape[-2]) else image)
+        return jax.nn.sigmoid(to_rgb(image, self.decorrelate))
 
     def encode(self, image: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H F C 2"]:
-        image = logit(jnp.asarray(check_images(image)))
-        height, width, channels = image.shape[-3:]
-        image = from_rgb(image) if applies(self.decorrelate, channels) else image
+        image = from_rgb(logit(jnp.asarray(check_images(image))), self.decorrelate)
+        height, width, _ = image.shape[-3:]
         scale = at_rank(4 / spectrum_scale(height, width, self.decay)[..., None], image.ndim)
         spectrum = jnp.fft.rfft2(image, axes=(-3, -2)) * scale
         return jnp.stack([spectrum.real, spectrum.imag], -1)
@@ -89,7 +89,6 @@ def fourier(shape: Shape | None = None, *, decorrelate: bool = True, sd: float =
         Olah, Mordvintsev & Schubert, Feature Visualization (2017), "preconditioning"; Lucid (2018).
 
     Example:
-        >>> import jax.numpy as jnp
         >>> image = jnp.linspace(0, 1, 75).reshape(5, 5, 3)
         >>> p = fourier((5, 5, 3))
         >>> bool(abs(p.decode(p.encode(image)) - image).max() < 1e-3)

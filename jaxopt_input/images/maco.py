@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input.checks import Shape, as_shape, check_images, finite
 from jaxopt_input.errors import InputError
-from jaxopt_input.images.color import FROM_RGB, applies, logit, to_rgb
+from jaxopt_input.images.color import FROM_RGB, logit, to_rgb
 from jaxopt_input.images.fourier import spectrum_scale
-from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, at_rank, check_images, finite
-from jaxopt_input.kernels.dft import inverse_real
+from jaxopt_input.images.parameterization import Parameterization, at_rank
+from jaxopt_input.kernels.dft import inverse_real, own_mirrors
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -28,16 +29,6 @@ class MACO(Parameterization):
 
     magnitude: np.ndarray | None = None
     contrast: float = 1.0
-
-    def _identity(self) -> Any:
-        table = None if self.magnitude is None else (self.magnitude.shape, self.magnitude.tobytes())
-        return self.shape, table, self.contrast
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, MACO) and self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash(self._identity())
 
     def bind(self, shape: Shape) -> MACO:
         bound = super().bind(shape)
@@ -57,10 +48,7 @@ class MACO(Parameterization):
             )
         table = table.astype(np.float64)
         table[0, 0] = 0
-        twice = np.full(expected[1], 2.0)  # the columns that irfft2 counts twice: all but the first and Nyquist's
-        twice[0] = 1
-        if width % 2 == 0:
-            twice[-1] = 1
+        twice = np.where(own_mirrors(width), 1.0, 2.0)
         energy = (np.square(table) * twice[:, None]).sum((0, 1), keepdims=True)
         scale = self.contrast * height * width / np.sqrt(np.where(energy > 0, energy, 1.0))
         return (table * scale).astype(np.float32)
@@ -71,14 +59,14 @@ class MACO(Parameterization):
         return jax.random.uniform(key, shape, jnp.float32, -np.pi, np.pi)
 
     def decode(self, theta: Float[Array, "*batch H F C"]) -> Float[Array, "*batch H W C"]:
-        _, width, channels = self.bound()
+        width = self.bound()[1]
         axes = (-3, -2, -1)
         centered = theta - theta.mean(axes, keepdims=True)
         phase = UNIFORM_SD * centered / (jnp.std(theta, axes, keepdims=True) + 1e-4)
         phase = _odd(phase, width)
         magnitude = jnp.asarray(at_rank(self.template(), theta.ndim))
         image = inverse_real(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase), width)
-        return jax.nn.sigmoid(to_rgb(image) if applies(True, channels) else image)
+        return jax.nn.sigmoid(to_rgb(image))
 
     def encode(self, image: Float[Array, "*batch H W C"]) -> NoReturn:
         raise InputError("MACO fixes the spectrum's magnitude, which a given image does not have: start from noise")
@@ -87,11 +75,7 @@ class MACO(Parameterization):
 def _odd(phase: jax.Array, width: int) -> jax.Array:
     """The phase made odd in the columns whose spectrum is its own mirror, so that irfft2 keeps all magnitudes."""
     mirror = jnp.roll(jnp.flip(phase, -3), 1, -3)
-    columns = np.zeros((phase.shape[-2], 1), bool)
-    columns[0] = True
-    if width % 2 == 0:
-        columns[-1] = True
-    return jnp.where(at_rank(columns, phase.ndim), (phase - mirror) / 2**0.5, phase)
+    return jnp.where(at_rank(own_mirrors(width)[:, None], phase.ndim), (phase - mirror) / 2**0.5, phase)
 
 
 def maco(shape: Shape | None = None, *, magnitude: Any = None, contrast: float = 1.0) -> MACO:
@@ -118,7 +102,6 @@ def maco(shape: Shape | None = None, *, magnitude: Any = None, contrast: float =
         their code (Horama, `maco_fv.py`).
 
     Example:
-        >>> import jax
         >>> p = maco((8, 6, 3))
         >>> p.decode(p.init(jax.random.key(0), 2)).shape
         (2, 8, 6, 3)
@@ -151,7 +134,6 @@ def mean_magnitude(images: Iterable[Any]) -> np.ndarray:
         Fel et al. (2023), section 3: the average over ImageNet.
 
     Example:
-        >>> import numpy as np
         >>> mean_magnitude([np.full((4, 4, 3), 0.5, np.float32)]).shape
         (4, 3, 3)
     """
@@ -160,7 +142,7 @@ def mean_magnitude(images: Iterable[Any]) -> np.ndarray:
     for image in images:
         batch = np.asarray(logit(jnp.asarray(check_images(image))), np.float64)
         batch = batch.reshape(-1, *batch.shape[-3:])
-        if applies(True, batch.shape[-1]):
+        if batch.shape[-1] == 3:
             batch = batch @ FROM_RGB
         if count and np.shape(total) != (batch.shape[1], batch.shape[2] // 2 + 1, batch.shape[3]):
             raise InputError(f"images of one size make a mean magnitude, not also {batch.shape[1:]}")

@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.checks import Shape, as_shape, check_images, finite
+from jaxopt_input.checks import Shape, as_shape, output_shapes
 from jaxopt_input.errors import InputError
+from jaxopt_input.targets import Static
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
-
-__all__ = ["Parameterization", "Shape", "as_shape", "at_rank", "check_images", "check_parameterization", "finite"]
 
 
 def at_rank(table: np.ndarray, rank: int) -> np.ndarray:
@@ -44,36 +43,29 @@ def check_parameterization(image: Parameterization) -> Any:
     for method in ("init", "decode"):
         if getattr(type(image), method) is getattr(Parameterization, method):
             raise InputError(f"{name} does not define {method}: a parameterization needs init(key, batch), decode(θ)")
-    try:
-        theta = jax.eval_shape(lambda key: image.init(key, batch), jax.eval_shape(lambda: jax.random.key(0)))
-    except TypeError as error:
-        raise InputError(f"{name}.init(key, batch) returns float32 arrays; this one fails: {error}") from error
+    what = f"{name}.init(key, batch) returns float32 arrays; this one fails"
+    theta = output_shapes(what, lambda key: image.init(key, batch), jax.eval_shape(lambda: jax.random.key(0)))
     leaves = jax.tree.leaves(theta)
     if not leaves or any(x.shape[:1] != (batch,) or not jnp.issubdtype(x.dtype, jnp.floating) for x in leaves):
         raise InputError(
             f"{name}.init(key, {batch}) returns float32 arrays with a leading axis of {batch}, not {theta}"
         )
-    try:
-        picture = jax.eval_shape(image.decode, theta)
-    except TypeError as error:
-        raise InputError(f"{name}.decode returns images; it fails on θ as init makes it: {error}") from error
+    picture = output_shapes(f"{name}.decode returns images; it fails on θ as init makes it", image.decode, theta)
     if getattr(picture, "shape", None) != (batch, *shape) or not jnp.issubdtype(picture.dtype, jnp.floating):
         raise InputError(f"{name}.decode returns images of shape {(batch, *shape)} for {batch} starts, not {picture}")
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), theta)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Parameterization:
-    """θ ↔ image: the coordinates in which an image is optimized. Two are equal whose class and attributes are equal.
+class Parameterization(Static):
+    """θ ↔ image: the coordinates in which an image is optimized.
 
-    One of your own defines `init` and `decode`, and `encode` if it can start from a given image. As a pytree it is
-    static as a whole.
+    One of your own defines `init` and `decode`, and `encode` if it can start from a given image.
 
     Attributes:
         shape: (height, width, channels) of the image; None takes the model's, which `bind` does.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> class Gray(Parameterization):
         ...     def init(self, key, batch):
         ...         return jax.random.uniform(key, (batch, *self.bound()[:2], 1))
@@ -85,15 +77,6 @@ class Parameterization:
     """
 
     shape: Shape | None = None
-
-    def __init_subclass__(cls) -> None:
-        jax.tree_util.register_static(cls)
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
-
-    def __hash__(self) -> int:
-        return hash((type(self), *sorted(vars(self).items())))
 
     def bind(self, shape: Shape) -> Self:
         """This parameterization for images of `shape`, unless it has a shape of its own."""

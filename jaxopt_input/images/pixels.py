@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import jax
 import jax.numpy as jnp
 
+from jaxopt_input.checks import Shape, as_shape, check_images, finite
 from jaxopt_input.errors import InputError
-from jaxopt_input.images.color import applies, from_rgb, logit, to_rgb
-from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images, finite
+from jaxopt_input.images.color import from_rgb, logit, to_rgb
+from jaxopt_input.images.parameterization import Parameterization
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -26,10 +27,10 @@ class Pixels(Parameterization):
 
     def init(self, key: jax.Array, batch: int) -> Float[Array, "*batch H W C"]:
         noise = self.sd * jax.random.normal(key, (batch, *self.bound()), jnp.float32)
-        return noise if self.bound_by == "sigmoid" else self.project(self._from_rgb(0.5 + noise))
+        return noise if self.bound_by == "sigmoid" else self.project(from_rgb(0.5 + noise, self.decorrelate))
 
     def decode(self, theta: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
-        image = self._to_rgb(theta)
+        image = to_rgb(theta, self.decorrelate)
         if self.bound_by == "sigmoid":
             return jax.nn.sigmoid(image)
         # `project` keeps θ in range up to rounding: clip the value, and let the gradient pass at the bounds.
@@ -37,18 +38,12 @@ class Pixels(Parameterization):
 
     def encode(self, image: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
         image = jnp.asarray(check_images(image))
-        return self._from_rgb(logit(image) if self.bound_by == "sigmoid" else image)
+        return from_rgb(logit(image) if self.bound_by == "sigmoid" else image, self.decorrelate)
 
     def project(self, theta: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
         if self.bound_by == "sigmoid":
             return theta
-        return self._from_rgb(jnp.clip(self._to_rgb(theta), 0, 1))
-
-    def _to_rgb(self, theta: jax.Array) -> jax.Array:
-        return to_rgb(theta) if applies(self.decorrelate, theta.shape[-1]) else theta
-
-    def _from_rgb(self, image: jax.Array) -> jax.Array:
-        return from_rgb(image) if applies(self.decorrelate, image.shape[-1]) else image
+        return from_rgb(jnp.clip(to_rgb(theta, self.decorrelate), 0, 1), self.decorrelate)
 
 
 def pixels(
@@ -70,7 +65,6 @@ def pixels(
         InputError: for an unknown bound, or an `sd` that is negative or not finite.
 
     Example:
-        >>> import jax, jax.numpy as jnp
         >>> image = pixels((4, 4, 3)).init(jax.random.key(0), batch=2)
         >>> image.shape, bool((abs(image - 0.5) < 0.05).all())
         ((2, 4, 4, 3), True)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jaxopt_input.checks import count
+from jaxopt_input.checks import Shape, as_shape, check_images, count, finite
 from jaxopt_input.errors import InputError
-from jaxopt_input.images.color import applies, from_rgb, logit, to_rgb
-from jaxopt_input.images.parameterization import Parameterization, Shape, as_shape, check_images, finite
+from jaxopt_input.images.color import from_rgb, logit, to_rgb
+from jaxopt_input.images.parameterization import Parameterization
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -45,11 +45,10 @@ class Pyramid(Parameterization):
 
     def decode(self, theta: Theta) -> Float[Array, "*batch H W C"]:
         image = sum((_resize(layer, self._size(0)) for layer in theta[1:]), theta[0])
-        return jax.nn.sigmoid(to_rgb(image) if applies(self.decorrelate, image.shape[-1]) else image)
+        return jax.nn.sigmoid(to_rgb(image, self.decorrelate))
 
     def encode(self, image: Float[Array, "*batch H W C"]) -> Theta:
-        rest = logit(jnp.asarray(check_images(image)))
-        rest = from_rgb(rest) if applies(self.decorrelate, rest.shape[-1]) else rest
+        rest = from_rgb(logit(jnp.asarray(check_images(image))), self.decorrelate)
         layers: list[jax.Array] = []
         for level in range(self.levels - 1, 0, -1):
             layers.append(_resize(rest, self._size(level)))
@@ -100,7 +99,6 @@ def pyramid(
         shared layers.
 
     Example:
-        >>> import jax
         >>> p = pyramid((8, 6, 3), levels=3)
         >>> [layer.shape for layer in p.init(jax.random.key(0), 2)]
         [(2, 8, 6, 3), (2, 4, 3, 3), (2, 2, 1, 3)]

@@ -78,12 +78,16 @@ def by_matrices(
     x, y = (_product("hf,...fk->...hk", cosine, part) for part in (even, even_i))
     u, v = (_product("hf,...fk->...hk", sine, part) for part in (odd, odd_i))
     real, imaginary = _unfold(x - v, x + v, height, -2), _unfold(y + u, y - u, height, -2)
-    # The bins that irfft2 does not mirror are the first and, of an even width, the last.
-    weight = np.full(bins, 2.0)
-    weight[[0, -1] if width % 2 == 0 else [0]] = 1.0
+    weight = np.where(own_mirrors(width), 1.0, 2.0)
     cosine, sine = _waves(width, bins, weight / (height * width))
     a, b = _product("...hk,wk->...hw", real, cosine), _product("...hk,wk->...hw", imaginary, sine)
     return jnp.moveaxis(_unfold(a - b, a + b, width, -1), -3, -1)
+
+
+def own_mirrors(width: int) -> np.ndarray:
+    """`[width // 2 + 1]`: the bins that irfft2 does not mirror, which are the first and, of an even width, the last."""
+    bins = np.arange(width // 2 + 1)
+    return (bins == 0) | (2 * bins == width)
 
 
 def _waves(size: int, frequencies: int, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -31,7 +31,6 @@ def warp(
         `[*size, C]`.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> image = jnp.arange(4.0).reshape(1, 4, 1)
         >>> warp(image, jnp.array([[1.0, 0, 0.5], [0, 1, 0]]))[0, :, 0].tolist()
         [0.5, 1.5, 2.5, 3.0]

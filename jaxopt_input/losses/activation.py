@@ -8,24 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input.checks import check_index
 from jaxopt_input.errors import InputError
-from jaxopt_input.losses.algebra import check_index
 from jaxopt_input.losses.define import Kind, index, number, of_layer, of_logits, vector
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
+    from jaxopt_input.losses.define import Activation, Index, Logits, Number, Scalar
+
 
 @of_layer("{layer}:{channel}", channel=index)
-def channel(activation: Float[Array, "*positions channels"], channel: Int[Array, ""]) -> Float[Array, ""]:
-    """The mean of one channel over all positions.
+def channel(activation: Activation, channel: Index) -> Scalar:
+    """The mean of one channel over all positions, mean_yx A[y, x, channel].
 
     Args:
         layer: the tap.
         channel: its index, or an integer array of one index per target.
-
-    Returns:
-        A loss; its value is mean_yx A[y, x, channel], in units of the activation.
 
     Raises:
         InputError: if the index is no integer; against a model, also for an unknown layer or channel.
@@ -34,7 +33,6 @@ def channel(activation: Float[Array, "*positions channels"], channel: Int[Array,
         Olah, Mordvintsev & Schubert, Feature Visualization (2017), "channel objective".
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(channel("a", 1)({"a": jnp.array([[[0.0, 2.0]], [[0.0, 4.0]]])}, None))
         3.0
     """
@@ -59,20 +57,13 @@ position = Kind(1, jnp.int32, check=_on_map, text=_coordinates, missing="center"
 
 
 @of_layer("{layer}:{channel}@{position}", channel=index, position=position)
-def unit(
-    activation: Float[Array, "*positions channels"],
-    channel: Int[Array, ""],
-    position: Int[Array, " 2"] | None = None,
-) -> Float[Array, ""]:
-    """The activation of one unit: one channel at one position.
+def unit(activation: Activation, channel: Index, position: Int[Array, " 2"] | None = None) -> Scalar:
+    """The activation of one unit, A[row, column, channel].
 
     Args:
         layer: the tap; a layer without positions has one unit per channel.
         channel: the index of the channel, or one per target.
         position: (row, column), or `[targets, 2]`; the center (height // 2, width // 2) if None.
-
-    Returns:
-        A loss; its value is A[row, column, channel].
 
     Raises:
         InputError: for indices that are no integers; against a model, also for those that do not exist.
@@ -82,7 +73,6 @@ def unit(
         center of the map.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(unit("a", 0, (1, 0))({"a": jnp.array([[[1.0]], [[5.0]]])}, None))
         5.0
     """
@@ -95,7 +85,7 @@ def unit(
 
 
 @of_layer("{layer}")
-def layer(activation: Float[Array, "*positions channels"]) -> Float[Array, ""]:
+def layer(activation: Activation) -> Scalar:
     """The mean square of a layer over positions and channels: what DeepDream maximizes.
 
     Args:
@@ -108,7 +98,6 @@ def layer(activation: Float[Array, "*positions channels"]) -> Float[Array, ""]:
         Mordvintsev, Olah & Tyka, DeepDream (2015), as the mean instead of half the sum.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(layer("a")({"a": jnp.array([[[1.0, 3.0]]])}, None))
         5.0
     """
@@ -116,11 +105,7 @@ def layer(activation: Float[Array, "*positions channels"]) -> Float[Array, ""]:
 
 
 @of_layer("{layer}:direction-{vector}", vector=vector, power=number)
-def direction(
-    activation: Float[Array, "*positions channels"],
-    vector: Float[Array, " channels"],
-    power: Float[Array, ""] | float = 0.0,
-) -> Float[Array, ""]:
+def direction(activation: Activation, vector: Float[Array, " channels"], power: Number = 0.0) -> Scalar:
     """The activation along a direction of feature space: mean over positions of dot · max(0.1, cos)^power.
 
     Args:
@@ -136,7 +121,6 @@ def direction(
         `objectives.direction`.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(direction("a", [1.0, 1.0])({"a": jnp.array([[[1.0, 3.0]]])}, None))
         4.0
     """
@@ -151,7 +135,7 @@ class_index = Kind(0, jnp.int32, "class", check=index.check, text=index.text)
 
 
 @of_logits("class:{index}", index=class_index)
-def class_logit(logits: Float[Array, " classes"], index: Int[Array, ""]) -> Float[Array, ""]:
+def class_logit(logits: Logits, index: Index) -> Scalar:
     """The logit of a class, before the softmax.
 
     Args:
@@ -164,7 +148,6 @@ def class_logit(logits: Float[Array, " classes"], index: Int[Array, ""]) -> Floa
         Simonyan, Vedaldi & Zisserman, Deep Inside Convolutional Networks (2014), section 2.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(class_logit(1)({"logits": jnp.array([0.5, 2.5])}, None))
         2.5
     """
@@ -172,7 +155,7 @@ def class_logit(logits: Float[Array, " classes"], index: Int[Array, ""]) -> Floa
 
 
 @of_logits("class:{index}", index=class_index)
-def class_log_probability(logits: Float[Array, " classes"], index: Int[Array, ""]) -> Float[Array, ""]:
+def class_log_probability(logits: Logits, index: Index) -> Scalar:
     """The logarithm of a class's probability: minus the cross-entropy.
 
     Args:
@@ -185,7 +168,6 @@ def class_log_probability(logits: Float[Array, " classes"], index: Int[Array, ""
         Szegedy et al., Intriguing properties of neural networks (2014), section 4, for their loss.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> round(float(class_log_probability(1)({"logits": jnp.array([2.0, 2.0])}, None)), 4)
         -0.6931
     """
@@ -193,7 +175,7 @@ def class_log_probability(logits: Float[Array, " classes"], index: Int[Array, ""
 
 
 @of_logits("class:{index}", index=class_index)
-def class_probability(logits: Float[Array, " classes"], index: Int[Array, ""]) -> Float[Array, ""]:
+def class_probability(logits: Logits, index: Index) -> Scalar:
     """The probability of a class: the softmax of the logits.
 
     Args:
@@ -207,7 +189,6 @@ def class_probability(logits: Float[Array, " classes"], index: Int[Array, ""]) -
         say why the logit makes better pictures: the softmax rises as well where other classes fall.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(class_probability(1)({"logits": jnp.array([2.0, 2.0])}, None))
         0.5
     """

@@ -13,19 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.losses.define import Kind, check_finite, index, of_logits
+from jaxopt_input.losses.define import Kind, index, of_logits
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
+    from jaxtyping import Array, Float
+
+    from jaxopt_input.losses.define import Index, Logits, Number, Scalar
 
 
-def best_other(logits: Float[Array, "*batch classes"], index: Int[Array, ""]) -> Float[Array, "*batch"]:
+def best_other(logits: Float[Array, "*batch classes"], index: Index) -> Float[Array, "*batch"]:
     """The largest logit of the other classes than `index`."""
     return jnp.where(jnp.arange(logits.shape[-1]) == index, -jnp.inf, logits).max(-1)
 
 
 @of_logits("class:{label}", label=index)
-def cross_entropy(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Float[Array, ""]:
+def cross_entropy(logits: Logits, label: Index) -> Scalar:
     """Minus the logarithm of a class's probability, from the logits: log Σ exp z_i − z_y.
 
     Args:
@@ -38,7 +40,6 @@ def cross_entropy(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Fl
         Goodfellow, Shlens & Szegedy, Explaining and Harnessing Adversarial Examples (2015).
 
     Example:
-        >>> import jax.numpy as jnp
         >>> round(float(cross_entropy(1)({"logits": jnp.array([2.0, 2.0])}, None)), 4)
         0.6931
     """
@@ -46,7 +47,7 @@ def cross_entropy(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Fl
 
 
 @of_logits("class:{label}", classes=2, label=index)
-def margin(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Float[Array, ""]:
+def margin(logits: Logits, label: Index) -> Scalar:
     """What the best other class leads a class by: max_{i≠y} z_i − z_y, positive where the image is misclassified.
 
     Args:
@@ -59,7 +60,6 @@ def margin(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Float[Arr
         Carlini & Wagner, Towards Evaluating the Robustness of Neural Networks (2017), its difference of logits.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(margin(1)({"logits": jnp.array([0.0, 5.0, 3.0])}, None))
         -2.0
     """
@@ -67,7 +67,6 @@ def margin(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Float[Arr
 
 
 def _at_least_0(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
-    check_finite(what, value)
     if not (np.asarray(value) >= 0).all():
         raise InputError(f"a confidence is at least 0, not {value!r}")
 
@@ -76,13 +75,7 @@ confidence = Kind(0, check=_at_least_0)
 
 
 @of_logits("class:{label}", classes=2, label=index, confidence=confidence)
-def carlini_wagner(
-    logits: Float[Array, " classes"],
-    label: Int[Array, ""],
-    confidence: Float[Array, ""] | float = 0.0,
-    *,
-    targeted: bool = False,
-) -> Float[Array, ""]:
+def carlini_wagner(logits: Logits, label: Index, confidence: Number = 0.0, *, targeted: bool = False) -> Scalar:
     """max(z_y − max_{i≠y} z_i + κ, 0): zero once another class leads by κ; with `targeted`, once this class does.
 
     Args:
@@ -97,7 +90,6 @@ def carlini_wagner(
         Carlini & Wagner, Towards Evaluating the Robustness of Neural Networks (2017), f₆.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> logits = {"logits": jnp.array([0.0, 5.0, 3.0])}
         >>> float(carlini_wagner(1)(logits, None)), float(carlini_wagner(1, 3.0, targeted=True)(logits, None))
         (2.0, 1.0)
@@ -107,7 +99,7 @@ def carlini_wagner(
 
 
 @of_logits("class:{label}", classes=3, label=index)
-def dlr(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Float[Array, ""]:
+def dlr(logits: Logits, label: Index) -> Scalar:
     """The difference of logits ratio: −(z_y − max_{i≠y} z_i) / (z_π1 − z_π3), π sorting the logits downwards.
 
     It changes neither with a shift nor with the scale of the logits.
@@ -122,7 +114,6 @@ def dlr(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Float[Array,
         Croce & Hein, Reliable evaluation of adversarial robustness (2020), equation 6.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(dlr(1)({"logits": jnp.array([0.0, 5.0, 3.0, 1.0])}, None))
         -0.5
     """
@@ -132,7 +123,7 @@ def dlr(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Float[Array,
 
 
 @of_logits("class:{label}>class:{target}", classes=4, label=index, target=index)
-def targeted_dlr(logits: Float[Array, " classes"], label: Int[Array, ""], target: Int[Array, ""]) -> Float[Array, ""]:
+def targeted_dlr(logits: Logits, label: Index, target: Index) -> Scalar:
     """The difference of logits ratio towards a target class: −(z_y − z_t) / (z_π1 − (z_π3 + z_π4) / 2).
 
     Args:
@@ -146,7 +137,6 @@ def targeted_dlr(logits: Float[Array, " classes"], label: Int[Array, ""], target
         Croce & Hein, Reliable evaluation of adversarial robustness (2020), equation 7.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(targeted_dlr(1, 2)({"logits": jnp.array([0.0, 5.0, 3.0, 2.0])}, None))
         -0.5
     """

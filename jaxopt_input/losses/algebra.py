@@ -7,6 +7,7 @@ scaled, multiplied, divided and raised to a power: `-channel("block3", 12) + 1e-
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import inspect
@@ -18,9 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.checks import check_index as check_index
 from jaxopt_input.checks import hashable_function
-from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.errors import InputError, lookup
 from jaxopt_input.targets import canonical, child, count, leaf, select, traced
 
 STARTS = "starts"  # the name of the vmap axis along which losses compare the starts of one target
@@ -56,11 +56,15 @@ class Loss:
 
     def check(self, shapes: Shapes) -> None:
         """Raise an `InputError` if a layer or an index does not exist in a model with these layer shapes."""
+        self.resolve(shapes, None)
 
-    def resolve(self, shapes: Shapes, image_shape: Sequence[int]) -> Loss:
-        """This loss checked against a model, its layers read off where it is a plain function; as of `resolve`."""
-        self.check(shapes)
-        check_value(self, shapes, image_shape)
+    def resolve(self, shapes: Shapes, image_shape: Sequence[int] | None) -> Loss:
+        """This loss checked against a model, its layers read off where it is a plain function; as of `resolve`.
+
+        Without an image shape, what is computed from the image itself is not checked.
+        """
+        if image_shape:
+            check_value(self, shapes, image_shape)
         return self
 
     def name(self) -> str:
@@ -114,17 +118,12 @@ def _array(value: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How the values of some losses become one.
+    """How the values of some losses become one."""
 
-    Attributes:
-        combine: the values of the terms and the numbers → the value.
-        mark: between the names of the terms.
-        couples: whether it depends on which start of its target an image is.
-    """
-
+    # the values of the terms and the numbers → the value
     combine: Callable[[Sequence[jax.Array], Sequence[jax.Array]], jax.Array]
-    mark: str
-    couples: bool = False
+    mark: str  # between the names of the terms
+    couples: bool = False  # whether it depends on which start of its target an image is
 
 
 def _weighted_sum(values: Sequence[jax.Array], weights: Sequence[jax.Array]) -> jax.Array:
@@ -162,12 +161,7 @@ class Combination(Loss):
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
         return self.rule.combine([term(activations, image) for term in self.terms], self.numbers)
 
-    def check(self, shapes: Shapes) -> None:
-        check_finite("the weight or exponent of a loss", *self.numbers)
-        for term in self.terms:
-            term.check(shapes)
-
-    def resolve(self, shapes: Shapes, image_shape: Sequence[int]) -> Loss:
+    def resolve(self, shapes: Shapes, image_shape: Sequence[int] | None) -> Loss:
         check_finite("the weight or exponent of a loss", *self.numbers)
         return dataclasses.replace(self, terms=tuple(term.resolve(shapes, image_shape) for term in self.terms))
 
@@ -204,7 +198,9 @@ class Plain(Loss):
     def __call__(self, activations: Activations, image: jax.Array) -> jax.Array:
         return jnp.asarray(self.function(activations, image), jnp.float32)
 
-    def resolve(self, shapes: Shapes, image_shape: Sequence[int]) -> Plain:
+    def resolve(self, shapes: Shapes, image_shape: Sequence[int] | None) -> Plain:
+        if image_shape is None:
+            return self
         layers: dict[str, None] = {}
 
         def recorded(activations: Activations, image: jax.Array) -> jax.Array:
@@ -225,27 +221,21 @@ def _function_name(function: Callable[..., Any]) -> str:
     return "function" if name == "<lambda>" else str(name)
 
 
-class _Recorder(Mapping[str, jax.Array]):
+class _Recorder(collections.UserDict[str, jax.Array]):
     """Activations that note which layers are asked for."""
 
     def __init__(self, activations: Activations, layers: dict[str, None]) -> None:
-        self.activations, self.layers = activations, layers
+        super().__init__(activations)
+        self.layers = layers
 
     def __getitem__(self, layer: str) -> jax.Array:
-        if layer not in self:
-            raise unknown("layer", layer, self.activations)
+        activation = lookup("layer", layer, self.data)
         self.layers[layer] = None
-        return self.activations[layer]
-
-    def __contains__(self, layer: object) -> bool:
-        return layer in self.activations
+        return activation
 
     def __iter__(self) -> Iterator[str]:
-        self.layers.update(dict.fromkeys(self.activations))
-        return iter(self.activations)
-
-    def __len__(self) -> int:
-        return len(self.activations)
+        self.layers.update(dict.fromkeys(self.data))
+        return iter(self.data)
 
 
 def as_loss(function: Loss | Function, *, couples: bool = False) -> Loss:
@@ -264,7 +254,6 @@ def as_loss(function: Loss | Function, *, couples: bool = False) -> Loss:
             or asks for a layer that does not exist.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> loss = 2.0 * as_loss(lambda activations, image: jnp.square(activations["a"]).mean())
         >>> float(loss({"a": jnp.array([1.0, 3.0])}, None))
         10.0
@@ -368,13 +357,11 @@ def names(loss: Loss) -> tuple[str, ...]:
 
 def check_layer(layer: str, shapes: Shapes) -> tuple[int, ...]:
     """The shape of a layer's activation, or an `InputError` that offers the nearest names."""
-    if layer not in shapes:
-        raise unknown("layer", layer, shapes)
-    return shapes[layer]
+    return lookup("layer", layer, shapes)
 
 
 def check_finite(what: str, *values: Any) -> None:
-    """Raise an `InputError` unless all numbers of these arrays are finite."""
+    """Raise an `InputError` unless all numbers of these arrays are finite, as far as they are known."""
     for value in values:
-        if not isinstance(value, jax.core.Tracer) and not np.isfinite(np.asarray(value)).all():
+        if not isinstance(value, jax.core.Tracer) and not np.isfinite(value).all():
             raise InputError(f"{what} must be finite, not {np.asarray(value)}")

@@ -19,21 +19,30 @@ import hashlib
 import inspect
 import string
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input.checks import check_index
 from jaxopt_input.errors import InputError
-from jaxopt_input.losses.algebra import Activations, Loss, Shapes, check_finite, check_index, check_layer, check_value
+from jaxopt_input.losses.algebra import Activations, Loss, Shapes, check_finite, check_layer, check_value
 from jaxopt_input.targets import canonical, leaf, traced
 
+if TYPE_CHECKING:  # what formulas take and return, as their annotations say it
+    from jaxtyping import Array, Float, Int
+
+    Scalar = Float[Array, ""]
+    Number = Float[Array, ""] | float
+    Index = Int[Array, ""]
+    Activation = Float[Array, "*positions channels"]
+    Map = Float[Array, "height width channels"]
+    Logits = Float[Array, " classes"]
+    Image = Float[Array, "height width colors"]
+
+Prepare = Callable[..., Mapping[str, Any]]
 Check = Callable[[str, Any, tuple[int, ...], str], None]
-
-
-def _finite(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
-    check_finite(what, value)
 
 
 def _within(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
@@ -41,7 +50,6 @@ def _within(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
 
 
 def _as_long(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
-    check_finite(what, value)
     if np.shape(value)[-1] != shape[-1]:
         raise InputError(f"{what} of length {np.shape(value)[-1]} for {where}, which has {shape[-1]} channels")
 
@@ -59,9 +67,8 @@ class Kind:
         rank: of one target's array; one axis more is the target axis.
         dtype: float32 or int32.
         noun: what errors call the argument; its own name if empty.
-        check: raises an `InputError` for a value that does not fit, unless it is being traced; takes what to call it,
-            the value, the shape of the activation (or image) that the formula reads, and what to call that, such as
-            "layer block3".
+        check: raises an `InputError` for a finite value that does not fit, unless it is being traced; takes what to
+            call it, the value, the shape of what the formula reads, and what to call that, such as "layer block3".
         text: what stands for one target's value in the loss's name.
         missing: what stands in the name for an optional argument that is None.
     """
@@ -69,7 +76,7 @@ class Kind:
     rank: int
     dtype: Any = jnp.float32
     noun: str = ""
-    check: Check = _finite
+    check: Check | None = None
     text: Callable[[Any], str] = digest
     missing: str = ""
 
@@ -98,25 +105,15 @@ Decorator = Callable[[Callable[..., jax.Array]], Builder]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Definition:
-    """What all losses of one builder share; two definitions are never equal.
+    """What all losses of one builder share; two definitions are never equal."""
 
-    Attributes:
-        formula: the function of arrays.
-        reads: "layer", "layers" or "image", the name of what it takes first.
-        template: of the canonical name.
-        kinds: of its traced arguments, in order.
-        couples: whether it compares starts.
-        least: how many channels or classes it needs.
-        where: what errors call that which it reads; the layer if empty.
-    """
-
-    formula: Callable[..., jax.Array]
-    reads: str
-    template: str
-    kinds: Mapping[str, Kind]
-    couples: bool = False
-    least: int = 1
-    where: str = ""
+    formula: Callable[..., jax.Array]  # the function of arrays
+    reads: str  # "layer", "layers" or "image", the name of what it takes first
+    template: str  # of the canonical name
+    kinds: Mapping[str, Kind]  # of its traced arguments, in order
+    couples: bool = False  # whether it compares starts
+    least: int = 1  # how many channels or classes it needs
+    where: str = ""  # what errors call that which it reads; the layer if empty
 
 
 @traced
@@ -126,18 +123,13 @@ class Formula(Loss):
     definition: Definition
     layers: tuple[str, ...]
     options: tuple[tuple[str, Any], ...]
-    values: tuple[Any, ...] = leaf(rank="ranks")
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The traced arguments of the formula by name."""
-        return dict(zip(self.definition.kinds, self.values, strict=True))
+    arguments: dict[str, Any] = leaf(rank="ranks")
 
     @property
     def ranks(self) -> list[int]:
         """The rank of each leaf."""
-        pairs = zip(self.definition.kinds.values(), self.values, strict=True)
-        return [kind.rank for kind, value in pairs for _ in jax.tree.leaves(value)]
+        kinds, ordered = self.definition.kinds, sorted(self.arguments.items())  # as JAX orders a dictionary
+        return [kinds[name].rank for name, value in ordered for _ in jax.tree.leaves(value)]
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -153,18 +145,13 @@ class Formula(Loss):
         arrays = jax.tree.map(jnp.asarray, self.arguments)
         return self.definition.formula(*first, **arrays, **dict(self.options))
 
-    def check(self, shapes: Shapes) -> None:
+    def resolve(self, shapes: Shapes, image_shape: Sequence[int] | None) -> Loss:
         for layer in self.layers:
-            shape = check_layer(layer, shapes)
-            self._check_arguments(shape, self.definition.where or f"layer {layer}")
-        if self.layers:
-            check_value(self, shapes, ())
-
-    def resolve(self, shapes: Shapes, image_shape: Sequence[int]) -> Loss:
-        self.check(shapes)
-        if not self.layers:
+            self._check_arguments(check_layer(layer, shapes), self.definition.where or f"layer {layer}")
+        if image_shape and not self.layers:
             self._check_arguments(tuple(image_shape), "the image")
-            check_value(self, shapes, image_shape)
+        if image_shape or self.layers:
+            check_value(self, shapes, image_shape or ())
         return self
 
     def _check_arguments(self, shape: tuple[int, ...], where: str) -> None:
@@ -172,7 +159,10 @@ class Formula(Loss):
             raise InputError(f"{self} needs at least {least} classes, {where} has {shape[-1]}: take another loss")
         for name, value in self.arguments.items():
             kind = self.definition.kinds[name]
-            if value is not None and not isinstance(value, jax.core.Tracer):
+            if value is None or isinstance(value, jax.core.Tracer):
+                continue
+            check_finite(kind.noun or name, value)
+            if kind.check:
                 kind.check(kind.noun or name, value, shape, where)
 
     def name(self) -> str:
@@ -190,9 +180,7 @@ class Formula(Loss):
         return f"the loss {self.definition.formula.__name__}"
 
 
-def of_layer(
-    name: str, /, *, prepare: Callable[..., Mapping[str, Any]] | None = None, couples: bool = False, **kinds: Kind
-) -> Decorator:
+def of_layer(name: str, /, *, prepare: Prepare | None = None, couples: bool = False, **kinds: Kind) -> Decorator:
     """Make a builder of losses of one layer out of a function of its activation and further arguments.
 
     Args:
@@ -213,7 +201,6 @@ def of_layer(
             values of another type or rank; against a model, for those that do not fit the layer.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> @of_layer("{layer}:top-{share}", share=number)
         ... def top_share(activation, share):
         ...     flat = activation.ravel()
@@ -226,22 +213,17 @@ def of_layer(
     return _decorator("layer", name, kinds, prepare, couples=couples)
 
 
-def of_layers(
-    name: str, /, *, prepare: Callable[..., Mapping[str, Any]] | None = None, couples: bool = False, **kinds: Kind
-) -> Decorator:
+def of_layers(name: str, /, *, prepare: Prepare | None = None, couples: bool = False, **kinds: Kind) -> Decorator:
     """Make a builder of losses of several layers; the formula takes the tuple of their activations first.
 
     Args:
-        name, prepare, couples, kinds: as of `of_layer`, with "{layers}" in the template.
-
-    Returns:
-        A decorator; the builder takes a sequence of layers first.
+        name, prepare, couples, kinds: as of `of_layer`, with "{layers}" in the template; the builder takes a sequence
+            of layers first.
 
     Raises:
         InputError: as `of_layer`.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> @of_layers("{layers}:ratio")
         ... def ratio(activations):
         ...     first, second = activations
@@ -252,9 +234,7 @@ def of_layers(
     return _decorator("layers", name, kinds, prepare, couples=couples)
 
 
-def of_logits(
-    name: str, /, *, prepare: Callable[..., Mapping[str, Any]] | None = None, classes: int = 1, **kinds: Kind
-) -> Decorator:
+def of_logits(name: str, /, *, prepare: Prepare | None = None, classes: int = 1, **kinds: Kind) -> Decorator:
     """Make a builder of losses of the logits; it takes no layer.
 
     Args:
@@ -265,7 +245,6 @@ def of_logits(
         InputError: as `of_layer`; against a model with fewer classes.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> @of_logits("class:{label}", label=index)
         ... def excess(logits, label):
         ...     return logits[label] - logits.mean()
@@ -275,7 +254,7 @@ def of_logits(
     return _decorator("layer", name, kinds, prepare, layers=("logits",), least=classes, where="the model")
 
 
-def of_image(name: str = "", /, *, prepare: Callable[..., Mapping[str, Any]] | None = None, **kinds: Kind) -> Decorator:
+def of_image(name: str = "", /, *, prepare: Prepare | None = None, **kinds: Kind) -> Decorator:
     """Make a builder of losses of the image `[H, W, C]` alone: regularizers.
 
     Args:
@@ -285,7 +264,6 @@ def of_image(name: str = "", /, *, prepare: Callable[..., Mapping[str, Any]] | N
         InputError: as `of_layer`.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> @of_image(level=number)
         ... def darkness(image, level):
         ...     return jnp.maximum(image - level, 0.0).sum()
@@ -299,7 +277,7 @@ def _decorator(
     reads: str,
     template: str,
     kinds: Mapping[str, Kind],
-    prepare: Callable[..., Mapping[str, Any]] | None,
+    prepare: Prepare | None,
     layers: tuple[str, ...] | None = None,
     **rest: Any,
 ) -> Decorator:
@@ -335,17 +313,17 @@ def _decorator(
 
 def _formula(definition: Definition, layers: tuple[str, ...], arguments: Mapping[str, Any]) -> Formula:
     """The loss of checked arguments, which are canonical arrays from here on."""
-    values = []
+    parameters, arrays = inspect.signature(definition.formula).parameters, {}
     for name, kind in definition.kinds.items():
-        value = arguments[name]
-        optional = value is None and inspect.signature(definition.formula).parameters[name].default is None
-        values.append(None if optional else canonical(value, kind.rank, kind.dtype, kind.noun or name))
+        left_out = arguments[name] is None and parameters[name].default is None
+        what = kind.noun or name
+        arrays[name] = None if left_out else canonical(arguments[name], kind.rank, kind.dtype, what)
     options = tuple((name, value) for name, value in arguments.items() if name not in definition.kinds)
     try:
         hash(options)
     except TypeError as error:
         raise InputError(f"{definition.formula.__name__}: static options must be hashable, not {options}") from error
-    return Formula(definition, layers, options, tuple(values))
+    return Formula(definition, layers, options, arrays)
 
 
 def _layers(value: Any, reads: str) -> tuple[str, ...]:

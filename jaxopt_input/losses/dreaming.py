@@ -9,16 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.losses.define import Kind, check_finite, index, of_layer
+from jaxopt_input.losses.define import Kind, index, of_layer
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
+    from jaxtyping import Array, Float
+
+    from jaxopt_input.losses.define import Activation, Index, Map, Scalar
 
 ROWS = 1024  # positions matched at once: what bounds the memory of a guide
 
 
 @of_layer("{layer}")
-def layer_mean(activation: Float[Array, "*positions channels"]) -> Float[Array, ""]:
+def layer_mean(activation: Activation) -> Scalar:
     """The mean of a layer over positions and channels.
 
     Args:
@@ -31,7 +33,6 @@ def layer_mean(activation: Float[Array, "*positions channels"]) -> Float[Array, 
         TensorFlow tutorial "DeepDream" (2019), `calc_loss`.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(layer_mean("a")({"a": jnp.array([[[1.0, 3.0]]])}, None))
         2.0
     """
@@ -39,7 +40,7 @@ def layer_mean(activation: Float[Array, "*positions channels"]) -> Float[Array, 
 
 
 @of_layer("{layer}:{channel}", channel=index)
-def channel_square(activation: Float[Array, "*positions channels"], channel: Int[Array, ""]) -> Float[Array, ""]:
+def channel_square(activation: Activation, channel: Index) -> Scalar:
     """The mean square of one channel over all positions: a sum of several, weighted, controls a dream by channel.
 
     Args:
@@ -53,7 +54,6 @@ def channel_square(activation: Float[Array, "*positions channels"], channel: Int
         Mordvintsev, Olah & Tyka, DeepDream (2015), as the mean instead of half the sum, of one channel.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(channel_square("a", 1)({"a": jnp.array([[[0.0, 2.0]], [[0.0, 4.0]]])}, None))
         10.0
     """
@@ -61,7 +61,6 @@ def channel_square(activation: Float[Array, "*positions channels"], channel: Int
 
 
 def _of_a_map(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
-    check_finite(f"the guide's {what}", value)
     if len(shape) != 3:
         raise InputError(f"{where} has no positions, which guidance matches: name a layer before it")
     if np.shape(value)[-1] != shape[-1]:
@@ -71,10 +70,8 @@ def _of_a_map(what: str, value: Any, shape: tuple[int, ...], where: str) -> None
         )
 
 
-@of_layer("{layer}:guide-{features}", features=Kind(2, check=_of_a_map))
-def guided(
-    activation: Float[Array, "height width channels"], features: Float[Array, "guide_positions channels"]
-) -> Float[Array, ""]:
+@of_layer("{layer}:guide-{features}", features=Kind(2, noun="the guide's features", check=_of_a_map))
+def guided(activation: Map, features: Float[Array, "guide_positions channels"]) -> Scalar:
     """The mean over positions of the dot product with the guide's feature that matches best.
 
     Which feature matches best is decided anew at each evaluation and is not differentiated, so the gradient at a
@@ -92,7 +89,6 @@ def guided(
         Mordvintsev, Olah & Tyka, DeepDream (2015), "Controlling dreams", as the mean instead of the sum.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> guide = jnp.array([[1.0, 0.0], [0.0, 2.0]])
         >>> float(guided("a", guide)({"a": jnp.array([[[3.0, 1.0], [1.0, 1.0]]])}, None))  # 3 · 1 and 1 · 2
         2.5

@@ -9,21 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.losses.define import Kind, array, check_finite, of_layer
+from jaxopt_input.losses.define import Kind, array, of_layer
 from jaxopt_input.targets import canonical
 
 if TYPE_CHECKING:
     from jax.typing import ArrayLike
     from jaxtyping import Array, Float
 
+    from jaxopt_input.losses.define import Map, Scalar
 
-def _as_map(activation: Float[Array, ...]) -> Float[Array, "height width channels"]:
+
+def _as_map(activation: Float[Array, ...]) -> Map:
     """A layer without positions has one."""
     return activation if activation.ndim == 3 else activation[None, None]
 
 
 def _of_the_same_size(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
-    check_finite(f"the {what} to match", value)
     shape = shape if len(shape) == 3 else (1, 1, *shape)
     if np.shape(value)[-3:] != shape:
         raise InputError(
@@ -32,7 +33,7 @@ def _of_the_same_size(what: str, value: Any, shape: tuple[int, ...], where: str)
         )
 
 
-picture = Kind(3, noun="activation", check=_of_the_same_size)
+picture = Kind(3, noun="the activation to match", check=_of_the_same_size)
 
 
 def _content(target: ArrayLike) -> dict[str, Any]:
@@ -56,11 +57,7 @@ def _weighted(target: ArrayLike, weight: ArrayLike | None = None) -> Mapping[str
 
 
 @of_layer("{layer}:inversion", prepare=_weighted, target=picture, weight=array(3))
-def feature_distance(
-    activation: Float[Array, ...],
-    target: Float[Array, "height width channels"],
-    weight: Float[Array, "height width channels"],
-) -> Float[Array, ""]:
+def feature_distance(activation: Float[Array, ...], target: Map, weight: Map) -> Scalar:
     """‖Φ(x) − Φ₀‖² / ‖Φ₀‖²: how far a layer's activation is from that of a picture, relative to its norm.
 
     Args:
@@ -78,7 +75,6 @@ def feature_distance(
         Mahendran & Vedaldi, Understanding Deep Image Representations by Inverting Them (2015), section 2.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> phi = jnp.array([[[3.0, 4.0]]])
         >>> float(feature_distance("a", phi)({"a": 2 * phi}, None))
         1.0
@@ -88,7 +84,7 @@ def feature_distance(
 
 
 @of_layer("{layer}:content", prepare=_content, target=picture)
-def content(activation: Float[Array, ...], target: Float[Array, "height width channels"]) -> Float[Array, ""]:
+def content(activation: Float[Array, ...], target: Map) -> Scalar:
     """The mean squared difference of a layer's activation from that of a picture: what style transfer keeps.
 
     Args:
@@ -103,7 +99,6 @@ def content(activation: Float[Array, ...], target: Float[Array, "height width ch
         instead of half the sum, as in the authors' PyTorch code.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(content("a", jnp.ones((1, 1, 2)))({"a": jnp.array([[[1.0, 3.0]]])}, None))
         2.0
     """

@@ -10,15 +10,11 @@ import jax.numpy as jnp
 from jaxopt_input.losses.define import number, of_image
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float
+    from jaxopt_input.losses.define import Image, Number, Scalar
 
 
 @of_image(alpha=number, center=number)
-def alpha_norm(
-    image: Float[Array, "height width colors"],
-    alpha: Float[Array, ""] | float = 6.0,
-    center: Float[Array, ""] | float = 0.5,
-) -> Float[Array, ""]:
+def alpha_norm(image: Image, alpha: Number = 6.0, center: Number = 0.5) -> Scalar:
     """Σ |x − center|^α over pixels and colors.
 
     Args:
@@ -29,7 +25,6 @@ def alpha_norm(
         Mahendran & Vedaldi, Understanding Deep Image Representations by Inverting Them (2015), section 2 (α = 6).
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(alpha_norm(2.0)({}, jnp.array([[[1.0, 0.0, 0.5]]])))
         0.5
     """
@@ -37,11 +32,7 @@ def alpha_norm(
 
 
 @of_image(alpha=number, center=number)
-def pixel_norm(
-    image: Float[Array, "height width colors"],
-    alpha: Float[Array, ""] | float = 6.0,
-    center: Float[Array, ""] | float = 0.5,
-) -> Float[Array, ""]:
+def pixel_norm(image: Image, alpha: Number = 6.0, center: Number = 0.5) -> Scalar:
     """Σ ‖x − center‖^α over pixels, ‖·‖ being the Euclidean norm of a pixel's colors.
 
     Args:
@@ -53,7 +44,6 @@ def pixel_norm(
         3.2 (α = 6), where the α-norm of their first paper, over colors as well, became one of pixels.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(pixel_norm(4.0)({}, jnp.array([[[1.0, 0.0, 0.5]]])))
         0.25
     """
@@ -61,7 +51,7 @@ def pixel_norm(
 
 
 @of_image(center=number)
-def l2_decay(image: Float[Array, "height width colors"], center: Float[Array, ""] | float = 0.5) -> Float[Array, ""]:
+def l2_decay(image: Image, center: Number = 0.5) -> Scalar:
     """Σ (x − center)² over pixels and colors.
 
     Args:
@@ -72,7 +62,6 @@ def l2_decay(image: Float[Array, "height width colors"], center: Float[Array, ""
         image that their network takes.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(l2_decay()({}, jnp.full((2, 2, 1), 1.0)))
         1.0
     """
@@ -80,9 +69,7 @@ def l2_decay(image: Float[Array, "height width colors"], center: Float[Array, ""
 
 
 @of_image(beta=number)
-def total_variation(
-    image: Float[Array, "height width colors"], beta: Float[Array, ""] | float = 2.0
-) -> Float[Array, ""]:
+def total_variation(image: Image, beta: Number = 2.0) -> Scalar:
     """Σ (dx² + dy²)^(β/2) over pixels and colors, forward differences, 0 across the border.
 
     Args:
@@ -92,7 +79,6 @@ def total_variation(
         Mahendran & Vedaldi, Understanding Deep Image Representations by Inverting Them (2015), section 2.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(total_variation(1.0)({}, jnp.array([[[0.0], [3.0]], [[4.0], [3.0]]])))
         6.0
     """
@@ -101,14 +87,13 @@ def total_variation(
 
 
 @of_image()
-def total_variation_l1(image: Float[Array, "height width colors"]) -> Float[Array, ""]:
+def total_variation_l1(image: Image) -> Scalar:
     """Σ |dx| + |dy| over pixels and colors: the anisotropic total variation.
 
     Source:
         Rudin, Osher & Fatemi (1992), in the anisotropic form of neural-style (Johnson, 2015).
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(total_variation_l1()({}, jnp.array([[[0.0], [3.0]], [[4.0], [3.0]]])))
         8.0
     """
@@ -116,8 +101,8 @@ def total_variation_l1(image: Float[Array, "height width colors"]) -> Float[Arra
 
 
 def _differences(
-    image: Float[Array, "height width colors"],
-) -> tuple[Float[Array, "height width colors"], Float[Array, "height width colors"]]:
+    image: Image,
+) -> tuple[Image, Image]:
     """Forward differences along rows and columns, 0 in the last row or column."""
     return (
         jnp.pad(image[1:] - image[:-1], ((0, 1), (0, 0), (0, 0))),

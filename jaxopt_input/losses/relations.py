@@ -15,16 +15,18 @@ import numpy as np
 from jaxopt_input.errors import InputError
 from jaxopt_input.losses.activation import position, unit
 from jaxopt_input.losses.algebra import STARTS, Combination, Function, Loss, Rule, as_loss
-from jaxopt_input.losses.define import Kind, check_finite, index, number, of_layer
+from jaxopt_input.losses.define import Kind, index, number, of_layer
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
+    from jaxtyping import Array, Int
+
+    from jaxopt_input.losses.define import Activation, Index, Map, Number, Scalar
 
 NEIGHBORS = 4  # how far Lucid's alignment reaches
 
 
 @of_layer("", couples=True)
-def diversity(activation: Float[Array, "*positions channels"]) -> Float[Array, ""]:
+def diversity(activation: Activation) -> Scalar:
     """How alike the starts of a target are: the mean cosine between a start's Gram matrix and each other's.
 
     Minimize it, with a weight of about 1 to 100 on top of what is maximized, and the starts show different facets of
@@ -44,7 +46,6 @@ def diversity(activation: Float[Array, "*positions channels"]) -> Float[Array, "
         Olah, Mordvintsev & Schubert, Feature Visualization (2017), "diversity"; Lucid (2018), `objectives.diversity`.
 
     Example:
-        >>> import jax, jax.numpy as jnp
         >>> activation = jnp.array([[[[1.0, 0.0]]], [[[0.0, 1.0]]], [[[1.0, 0.0]]]])  # three starts
         >>> jax.vmap(diversity("a"), axis_name="starts")({"a": activation}, activation).tolist()
         [0.5, 0.0, 0.5]
@@ -61,9 +62,7 @@ def diversity(activation: Float[Array, "*positions channels"]) -> Float[Array, "
 
 
 @of_layer("", couples=True, decay=number)
-def alignment(
-    activation: Float[Array, "*positions channels"], decay: Float[Array, ""] | float = 2.0
-) -> Float[Array, ""]:
+def alignment(activation: Activation, decay: Number = 2.0) -> Scalar:
     """How far neighboring starts of a target lie apart in a layer: ½ Σ_d mean (a_k − a_{k±d})² / decay^d, d ≤ 4.
 
     Minimize it along an `interpolation`, and like things appear at like places. The values of all starts add up to
@@ -80,18 +79,17 @@ def alignment(
         Lucid (2018), `objectives.alignment`.
 
     Example:
-        >>> import jax, jax.numpy as jnp
         >>> activation = jnp.array([0.0, 2.0, 2.0]).reshape(3, 1, 1, 1)  # three starts
         >>> jax.vmap(alignment("a"), axis_name="starts")({"a": activation}, activation).tolist()
         [1.5, 1.0, 0.5]
     """
     everyone = jax.lax.all_gather(activation, STARTS)
-    starts, here = everyone.shape[0], jax.lax.axis_index(STARTS)
+    starts, start = everyone.shape[0], jax.lax.axis_index(STARTS)
     total = jnp.zeros(())
     for distance in range(1, min(NEIGHBORS, starts - 1) + 1):
-        for there in (here - distance, here + distance):
-            exists = (there >= 0) & (there < starts)
-            difference = activation - everyone[jnp.clip(there, 0, starts - 1)]
+        for neighbor in (start - distance, start + distance):
+            exists = (neighbor >= 0) & (neighbor < starts)
+            difference = activation - everyone[jnp.clip(neighbor, 0, starts - 1)]
             total += jnp.where(exists, jnp.mean(jnp.square(difference)), 0.0) / decay**distance
     return total / 2
 
@@ -121,7 +119,6 @@ def interpolation(first: Loss | Function, second: Loss | Function) -> Loss:
         Lucid (2018), `objectives.channel_interpolate`.
 
     Example:
-        >>> import jax, jax.numpy as jnp
         >>> from jaxopt_input.losses import channel
         >>> activation = jnp.tile(jnp.array([2.0, 6.0]), (3, 1, 1, 1))  # three starts, two channels
         >>> loss = interpolation(channel("a", 0), channel("a", 1))
@@ -132,11 +129,7 @@ def interpolation(first: Loss | Function, second: Loss | Function) -> Loss:
 
 
 @of_layer("{layer}:{channel}@{position}", channel=index, position=position)
-def shortfall(
-    activation: Float[Array, "*positions channels"],
-    channel: Int[Array, ""],
-    position: Int[Array, " 2"] | None = None,
-) -> Float[Array, ""]:
+def shortfall(activation: Activation, channel: Index, position: Int[Array, " 2"] | None = None) -> Scalar:
     """By how much a unit falls short of the most active unit of its layer: 0 where it is that unit itself.
 
     As the `milestone` of `minimize`, it keeps the image at which the unit first is the most active one: what Yosinski
@@ -152,7 +145,6 @@ def shortfall(
         Yosinski et al. (2015), deep-visualization-toolbox, `optimize/gradient_optimizer.py`, `FindResults.update`.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(shortfall("a", 0)({"a": jnp.array([1.0, 4.0])}, None))
         3.0
     """
@@ -160,7 +152,6 @@ def shortfall(
 
 
 def _some_activation(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
-    check_finite(f"the image's {what}", value)
     if np.shape(value)[-3:] != shape:
         raise InputError(
             f"a caricature in {where} of shape {shape} needs an image's activation of that shape, not "
@@ -170,12 +161,10 @@ def _some_activation(what: str, value: Any, shape: tuple[int, ...], where: str) 
         raise InputError(f"the image has no activation in {where}: there is nothing to overdo")
 
 
-@of_layer("{layer}:caricature-{target}", target=Kind(3, noun="activation", check=_some_activation), power=number)
-def caricature(
-    activation: Float[Array, "height width channels"],
-    target: Float[Array, "height width channels"],
-    power: Float[Array, ""] | float = 1.0,
-) -> Float[Array, ""]:
+@of_layer(
+    "{layer}:caricature-{target}", target=Kind(3, noun="the image's activation", check=_some_activation), power=number
+)
+def caricature(activation: Map, target: Map, power: Number = 1.0) -> Scalar:
     """What a layer sees in a picture, overdone: ⟨a, â⟩ / ‖â‖ · max(0.1, cos)^power, â its activation there.
 
     Args:
@@ -194,7 +183,6 @@ def caricature(
         `dot_compare`, here divided by ‖â‖.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> there = jnp.array([[[3.0, 4.0]]])
         >>> round(float(caricature("a", there)({"a": 2 * there}, None)), 3)
         10.0

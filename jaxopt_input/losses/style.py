@@ -17,20 +17,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.checks import check_index
+from jaxopt_input.checks import check_index, count, one_of
 from jaxopt_input.errors import InputError
-from jaxopt_input.losses.define import Decorator, Kind, check_finite, number, of_layer
+from jaxopt_input.losses.define import Decorator, Kind, number, of_layer
 from jaxopt_input.targets import canonical
 
 if TYPE_CHECKING:
     from jax.typing import ArrayLike
     from jaxtyping import Array, Float, Int
 
+    from jaxopt_input.losses.define import Activation, Number, Scalar
+
+    Vector = Float[Array, " channels"]
+    Matrix = Float[Array, "channels channels"]
+    Positions = Int[Array, " positions"] | None
+
 EPSILON = 1e-5  # under square roots, whose gradient is infinite at a dead channel
 
 
 def _of_as_many_channels(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
-    check_finite("the statistics of a style", value)
     if np.shape(value)[-1] != shape[-1]:
         raise InputError(f"style of {np.shape(value)[-1]} channels for {where}, which has {shape[-1]}")
 
@@ -43,7 +48,7 @@ def _on_map(what: str, value: Any, shape: tuple[int, ...], where: str) -> None:
     check_index("position", value, int(np.prod(shape[:-1])), where)
 
 
-moment, moments = Kind(1, check=_of_as_many_channels), Kind(2, check=_of_as_many_channels)
+moment, moments = (Kind(rank, noun="the statistics of a style", check=_of_as_many_channels) for rank in (1, 2))
 positions = Kind(1, jnp.int32, check=_on_map)
 
 
@@ -53,9 +58,7 @@ def _features(style: ArrayLike) -> Any:
     return array.reshape(*array.shape[:-3], -1, array.shape[-1])
 
 
-def _at(
-    activation: Float[Array, "*map channels"], positions: Int[Array, " positions"] | None
-) -> Float[Array, "positions channels"]:
+def _at(activation: Activation, positions: Positions) -> Float[Array, "positions channels"]:
     """The feature vectors at all positions, or at these."""
     flat = activation.reshape(-1, activation.shape[-1])
     return flat if positions is None else flat[positions]
@@ -103,18 +106,13 @@ def _over_positions(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 @_of_style("{layer}:gram", lambda f: {"target": _second_moment(f)}, target=moments)
-def gram(
-    activation: Float[Array, "*map channels"],
-    target: Float[Array, "channels channels"],
-    positions: Int[Array, " positions"] | None = None,
-) -> Float[Array, ""]:
+def gram(activation: Activation, target: Matrix, positions: Positions = None) -> Scalar:
     """‖G/M − Ĝ/M̂‖² / (4N²), G = FᵀF: with equal M Gatys' E = ‖G − Ĝ‖² / (4N²M²).
 
     Args:
         layer: the tap.
-        style: that layer's activation for the style image, `[H, W, C]` of any height and width, or one per
-            target.
-            What a mask leaves of it has the shape `[1, M, C]`.
+        style: that layer's activation for the style image, `[H, W, C]` of any height and width, or one per target;
+            what a mask leaves of it has the shape `[1, M, C]`.
         positions: the indices of the positions that count, in the row-major order of the map; all of them if None.
 
     Raises:
@@ -124,7 +122,6 @@ def gram(
         Gatys, Ecker & Bethge, Texture Synthesis Using Convolutional Neural Networks (2015), equation 4.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(gram("a", jnp.zeros((1, 1, 1)))({"a": jnp.full((2, 2, 1), 2.0)}, None))
         4.0
     """
@@ -133,11 +130,7 @@ def gram(
 
 
 @_of_style("{layer}:mean", lambda f: {"target": f.mean(-2)}, target=moment)
-def mean(
-    activation: Float[Array, "*map channels"],
-    target: Float[Array, " channels"],
-    positions: Int[Array, " positions"] | None = None,
-) -> Float[Array, ""]:
+def mean(activation: Activation, target: Vector, positions: Positions = None) -> Scalar:
     """‖μ − μ̂‖² / N, μ the mean feature vector.
 
     Args:
@@ -147,7 +140,6 @@ def mean(
         Li, Wang, Liu & Hou, Demystifying Neural Style Transfer (2017), section 4.1, for the linear kernel.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(mean("a", jnp.zeros((1, 1, 2)))({"a": jnp.full((2, 2, 2), 2.0)}, None))
         4.0
     """
@@ -156,18 +148,13 @@ def mean(
 
 
 @_of_style("{layer}:covariance", lambda f: {"target": _mean_and_covariance(f)[1]}, target=moments)
-def covariance(
-    activation: Float[Array, "*map channels"],
-    target: Float[Array, "channels channels"],
-    positions: Int[Array, " positions"] | None = None,
-) -> Float[Array, ""]:
+def covariance(activation: Activation, target: Matrix, positions: Positions = None) -> Scalar:
     """‖Σ − Σ̂‖² / N², Σ the covariance of the feature vectors: the Gram loss without the mean.
 
     Args:
         layer, style, positions: as of `gram`.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> a = jnp.array([[[0.0], [2.0]]])
         >>> float(covariance("a", jnp.zeros((1, 1, 1)))({"a": a}, None)), float(covariance("a", a + 5)({"a": a}, None))
         (1.0, 0.0)
@@ -183,11 +170,8 @@ def _mean_and_variance(features: Any) -> dict[str, Any]:
 
 @_of_style("{layer}:batch-norm", _mean_and_variance, mean=moment, variance=moment)
 def batch_norm_statistics(
-    activation: Float[Array, "*map channels"],
-    mean: Float[Array, " channels"],
-    variance: Float[Array, " channels"],
-    positions: Int[Array, " positions"] | None = None,
-) -> Float[Array, ""]:
+    activation: Activation, mean: Vector, variance: Vector, positions: Positions = None
+) -> Scalar:
     """Σ (Δμ² + Δσ²) / N: mean and standard deviation of each channel.
 
     Args:
@@ -197,7 +181,6 @@ def batch_norm_statistics(
         Li, Wang, Liu & Hou, Demystifying Neural Style Transfer (2017), section 4.2.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> a = jnp.array([[[0.0], [2.0]]])
         >>> round(float(batch_norm_statistics("a", 2 * a)({"a": a}, None)), 4)  # Δμ = Δσ = 1
         2.0
@@ -247,12 +230,7 @@ def _mean_and_root(features: Any) -> dict[str, Any]:
 
 
 @_of_style("{layer}:wasserstein", _mean_and_root, mean=moment, root=moments)
-def wasserstein_gaussian(
-    activation: Float[Array, "*map channels"],
-    mean: Float[Array, " channels"],
-    root: Float[Array, "channels channels"],
-    positions: Int[Array, " positions"] | None = None,
-) -> Float[Array, ""]:
+def wasserstein_gaussian(activation: Activation, mean: Vector, root: Matrix, positions: Positions = None) -> Scalar:
     """The squared 2-Wasserstein distance of the Gaussians with the two images' means and covariances, divided by N.
 
     W² = ‖μ − μ̂‖² + tr(Σ + Σ̂ − 2 (Σ̂^½ Σ Σ̂^½)^½).
@@ -264,7 +242,6 @@ def wasserstein_gaussian(
         Olkin & Pukelsheim (1982) for the formula; Crowson, style-transfer-pytorch (2021), for its use.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> a = jnp.array([[[0.0], [2.0]]])
         >>> round(float(wasserstein_gaussian("a", 2 * a)({"a": a}, None)), 3)  # Δμ² + (σ − σ̂)²
         2.0
@@ -287,8 +264,7 @@ def _kernel_statistics(
     samples: int = 256,
 ) -> dict[str, Any]:
     """The moments, for kernels whose feature map is short enough to be written out, or else the feature vectors."""
-    if kernel not in ("linear", "polynomial", "gaussian"):
-        raise InputError(f"an MMD kernel is linear, polynomial or gaussian, not {kernel!r}")
+    one_of("an MMD kernel", kernel, ("linear", "polynomial", "gaussian"))
     if degree != int(degree) or degree < 1 or np.min(offset) < 0 or samples < 1:
         raise InputError(f"an MMD takes degree ≥ 1, offset ≥ 0, samples ≥ 1, not {degree!r}, {offset!r}, {samples!r}")
     f = _features(style)
@@ -310,17 +286,17 @@ def _kernel_statistics(
     positions=positions,
 )
 def mmd(
-    activation: Float[Array, "*map channels"],
+    activation: Activation,
     features: Float[Array, "samples channels"] | None = None,
-    mean: Float[Array, " channels"] | None = None,
-    second: Float[Array, "channels channels"] | None = None,
-    offset: Float[Array, ""] | float = 0.0,
-    positions: Int[Array, " positions"] | None = None,
+    mean: Vector | None = None,
+    second: Matrix | None = None,
+    offset: Number = 0.0,
+    positions: Positions = None,
     *,
     kernel: str = "gaussian",
     degree: int = 2,
     samples: int = 256,
-) -> Float[Array, ""]:
+) -> Scalar:
     """The squared maximum mean discrepancy of the feature vectors: mean k(x, x′) + mean k(y, y′) − 2 mean k(x, y).
 
     "linear": k = xᵀy, which makes it ‖μ − μ̂‖². "polynomial": k = (xᵀy + offset)^degree; with degree 2 and offset 0 it
@@ -345,7 +321,6 @@ def mmd(
         B-tests: Low Variance Kernel Two-Sample Tests (2013), for blocks.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> a = jnp.array([[[0.0], [2.0]]])
         >>> float(mmd("a", 2 * a, "linear")({"a": a}, None)), float(mmd("a", a)({"a": a}, None))
         (1.0, 0.0)
@@ -415,10 +390,8 @@ def _projected(
 ) -> dict[str, Any]:
     f = _features(style)
     channels = f.shape[-1]
-    count = channels if directions is None else directions
-    if count < 1:
-        raise InputError(f"a sliced distance takes at least one direction, not {directions!r}")
-    v = np.asarray(jax.random.normal(key, (channels, count)))
+    most = channels if directions is None else count("the number of directions", directions)
+    v = np.asarray(jax.random.normal(key, (channels, most)))
     v = v / np.linalg.norm(v, axis=0)
     return {"directions": v, "ordered": np.sort(f @ v, -2), "positions": positions}
 
@@ -431,11 +404,11 @@ def _projected(
     positions=positions,
 )
 def sliced_wasserstein(
-    activation: Float[Array, "*map channels"],
+    activation: Activation,
     directions: Float[Array, "channels directions"],
     ordered: Float[Array, "samples directions"],
-    positions: Int[Array, " positions"] | None = None,
-) -> Float[Array, ""]:
+    positions: Positions = None,
+) -> Scalar:
     """mean (sort(F v) − sort(F̂ v))² over random unit directions v: 0 only where the distributions agree.
 
     The directions belong to the loss and stay the same from step to step, so that a line search sees one function.
@@ -453,7 +426,6 @@ def sliced_wasserstein(
         Heitz, Vanhoey, Chambon & Belcour, A Sliced Wasserstein Loss for Neural Texture Synthesis (2021), equation 4.
 
     Example:
-        >>> import jax, jax.numpy as jnp
         >>> a = jnp.array([[[0.0], [2.0]]])
         >>> float(sliced_wasserstein("a", a + 3, jax.random.key(0))({"a": a}, None))
         9.0
@@ -463,11 +435,7 @@ def sliced_wasserstein(
 
 
 @_of_style("{layer}:histogram", lambda f: {"ordered": np.sort(f, -2)}, ordered=moments)
-def histogram(
-    activation: Float[Array, "*map channels"],
-    ordered: Float[Array, "samples channels"],
-    positions: Int[Array, " positions"] | None = None,
-) -> Float[Array, ""]:
+def histogram(activation: Activation, ordered: Float[Array, "samples channels"], positions: Positions = None) -> Scalar:
     """mean (sort(F_c) − sort(F̂_c))² over channels c: each channel's histogram, whatever the others do.
 
     Args:
@@ -478,7 +446,6 @@ def histogram(
         Losses (2017), with the exact match by sorting in place of binned histograms.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> a = jnp.array([[[0.0], [2.0]]])
         >>> float(histogram("a", a[:, ::-1])({"a": a}, None)), float(histogram("a", a + 1)({"a": a}, None))
         (0.0, 1.0)

@@ -22,15 +22,10 @@ from jaxopt_input.models.jaxpr import bodies, called, shape_of, variables
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What a computation takes at least.
+    """What a computation takes at least."""
 
-    Attributes:
-        flops: floating-point operations, two for each multiply-add.
-        bytes: what is moved if each product reads its operands and writes its result once.
-    """
-
-    flops: int
-    bytes: int
+    flops: int  # floating-point operations, two for each multiply-add
+    bytes: int  # what is moved if each product reads its operands and writes its result once
 
     def __add__(self, other: Work) -> Work:
         return Work(self.flops + other.flops, self.bytes + other.bytes)

@@ -102,7 +102,7 @@ def evaluate(
     consts: Iterable[Value],
     arguments: Iterable[Value],
     rule: Callable[[JaxprEqn, list[Value]], Sequence[Value]],
-    literal: Callable[[Any], Value],
+    literal: Callable[[Any], Value] = lambda value: value,
 ) -> list[Value]:
     """The outputs of a jaxpr under some interpretation: arrays, or whatever stands for them.
 
@@ -111,7 +111,7 @@ def evaluate(
         consts: a value for each of its constants.
         arguments: a value for each of its inputs.
         rule: what an equation makes of the values of its operands; it may call `evaluate` on what is `called`.
-        literal: the value of a literal number.
+        literal: the value of a literal number; the number itself by default.
 
     Example:
         >>> import jax, jax.numpy as jnp

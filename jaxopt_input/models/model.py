@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.checks import as_shape
+from jaxopt_input.errors import InputError, lookup, one_line, unknown
 
 Apply = Callable[[Any, jax.Array, tuple[str, ...]], dict[str, jax.Array]]
 LINES = 8  # layers that a printed model lists
@@ -99,7 +100,6 @@ class Model:
         """About ten lines: the name, image size, classes, parameters, and the layers, those in the middle left out.
 
         Example:
-            >>> import jax.numpy as jnp
             >>> from_function(lambda p, x, taps: {"a": x, "logits": x.mean((1, 2)) * p}, jnp.ones(3),
             ...               image_shape=(8, 8, 3), taps=("a", "logits"), labels=("red", "green", "blue"))
             model: images 8 x 8 x 3, 3 classes, 3 parameters
@@ -133,7 +133,6 @@ class Model:
             InputError: if the network cannot take such an image.
 
         Example:
-            >>> import jax.numpy as jnp
             >>> model = from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) * p}, jnp.ones(3),
             ...                       image_shape=(8, 8, 3), taps=("logits",))
             >>> model.layers()
@@ -143,14 +142,11 @@ class Model:
         image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         try:
             out = jax.eval_shape(_jitted(self.apply, self.info.taps), self.params, image)
-        except (TypeError, ValueError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InputError(f"{self.info.name} cannot take an image of shape {shape}: {reason}") from error
-        except Exception as error:  # a module system's own errors, such as Flax's ScopeParamShapeError
-            if not type(error).__module__.startswith(("flax", "haiku", "equinox")):
+        except Exception as error:
+            own = type(error).__module__.startswith(("flax", "haiku", "equinox"))  # such as ScopeParamShapeError
+            if not own and not isinstance(error, TypeError | ValueError | AssertionError):
                 raise
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{self.info.name} cannot take an image of shape {shape}: {reason}") from error
+            raise InputError(f"{self.info.name} cannot take an image of shape {shape}: {one_line(error)}") from error
         shapes = {tap: out[tap].shape[1:] for tap in self.info.taps}
         if empty := [tap for tap, s in shapes.items() if 0 in s]:
             raise InputError(f"{self.info.name} cannot take an image of shape {shape}: layer {empty[0]} would be empty")
@@ -170,7 +166,6 @@ class Model:
             InputError: for an unknown layer, or an image that the network cannot take.
 
         Example:
-            >>> import jax.numpy as jnp
             >>> model = from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) * p}, jnp.ones(3),
             ...                       image_shape=(8, 8, 3), taps=("logits",))
             >>> model.activations(jnp.ones((2, 8, 8, 3)), ["logits"])["logits"].tolist()
@@ -179,11 +174,9 @@ class Model:
         batch = jnp.asarray(images, jnp.float32)
         if batch.ndim != 4:
             raise InputError(f"images are [N, H, W, C], not of shape {batch.shape}")
-        height, width, channels = batch.shape[1:]
-        shapes = self.layers((height, width, channels))
+        shapes = self.layers(as_shape(batch.shape[1:]))
         for tap in taps:
-            if tap not in shapes:
-                raise unknown("layer", tap, shapes)
+            lookup("layer", tap, shapes)
         return _jitted(self.apply, tuple(taps))(self.params, batch)
 
 
@@ -225,18 +218,15 @@ def from_function(
         InputError: if the function does not return these taps for such an image.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> def apply(params, image, taps):
         ...     return {"logits": image.mean((1, 2)) @ params}
         >>> model = from_function(apply, jnp.ones((3, 2)), image_shape=(8, 8, 3), taps=("logits",), labels=("a", "b"))
         >>> model.info.class_index("b")
         1
     """
-    height, width, channels = image_shape
     if not taps:
         raise InputError("a model needs at least one tap")
-    info = ModelInfo((int(height), int(width), int(channels)), tuple(taps), tuple(labels), name=name)
-    model = Model(apply, params, info)
+    model = Model(apply, params, ModelInfo(as_shape(image_shape), tuple(taps), tuple(labels), name=name))
     try:
         shapes = model.layers()
     except KeyError as error:

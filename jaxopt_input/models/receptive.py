@@ -74,7 +74,7 @@ def receptive_field(model: Model, layer: str, image_shape: tuple[int, int, int] 
         recurrence.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> import jaxopt_input as joi
         >>> def apply(params, image, taps):
         ...     conv = jax.lax.conv_general_dilated(image, params, (2, 2), "VALID",
         ...                                         dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -145,7 +145,7 @@ def _along(closed: ClosedJaxpr, axis: int, side: int, layer: str) -> tuple[int, 
     image = _Field(tuple(int(n == axis) for n in range(4)), 0, 1)
     arguments: list[_Value] = [*[None] * (len(closed.jaxpr.invars) - 1), image]
     field: _Value
-    (field,) = evaluate(closed.jaxpr, [None] * len(closed.consts), arguments, _outputs, _nothing)
+    (field,) = evaluate(closed.jaxpr, [None] * len(closed.consts), arguments, _outputs, lambda _: None)
     shape, stride = closed.out_avals[0].shape, 0
     if isinstance(field, _Field):
         field = field.without([n for n in range(len(shape)) if n != axis or len(shape) != 4], shape)
@@ -162,17 +162,13 @@ def _along(closed: ClosedJaxpr, axis: int, side: int, layer: str) -> tuple[int, 
     return int(high - low), stride, int(low)
 
 
-def _nothing(literal: object) -> None:
-    """What a number sees."""
-
-
 def _outputs(equation: JaxprEqn, operands: list[_Value]) -> Sequence[_Value]:
     """What the outputs of one equation see."""
     name, count = equation.primitive.name, len(equation.outvars)
     if all(operand is None for operand in operands):
         return [None] * count
     if call := called(equation):
-        return evaluate(call.jaxpr, [None] * len(call.consts), operands[call.skipped :], _outputs, _nothing)
+        return evaluate(call.jaxpr, [None] * len(call.consts), operands[call.skipped :], _outputs, lambda _: None)
     refused = next((operand for operand in operands if isinstance(operand, _Refusal)), None)
     if refused or name not in _RULES:
         return [refused or _Refusal(f"the primitive {name}")] * count
@@ -199,25 +195,17 @@ def _shape(equation: JaxprEqn, operand: int = 0) -> tuple[int, ...]:
     return shape_of(equation.invars[operand])
 
 
-def _result_shape(equation: JaxprEqn) -> tuple[int, ...]:
-    return shape_of(equation.outvars[0])
-
-
 # ---- one rule for each primitive -------------------------------------------------------------------------------------
 
 
 def _elementwise(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
-    shape = _result_shape(equation)
+    shape = shape_of(equation.outvars[0])
     spread = [f and (f if len(f.steps) == len(shape) else f.moved([0] * len(shape))) for f in operands]
     return [_union(spread, shape, equation.primitive.name)]
 
 
-def _one_to_one(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
-    return operands
-
-
-def _reduce(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
-    axes = equation.params["axes"]
+def _without(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
+    axes = equation.params["dimensions" if equation.primitive.name == "squeeze" else "axes"]
     field = operands[0].without(axes, _shape(equation))
     return [field.moved(step for n, step in enumerate(field.steps) if n not in axes)]
 
@@ -232,11 +220,6 @@ def _broadcast(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
 
 def _transpose(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     return [operands[0].moved(operands[0].steps[n] for n in equation.params["permutation"])]
-
-
-def _squeeze(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
-    gone = equation.params["dimensions"]
-    return [operands[0].moved(step for n, step in enumerate(operands[0].steps) if n not in gone)]
 
 
 def _reverse(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
@@ -262,7 +245,7 @@ def _split(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     return list(parts)
 
 
-def _taken(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
+def _take(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     """`dynamic_slice` and `gather`: known where each takes maps as they are, some of their channels."""
     field, sizes = operands[0], equation.params["slice_sizes"]
     axes = range(len(sizes))
@@ -271,7 +254,7 @@ def _taken(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
         return [_Refusal(f"{equation.primitive.name} of a part of a map")]
     if equation.primitive.name == "dynamic_slice":
         return [field]
-    numbers, steps = equation.params["dimension_numbers"], [0] * len(_result_shape(equation))
+    numbers, steps = equation.params["dimension_numbers"], [0] * len(shape_of(equation.outvars[0]))
     left = [axis for axis in axes if axis not in (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)]
     for axis, place in zip(left, numbers.offset_dims, strict=True):
         steps[place] = field.steps[axis]
@@ -297,7 +280,7 @@ def _concatenate(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     distinct = {field for field in parts if field}
     if len(distinct) > 1 and any(field.steps[axis] != 0 for field in distinct):
         return [_Refusal("concatenate of different parts along a map")]
-    return [_union(parts, _result_shape(equation), "concatenate")]
+    return [_union(parts, shape_of(equation.outvars[0]), "concatenate")]
 
 
 def _reshape(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
@@ -365,7 +348,7 @@ def _reduce_window(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
 
 
 def _dot(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
-    shape, parts = _result_shape(equation), []
+    shape, parts = shape_of(equation.outvars[0]), []
     contracted, batch = equation.params["dimension_numbers"]
     free_before = len(batch[0])
     for side, field in enumerate(operands):
@@ -392,10 +375,10 @@ _RULES: dict[str, _Rule] = {
     name: rule
     for names, rule in (
         (_ELEMENTWISE, _elementwise),
-        ("optimization_barrier device_put sharding_constraint", _one_to_one),
-        ("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin", _reduce),
+        ("optimization_barrier device_put sharding_constraint", lambda _, operands: operands),
+        ("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin squeeze", _without),
         ("reduce_window reduce_window_max reduce_window_min reduce_window_sum", _reduce_window),
-        ("dynamic_slice gather", _taken),
+        ("dynamic_slice gather", _take),
         ("broadcast_in_dim", _broadcast),
         ("concatenate", _concatenate),
         ("conv_general_dilated", _convolution),
@@ -405,7 +388,6 @@ _RULES: dict[str, _Rule] = {
         ("rev", _reverse),
         ("slice", _slice),
         ("split", _split),
-        ("squeeze", _squeeze),
         ("transpose", _transpose),
     )
     for name in names.split()

@@ -30,7 +30,6 @@ def redirected_relu(x: jax.Array) -> jax.Array:
         Lucid (2018), `optvis.overrides.redirected_relu_grad`.
 
     Example:
-        >>> import jax, jax.numpy as jnp
         >>> x = jnp.array([[-1.0, -2.0], [-1.0, 2.0]])
         >>> jax.grad(lambda x: -redirected_relu(x).sum())(x).tolist()
         [[-1.0, -1.0], [0.0, -1.0]]
@@ -60,7 +59,7 @@ class _Redirected:
 
     def __call__(self, params: Any, image: jax.Array, taps: tuple[str, ...]) -> dict[str, jax.Array]:
         closed, shape = jax.make_jaxpr(lambda p, x: self.apply(p, x, taps), return_shape=True)(params, image)
-        out = evaluate(closed.jaxpr, closed.consts, jax.tree.leaves((params, image)), _redirected, _same)
+        out = evaluate(closed.jaxpr, closed.consts, jax.tree.leaves((params, image)), _redirected)
         return jax.tree.unflatten(jax.tree.structure(shape), out)
 
 
@@ -96,7 +95,7 @@ def redirect_relu(model: Model, steps: int | None = None) -> Model:
         Lucid (2018), `optvis.overrides.redirected_relu_grad`, which does so for 16 steps.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> import jaxopt_input as joi
         >>> model = joi.from_function(lambda p, x, taps: {"logits": jax.nn.relu(x.mean((1, 2)) - p)}, jnp.ones(3),
         ...                           image_shape=(8, 8, 3), taps=("logits",))
         >>> s = joi.minimize(-joi.losses.class_logit(0), model, steps=4, key=jax.random.key(0))
@@ -131,16 +130,12 @@ def _has_relu(jaxpr: Jaxpr) -> bool:
     return any(_is_relu(equation) or _entered(equation) for equation in jaxpr.eqns)
 
 
-def _same(literal: Any) -> Any:
-    return literal
-
-
 def _redirected(equation: JaxprEqn, operands: list[Any]) -> Sequence[Any]:
     """What an equation returns, its ReLUs replaced; calls without a ReLU are left as they are."""
     if _is_relu(equation):
         return [redirected_relu(operands[0])]
     if call := _entered(equation):
-        return evaluate(call.jaxpr, call.consts, operands, _redirected, _same)
+        return evaluate(call.jaxpr, call.consts, operands, _redirected)
     bound = equation.primitive.get_bind_params(equation.params)
     functions, parameters = bound if isinstance(bound, tuple) else ((), bound)  # a tuple in older versions
     outputs = equation.primitive.bind(*functions, *operands, **parameters)

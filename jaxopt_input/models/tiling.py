@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from jaxopt_input.errors import InputError, unknown
-from jaxopt_input.images.parameterization import as_shape
+from jaxopt_input.checks import as_shape, count
+from jaxopt_input.errors import InputError, lookup
 from jaxopt_input.models.model import Apply, Model
 from jaxopt_input.models.receptive import ReceptiveField, receptive_field
 
@@ -34,17 +34,11 @@ Index = jax.Array | int
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """How one axis of an image is cut.
+    """How one axis of an image is cut."""
 
-    Attributes:
-        size: of the image.
-        extent: of every tile.
-        step: from one tile to the next; the last one may lie nearer, to end where the image does.
-    """
-
-    size: int
-    extent: int
-    step: int
+    size: int  # of the image
+    extent: int  # of every tile
+    step: int  # from one tile to the next; the last one may lie nearer, to end where the image does
 
     @property
     def count(self) -> int:
@@ -62,18 +56,12 @@ class Units:
 
     A tile hands over all units from the first whose field lies inside it. Those at its end may be wrong: the tiles
     after it, whose own they are, are written later.
-
-    Attributes:
-        axis: the cut.
-        stride: in pixels.
-        first: the first unit whose field does not begin before the tile; 0 where there is one tile.
-        count: the number of units of the image.
     """
 
-    axis: Axis
-    stride: int
-    first: int
-    count: int
+    axis: Axis  # the cut
+    stride: int  # in pixels
+    first: int  # the first unit whose field does not begin before the tile; 0 where there is one tile
+    count: int  # the number of units of the image
 
     @property
     def width(self) -> int:
@@ -103,10 +91,10 @@ def _cut(size: int, fields: Sequence[tuple[int, int, int]], counts: Sequence[int
     """
     grid = math.lcm(*(stride for _, stride, _ in fields))
     first, margin = [], 0
-    for (length, stride, offset), count in zip(fields, counts, strict=True):
+    for (length, stride, offset), units in zip(fields, counts, strict=True):
         first.append(max(0, -(offset // stride)))
         reach = first[-1] * stride
-        margin = max(margin, reach + offset + length - stride, 2 * reach + size - count * stride)
+        margin = max(margin, reach + offset + length - stride, 2 * reach + size - units * stride)
     tiles = max(1, -(-(size - margin) // tile))
     step = -(-(size - margin) // tiles // grid) * grid
     extent = step + margin + (size - step - margin) % grid
@@ -117,19 +105,12 @@ def _cut(size: int, fields: Sequence[tuple[int, int, int]], counts: Sequence[int
 
 @dataclasses.dataclass(frozen=True)
 class Tiled:
-    """A model's function, tile by tile; equal for equal functions cut alike.
+    """A model's function, tile by tile; equal for equal functions cut alike."""
 
-    Attributes:
-        apply: the network's own function.
-        image_shape: (height, width, channels) of the images that it takes.
-        taps: the layers that it computes.
-        units: of each of them, the rows and columns.
-    """
-
-    apply: Apply
-    image_shape: tuple[int, int, int]
-    taps: tuple[str, ...]
-    units: tuple[tuple[Units, Units], ...]
+    apply: Apply  # the network's own function
+    image_shape: tuple[int, int, int]  # (height, width, channels) of the images that it takes
+    taps: tuple[str, ...]  # the layers that it computes
+    units: tuple[tuple[Units, Units], ...]  # of each of them, the rows and columns
 
     @property
     def tile(self) -> tuple[int, int, int]:
@@ -165,7 +146,7 @@ def tiled(model: Model, taps: Sequence[str], image_shape: Sequence[int], tile: i
             from tiles: logits, means over the map, and what `receptive_field` does not know.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> import jaxopt_input as joi
         >>> model = joi.load("tin100")
         >>> large = tiled(model, ("block2", "block3"), (300, 200, 3), tile=128)
         >>> large.layers()
@@ -178,12 +159,10 @@ def tiled(model: Model, taps: Sequence[str], image_shape: Sequence[int], tile: i
     shape, taps = as_shape(image_shape), tuple(dict.fromkeys(taps))
     if not taps:
         raise InputError("a tiled model needs at least one layer")
-    if isinstance(tile, bool) or tile != int(tile) or tile < 1:
-        raise InputError(f"tile must be a whole number of pixels, at least 1, not {tile!r}")
+    tile = count("tile", tile)
     shapes = model.layers(shape)
     for tap in taps:
-        if tap not in shapes:
-            raise unknown("layer", tap, shapes)
+        lookup("layer", tap, shapes)
     info = dataclasses.replace(model.info, image_shape=shape, taps=taps)
     if max(shape[:2]) <= tile:
         return dataclasses.replace(model, info=info)
@@ -193,7 +172,7 @@ def tiled(model: Model, taps: Sequence[str], image_shape: Sequence[int], tile: i
     for axis in (0, 1):
         along = [(field.size[axis], field.stride[axis], field.offset[axis]) for field in fields]
         counts = [shapes[tap][axis] for tap in taps]
-        cut, first = _cut(shape[axis], along, counts, int(tile))
+        cut, first = _cut(shape[axis], along, counts, tile)
         strides = [stride for _, stride, _ in along]
         cuts.append([Units(cut, *unit) for unit in zip(strides, first, counts, strict=True)])
     apply = Tiled(model.apply, shape, taps, tuple(zip(*cuts, strict=True)))
@@ -237,12 +216,12 @@ def _tile(
     place = dict(zip(apply.taps, apply.units, strict=True))
     maps = apply.apply(params, image, taps)
 
-    def handed(tap: str) -> jax.Array:
+    def part(tap: str) -> jax.Array:
         rows, columns = place[tap]
         sizes = (len(image), rows.width, columns.width, maps[tap].shape[-1])
         return jax.lax.dynamic_slice(maps[tap], _corner(rows.local(row), columns.local(column)), sizes)
 
-    return {tap: handed(tap) for tap in taps}
+    return {tap: part(tap) for tap in taps}
 
 
 def _tiles(apply: Tiled) -> tuple[jax.Array, jax.Array]:
@@ -274,7 +253,7 @@ def _maps(apply: Tiled, taps: tuple[str, ...], params: Any, images: jax.Array) -
     place = dict(zip(apply.taps, apply.units, strict=True))
     size = (len(images), *apply.tile)
 
-    def one(maps: dict[str, jax.Array], tile: tuple[jax.Array, jax.Array]) -> tuple[dict[str, jax.Array], None]:
+    def step(maps: dict[str, jax.Array], tile: tuple[jax.Array, jax.Array]) -> tuple[dict[str, jax.Array], None]:
         image = jax.lax.dynamic_slice(images, _at(apply, *tile), size)
         parts = _tile(apply, taps, params, image, *tile)
         return {
@@ -285,7 +264,7 @@ def _maps(apply: Tiled, taps: tuple[str, ...], params: Any, images: jax.Array) -
     parts = jax.eval_shape(functools.partial(_tile, apply, taps), params, image, 0, 0)
     counts = {tap: tuple(units.count for units in place[tap]) for tap in taps}
     empty = {tap: jnp.zeros((size[0], *counts[tap], parts[tap].shape[-1]), parts[tap].dtype) for tap in taps}
-    return jax.lax.scan(one, empty, _tiles(apply))[0]
+    return jax.lax.scan(step, empty, _tiles(apply))[0]
 
 
 def _forward(apply: Tiled, taps: tuple[str, ...], params: Any, images: Any) -> tuple[dict[str, jax.Array], Any]:
@@ -297,9 +276,9 @@ def _forward(apply: Tiled, taps: tuple[str, ...], params: Any, images: Any) -> t
     return _maps(apply, taps, params, images.value), (params, images.value)
 
 
-def _backward(apply: Tiled, taps: tuple[str, ...], kept: Any, cotangents: dict[str, Any]) -> tuple[None, jax.Array]:
+def _backward(apply: Tiled, taps: tuple[str, ...], residual: Any, cotangents: dict[str, Any]) -> tuple[None, jax.Array]:
     """The image's gradient: each tile again, from the gradient of the units that it owns."""
-    params, images = kept
+    params, images = residual
     place = dict(zip(apply.taps, apply.units, strict=True))
     read = tuple(tap for tap in taps if not isinstance(cotangents[tap], SymbolicZero))
     size = (len(images), *apply.tile)
@@ -307,10 +286,10 @@ def _backward(apply: Tiled, taps: tuple[str, ...], kept: Any, cotangents: dict[s
     def owned(tap: str, tile: tuple[jax.Array, jax.Array]) -> jax.Array:
         rows, columns = place[tap]
         sizes = (size[0], rows.width, columns.width, cotangents[tap].shape[-1])
-        mine = rows.owned(tile[0])[:, None, None] & columns.owned(tile[1])[:, None]
-        return jnp.where(mine, jax.lax.dynamic_slice(cotangents[tap], _begin(place[tap], *tile), sizes), 0)
+        mask = rows.owned(tile[0])[:, None, None] & columns.owned(tile[1])[:, None]
+        return jnp.where(mask, jax.lax.dynamic_slice(cotangents[tap], _begin(place[tap], *tile), sizes), 0)
 
-    def one(total: jax.Array, tile: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    def step(total: jax.Array, tile: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         at = _at(apply, *tile)
         image = jax.lax.dynamic_slice(images, at, size)
         _, pull = jax.vjp(lambda image: _tile(apply, read, params, image, *tile), image)
@@ -319,7 +298,7 @@ def _backward(apply: Tiled, taps: tuple[str, ...], kept: Any, cotangents: dict[s
         return jax.lax.dynamic_update_slice(total, added, at), None
 
     dtype = jnp.promote_types(images.dtype, jnp.float32)  # what tiles share is added up: not in bfloat16
-    total = jax.lax.scan(one, jnp.zeros(images.shape, dtype), _tiles(apply))[0]
+    total = jax.lax.scan(step, jnp.zeros(images.shape, dtype), _tiles(apply))[0]
     return None, total.astype(images.dtype)
 
 

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,27 +18,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.disk import StrPath
+from jaxopt_input.errors import InputError, lookup
 from jaxopt_input.networks import alexnet, googlenet, resnet, squeezenet, vgg
 from jaxopt_input.networks.formats import METADATA_KEY, content_hash, flatten, read_safetensors, unflatten
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A network of torchvision's and our module for it.
+    """A network of torchvision's and our module for it."""
 
-    Attributes:
-        module: computes what torchvision's network computes at inference.
-        names: by the path of each layer in our parameters, torchvision's names of its weights and of the batch norm
-            that follows it, or None.
-        epsilon: what its batch norms add to the variance.
-        ignored: prefixes of keys that inference does not need.
-    """
-
-    module: nn.Module
+    module: nn.Module  # computes what torchvision's network computes at inference
+    # by the path of each layer in our parameters, torchvision's names of its weights and of the batch norm that follows
+    # it, or None
     names: Mapping[str, tuple[str, str | None]]
-    epsilon: float = 1e-5
-    ignored: tuple[str, ...] = ()
+    epsilon: float = 1e-5  # what its batch norms add to the variance
+    ignored: tuple[str, ...] = ()  # prefixes of keys that inference does not need
 
 
 def _architectures() -> dict[str, Architecture]:
@@ -68,9 +62,7 @@ def architecture(name: str) -> Architecture:
         >>> architecture("vgg19").names["conv3_1"]
         ('features.10', None)
     """
-    if name not in ARCHITECTURES:
-        raise unknown("architecture", name, ARCHITECTURES)
-    return ARCHITECTURES[name]
+    return lookup("architecture", name, ARCHITECTURES)
 
 
 def convert(name: str, state: Mapping[str, np.ndarray], classes: int = 1000, dtype: Any = np.float32) -> dict[str, Any]:
@@ -259,7 +251,7 @@ def _some(items: Iterable[str]) -> str:
     return ", ".join(shown[:2]) + (", …" if len(shown) > 2 else "")
 
 
-def save(file: str | os.PathLike[str], name: str, params: Mapping[str, Any], sha256: str) -> None:
+def save(file: StrPath, name: str, params: Mapping[str, Any], sha256: str) -> None:
     """Keep converted parameters as safetensors, by path ("fire2/expand1x1/bias"), with a checksum of the tensors.
 
     Args:
@@ -282,7 +274,7 @@ def save(file: str | os.PathLike[str], name: str, params: Mapping[str, Any], sha
     save_file(flat, file, {METADATA_KEY: json.dumps(metadata)})
 
 
-def read(file: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def read(file: StrPath) -> tuple[dict[str, Any], dict[str, Any]]:
     """The parameters that `save` kept, and the file's metadata: architecture and source_sha256.
 
     Raises:
@@ -303,11 +295,11 @@ def read(file: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     return unflatten(flat), metadata
 
 
-def is_converted(file: str | os.PathLike[str]) -> bool:
+def is_converted(file: StrPath) -> bool:
     """Whether the header of a file says that `save` wrote it.
 
     Example:
-        >>> is_converted(os.devnull)
+        >>> is_converted("missing.safetensors")
         False
     """
     from safetensors import SafetensorError, safe_open

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from jaxopt_input.errors import InputError
+from jaxopt_input.errors import InputError, system_errors
 from jaxopt_input.networks.formats import file_digest, needs_torch
 from jaxopt_input.networks.registry import Entry, cache_folder, entry, import_weights, refuse_computed
 
@@ -70,7 +70,7 @@ def fetch_weights(name: str, progress: bool = False) -> Path:
         )
     _check_address(record.address)
     path = cache_folder() / f".{Path(record.file).stem}-part{Path(urllib.parse.urlsplit(record.address).path).suffix}"
-    try:
+    with system_errors(f"write to the cache {path.parent}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _claimed(path) as part:
             if not target.is_file():  # else another process was here first
@@ -80,8 +80,6 @@ def fetch_weights(name: str, progress: bool = False) -> Path:
                     import_weights(name, part)
                 finally:
                     part.unlink()
-    except OSError as error:
-        raise InputError(f"cannot write to the cache {path.parent}: {error.strerror or error}") from error
     return target
 
 

@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import importlib.util
 import json
-import os
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
@@ -16,7 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxopt_input.errors import InputError
+from jaxopt_input.disk import StrPath
+from jaxopt_input.errors import InputError, one_line, system_errors
 
 METADATA_KEY = "jaxopt_input"
 """The key of a weight file's metadata, a single JSON object: safetensors keeps no order of several."""
@@ -26,7 +26,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 """The keys under which training scripts keep a state dict beside other things."""
 
 
-def read_state(file: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_state(file: StrPath) -> dict[str, np.ndarray]:
     """The arrays of a weight file by name; its suffix says the format.
 
     `.safetensors`; `.npz` without pickled objects; `.pth`, `.pt` or `.bin` through `torch.load(weights_only=True)`, if
@@ -48,15 +48,12 @@ def read_state(file: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     path = Path(file)
     if path.suffix not in _READERS:
         raise InputError(f"{path} is of an unknown format: weights are {', '.join(_READERS)} files")
-    try:
-        with path.open("rb"):  # so that each reader's own errors are about the content
-            pass
+    with system_errors(f"read {path}"):
+        path.open("rb").close()  # so that each reader's own errors are about the content
         return _READERS[path.suffix](path)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def read_safetensors(file: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_safetensors(file: StrPath) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of a safetensors file by name, and what this project's own files say of themselves.
 
     Raises:
@@ -77,7 +74,7 @@ def read_safetensors(file: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror or error}") from error
     except (SafetensorError, TypeError, ValueError) as error:
-        raise InputError(f"{file} is no readable safetensors file: {_first_line(error)}") from error
+        raise InputError(f"{file} is no readable safetensors file: {one_line(error)}") from error
 
 
 def flatten(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -108,10 +105,11 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def file_digest(file: str | os.PathLike[str]) -> str:
+def file_digest(file: StrPath) -> str:
     """The SHA-256 of a file.
 
     Example:
+        >>> import os
         >>> file_digest(os.devnull)[:8]
         'e3b0c442'
     """
@@ -143,11 +141,11 @@ def _npz(file: Path) -> dict[str, np.ndarray]:
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         if "allow_pickle" in str(error):
             raise InputError(f"{file} is refused: it is no npz of plain arrays, and a pickle could run code") from error
-        raise InputError(f"{file} is no readable npz file: {_first_line(error)}") from error
+        raise InputError(f"{file} is no readable npz file: {one_line(error)}") from error
     raise InputError(f"{file} holds one array, not a state dict: save it with numpy.savez")
 
 
-def needs_torch(file: str | os.PathLike[str]) -> bool:
+def needs_torch(file: StrPath) -> bool:
     """Whether only PyTorch reads such a file, and it is not installed.
 
     Example:
@@ -171,7 +169,7 @@ def _torch(file: Path) -> dict[str, np.ndarray]:
             f"{file} is refused: it is damaged, or its pickle asks for more than tensors and could run code"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is no readable PyTorch file: {_first_line(error)}") from error
+        raise InputError(f"{file} is no readable PyTorch file: {one_line(error)}") from error
     for key in WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
@@ -190,7 +188,3 @@ _READERS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     ".npz": _npz,
     **dict.fromkeys(TORCH_SUFFIXES, _torch),
 }
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxopt_input.disk import atomic, user_folder
-from jaxopt_input.errors import InputError, unknown
+from jaxopt_input.disk import StrPath, atomic, read_bytes, user_folder
+from jaxopt_input.errors import InputError, lookup, system_errors, unknown
 from jaxopt_input.models.adapters import from_linen
 from jaxopt_input.models.model import Model
 from jaxopt_input.names import american
@@ -69,9 +69,7 @@ def entries() -> Mapping[str, Entry]:
 
 def entry(name: str) -> Entry:
     """The entry of a network, or an `InputError` that offers the nearest names."""
-    if name not in entries():
-        raise unknown("model", name, entries(), "`jaxopt-input models list` shows them all")
-    return entries()[name]
+    return lookup("model", name, entries(), "`jaxopt-input models list` shows them all")
 
 
 def cache_folder() -> Path:
@@ -86,7 +84,7 @@ def _bundled_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "pretrained"
 
 
-def load(name: str | os.PathLike[str]) -> Model:
+def load(name: StrPath) -> Model:
     """A network with its weights, by name, by file or by Python entry.
 
     Args:
@@ -106,26 +104,25 @@ def load(name: str | os.PathLike[str]) -> Model:
     if not isinstance(name, str | os.PathLike):
         raise InputError(f"a model is a name of `models list`, a file or module:function, not {name!r}")
     name = os.fspath(name)
-    if american(name) in entries():
-        name = american(name)
-        record = entries()[name]
-        if not record.path().is_file():
-            refuse_computed(record)
-            raise InputError(
-                f"the weights of {name} are not in the cache: run `jaxopt-input models fetch {name}`, or "
-                f"`jaxopt-input models import {name} FILE` with a copy of {record.address or record.source}"
-            )
-        return _read(record.path(), name, record)
-    if Path(name).is_file():
-        return _read(Path(name), Path(name).stem)
-    if ":" in name:
-        return _from_python(name)
-    if Path(name).suffix or os.sep in name:
-        raise InputError(f"no weight file {name}: give a file, module:function, or a name of `models list`")
-    raise unknown("model", name, entries(), "`jaxopt-input models list` shows them all")
+    if american(name) not in entries():
+        if Path(name).is_file():
+            return _read(Path(name), Path(name).stem)
+        if ":" in name:
+            return _from_python(name)
+        if Path(name).suffix or os.sep in name:
+            raise InputError(f"no weight file {name}: give a file, module:function, or a name of `models list`")
+    name = american(name)
+    record = entry(name)
+    if not record.path().is_file():
+        refuse_computed(record)
+        raise InputError(
+            f"the weights of {name} are not in the cache: run `jaxopt-input models fetch {name}`, or "
+            f"`jaxopt-input models import {name} FILE` with a copy of {record.address or record.source}"
+        )
+    return _read(record.path(), name, record)
 
 
-def import_weights(name: str, file: str | os.PathLike[str]) -> Path:
+def import_weights(name: str, file: StrPath) -> Path:
     """Put a checked copy of a network's weight file into the user's cache.
 
     Args:
@@ -151,19 +148,11 @@ def import_weights(name: str, file: str | os.PathLike[str]) -> Path:
     if record.bundled:
         raise InputError(f"{name} is bundled: there is nothing to import")
     refuse_computed(record)
-    if record.architecture in convert.ARCHITECTURES:
-        params = convert.convert(record.architecture, read_state(file))
-        digest = file_digest(file)
-
-        def write(part: Path) -> None:
-            convert.save(part, record.architecture, params, digest)
-    else:
+    if record.architecture not in convert.ARCHITECTURES:
         data = _checked(Path(file), record.sha256)
-
-        def write(part: Path) -> None:
-            part.write_bytes(data)
-
-    return _keep(record, write)
+        return _keep(record, lambda part: part.write_bytes(data))
+    params, digest = convert.convert(record.architecture, read_state(file)), file_digest(file)
+    return _keep(record, lambda part: convert.save(part, record.architecture, params, digest))
 
 
 def normalize(name: str, dataset: Dataset) -> Path:
@@ -210,24 +199,19 @@ def refuse_computed(record: Entry) -> None:
         raise InputError(f"{record.name} is computed: run `jaxopt-input models normalize {record.derived} DATA`")
 
 
-def _keep(record: Entry, write: Callable[[Path], None]) -> Path:
+def _keep(record: Entry, write: Callable[[Path], object]) -> Path:
     """Write a network's weights into the cache, atomically."""
     target = record.path()
-    try:
+    with system_errors(f"write to the cache {target.parent}"):
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic(target) as part:
             write(part)
-    except OSError as error:
-        raise InputError(f"cannot write to the cache {target.parent}: {error.strerror}") from error
     return target
 
 
 def _checked(file: Path, sha256: str | None) -> bytes:
     """The bytes of a file, or an `InputError` if they are not the published ones."""
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from error
+    data = read_bytes(file)
     digest = hashlib.sha256(data).hexdigest()
     if sha256 and digest != sha256:
         raise InputError(
@@ -268,11 +252,7 @@ def _classic(file: Path, options: Mapping[str, Any]) -> tuple[Model, str]:
 def _squeezenet(file: Path) -> Model:
     from jaxopt_input.networks.squeezenet import IMAGE_SHAPE, SqueezeNet, read_deep_compression
 
-    try:
-        params = read_deep_compression(file)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    return _imagenet(SqueezeNet(), params, IMAGE_SHAPE)
+    return _imagenet(SqueezeNet(), read_deep_compression(file), IMAGE_SHAPE)
 
 
 def _imagenet(module: Any, params: Any, image_shape: tuple[int, int, int]) -> Model:

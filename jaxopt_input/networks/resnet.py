@@ -93,14 +93,12 @@ def torch_names(module: ResNet) -> dict[str, tuple[str, str | None]]:
         ('layer2.0.downsample.0', 'layer2.0.downsample.1')
     """
     names: dict[str, tuple[str, str | None]] = {"conv1": ("conv1", "bn1")}
+    bottleneck = module.depth >= 50
+    convolutions = range(1, 4 if bottleneck else 3)
     for stage, count in enumerate(BLOCKS[module.depth], start=1):
         for k in range(count):
             block = f"layer{stage}.{k}"
-            names |= {f"{block}/conv{i}": (f"{block}.conv{i}", f"{block}.bn{i}") for i in range(1, _convs(module) + 1)}
-            if k == 0 and (stage > 1 or module.depth >= 50):
+            names |= {f"{block}/conv{i}": (f"{block}.conv{i}", f"{block}.bn{i}") for i in convolutions}
+            if k == 0 and (stage > 1 or bottleneck):
                 names[f"{block}/downsample"] = f"{block}.downsample.0", f"{block}.downsample.1"
     return names | {"logits": ("fc", None)}
-
-
-def _convs(module: ResNet) -> int:
-    return 3 if module.depth >= 50 else 2

@@ -6,15 +6,15 @@ Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer paramete
 
 from __future__ import annotations
 
-import os
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input.disk import StrPath
+from jaxopt_input.errors import InputError
 from jaxopt_input.kernels import conv as ops
-from jaxopt_input.networks.layers import Weights, along, normalize
+from jaxopt_input.networks.layers import Weights, along, conv, normalize
 
 MEAN = (104.0, 117.0, 123.0)  # of blue, green and red, on the scale 0-255
 FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128), 6: (48, 192), 7: (48, 192), 8: (64, 256), 9: (64, 256)}
@@ -42,13 +42,10 @@ class Fire(nn.Module):
     expand: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        def layer(name: str, features: int, size: int, x: jax.Array) -> jax.Array:
-            kernel, bias = Weights(features, size, name=name)(x.shape[-1])
-            return nn.relu(ops.conv(x, kernel.astype(x.dtype), padding="SAME") + along(bias.astype(x.dtype), x))
-
-        squeezed = layer("squeeze1x1", self.squeeze, 1, x)
-        return squeezed, layer("expand1x1", self.expand, 1, squeezed), layer("expand3x3", self.expand, 3, squeezed)
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        squeezed = nn.relu(conv("squeeze1x1", x, self.squeeze, 1))
+        expanded = (conv(f"expand{k}x{k}", squeezed, self.expand, k) for k in (1, 3))
+        return squeezed, *map(nn.relu, expanded)
 
 
 class SqueezeNet(nn.Module):
@@ -103,9 +100,8 @@ class SqueezeNet(nn.Module):
             x = taps[f"fire{i}"] = jnp.concatenate(parts[1:], -1)
             if i in POOLS[self.version]:
                 x = taps[f"pool{i}"] = ops.max_pool(x, 3, 2, ceil=True)
-        kernel, bias = Weights(self.classes, 1, name="conv10")(x.shape[-1])
-        y = taps["conv10"] = ops.conv(x, kernel.astype(dtype)) + along(bias.astype(dtype), x)
-        taps["logits"] = nn.relu(y).mean((1, 2))
+        taps["conv10"] = conv("conv10", x, self.classes, 1)
+        taps["logits"] = nn.relu(taps["conv10"]).mean((1, 2))
         return taps
 
 
@@ -124,17 +120,18 @@ def torch_names(module: SqueezeNet) -> dict[str, tuple[str, None]]:
     return names | {"conv10": ("classifier.1", None)}
 
 
-def read_deep_compression(path: str | os.PathLike[str]) -> dict:
+def read_deep_compression(path: StrPath) -> dict:
     """Reads the parameters of `SqueezeNet()` from a Deep Compression file (`compressed_SqueezeNet.net`).
 
     Kernels come as `[h, w, in, out]` float32 of numpy. Format: 26 little-endian uint32, the numbers of stored weights;
     then for each layer a codebook (256 float32), the bias (float32), a uint8 codebook index for each stored weight and
     the gaps between them (4 bits each, the low nibble first). Weights that are not stored are codebook entry 0.
-    Source: https://github.com/songhan/SqueezeNet-Deep-Compression. Raises `ValueError` where the file is not that.
+    Source: https://github.com/songhan/SqueezeNet-Deep-Compression. Raises an `InputError` where the file is not that.
 
+    >>> import os
     >>> read_deep_compression(os.devnull)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: ...: truncated at the header: 0 bytes, at least 104 expected
+    jaxopt_input.errors.InputError: ...: truncated at the header: 0 bytes, at least 104 expected
     """
     with open(path, "rb") as file:
         data = file.read()
@@ -144,7 +141,7 @@ def read_deep_compression(path: str | os.PathLike[str]) -> dict:
         nonlocal position
         size = np.dtype(dtype).itemsize * count
         if len(data) < position + size:
-            raise ValueError(f"{path}: truncated at {what}: {len(data)} bytes, at least {position + size} expected")
+            raise InputError(f"{path}: truncated at {what}: {len(data)} bytes, at least {position + size} expected")
         position += size
         return np.frombuffer(data, dtype, count, position - size)
 
@@ -166,14 +163,14 @@ def read_deep_compression(path: str | os.PathLike[str]) -> dict:
         where = np.cumsum(gaps.astype(np.int64) + 1) - 1
         weights = np.full(np.prod(shape), codebook[0], np.float32)
         if count and where[-1] >= weights.size:
-            raise ValueError(f"{path}: corrupt: a weight of {name} lies at {where[-1]}, beyond its {weights.size}")
+            raise InputError(f"{path}: corrupt: a weight of {name} lies at {where[-1]}, beyond its {weights.size}")
         weights[where] = codebook[index]
         if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
-            raise ValueError(f"{path}: corrupt: {name} has weights that are not finite")
+            raise InputError(f"{path}: corrupt: {name} has weights that are not finite")
         kernel = np.ascontiguousarray(weights.reshape(shape).transpose(2, 3, 1, 0))
         *parent, leaf = name.split("/")
         place = params.setdefault(parent[0], {}) if parent else params
         place[leaf] = {"kernel": kernel, "bias": bias.astype(np.float32)}
     if position != len(data):
-        raise ValueError(f"{path}: {len(data) - position} bytes too many after the last layer")
+        raise InputError(f"{path}: {len(data) - position} bytes too many after the last layer")
     return params

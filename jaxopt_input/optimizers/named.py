@@ -23,7 +23,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxopt_input.checks import count, finite_numbers, hashable_function
+from jaxopt_input.checks import count, finite_numbers, hashable_function, output_shapes, require
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.names import OPTIMIZERS
 from jaxopt_input.optimizers import rules
@@ -51,11 +51,6 @@ Factory = Callable[..., optax.GradientTransformation]
 Schedule = Callable[[jax.Array], ArrayLike]
 Rate = Numbers | Schedule
 """A number, one per target, or a function of the number of updates so far."""
-# Those of papers, in pixels from 0 to 255, have builders of their own.
-_PUBLISHED: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "mahendran": rules.mahendran,
-    "yosinski": rules.yosinski,
-}
 
 
 @traced
@@ -82,7 +77,7 @@ class Optimizer:
         """The Optax transformation with these hyperparameters; for L-BFGS, the direction without its line search."""
         if self.name == "lbfgs":
             return optax.with_extra_args_support(optax.scale_by_lbfgs(memory_size=self.memory))
-        factory = self.factory or _PUBLISHED.get(self.name) or FACTORIES[self.name][0]
+        factory = self.factory or FACTORIES[self.name][0]
         if self.schedules:
             rule = rules.scheduled(factory, self.hyperparameters, dict(self.schedules))
         else:
@@ -101,11 +96,10 @@ class Optimizer:
         """
         if self.name == "lbfgs":
             raise InputError(NO_RATE)
-        if "learning_rate" not in {**self.hyperparameters, **dict(self.schedules)}:
+        numbers: dict[str, Rate] = {**self.hyperparameters, **dict(self.schedules)}
+        if numbers.pop("learning_rate", None) is None:
             raise InputError(f"a learning rate goes with an optimizer of jaxopt_input.optimizers, not with {self.name}")
-        fixed = {k: v for k, v in self.hyperparameters.items() if k != "learning_rate"}
-        schedules = {k: v for k, v in self.schedules if k != "learning_rate"}
-        return _made(dataclasses.replace(self, schedules=(), hyperparameters={}), learning_rate, {**fixed, **schedules})
+        return _with_numbers(self, learning_rate, numbers)
 
 
 def optimizer(name: str | Factory, learning_rate: Rate | None = None, **hyperparameters: Any) -> Optimizer:
@@ -138,29 +132,29 @@ def optimizer(name: str | Factory, learning_rate: Rate | None = None, **hyperpar
         if name not in FACTORIES:
             raise unknown("optimizer", name, NAMES)
         factory, rate = FACTORIES[name]
-        made = Optimizer(name)
+        rule = Optimizer(name)
     else:
         if learning_rate is None or not hashable_function(name):
             raise InputError(
                 f"an optimizer is made by name, or by a function and a learning rate, not by {name!r} alone"
             )
         factory, rate = name, learning_rate
-        made = Optimizer(getattr(name, "__name__", "optimizer"), factory=name)
+        rule = Optimizer(getattr(name, "__name__", "optimizer"), factory=name)
     signature = inspect.signature(factory)
     accepted = [key for key, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD]
     for other in hyperparameters:
         if other not in accepted and len(accepted) == len(signature.parameters):
-            raise unknown(f"hyperparameter of {made.name}", other, sorted({*accepted} - {"learning_rate"}))
+            raise unknown(f"hyperparameter of {rule.name}", other, sorted({*accepted} - {"learning_rate"}))
     try:
         signature.bind(learning_rate=rate, **hyperparameters)
     except TypeError as error:
         raise InputError(
-            f"the optimizer {made.name} takes learning_rate and hyperparameters by name: {error}"
+            f"the optimizer {rule.name} takes learning_rate and hyperparameters by name: {error}"
         ) from error
-    return _made(made, rate if learning_rate is None else learning_rate, hyperparameters)
+    return _with_numbers(rule, rate if learning_rate is None else learning_rate, hyperparameters)
 
 
-def _made(optimizer: Optimizer, learning_rate: Rate, others: Mapping[str, Rate]) -> Optimizer:
+def _with_numbers(optimizer: Optimizer, learning_rate: Rate, others: Mapping[str, Rate]) -> Optimizer:
     """The optimizer with these hyperparameters, numbers and schedules apart."""
     values = {"learning_rate": learning_rate, **others}
     schedules = tuple((name, _schedule(name, value)) for name, value in values.items() if callable(value))
@@ -176,13 +170,11 @@ def _schedule(name: str, schedule: Callable[..., Any]) -> Schedule:
     """A schedule that returns one number, or an `InputError`."""
     if not hashable_function(schedule, 1):
         raise InputError(f"{name} is a number, one per target, or a function of the step, not {schedule!r}")
-    try:
-        number = jax.eval_shape(schedule, jax.ShapeDtypeStruct((), jnp.int32))
-    except TypeError as error:
-        raise InputError(f"the schedule of {name} returns one number for a step; it fails on one: {error}") from error
+    what = f"the schedule of {name} returns one number for a step"
+    number = output_shapes(f"{what}; it fails on one", schedule, jax.ShapeDtypeStruct((), jnp.int32))
     real = (jnp.floating, jnp.integer)
     if getattr(number, "shape", None) != () or not any(jnp.issubdtype(number.dtype, kind) for kind in real):
-        raise InputError(f"the schedule of {name} returns one number for a step, not {number}")
+        raise InputError(f"{what}, not {number}")
     return schedule
 
 
@@ -212,6 +204,11 @@ def as_optimizer(optimizer: Optimizer | optax.GradientTransformation | str | Non
     )
 
 
+def by_name(name: str) -> Optimizer:
+    """An optimizer with its defaults by name."""
+    return optimizer(name)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Constant:
     """A factory without hyperparameters; equal where it makes the same object."""
@@ -222,15 +219,9 @@ class _Constant:
         return self.rule
 
 
-def by_name(name: str) -> Optimizer:
-    """An optimizer with its defaults by name."""
-    return optimizer(name)
-
-
 def _rate(learning_rate: Numbers) -> ArrayLike:
     rate = finite_numbers("learning_rate", learning_rate)
-    if not isinstance(rate, jax.core.Tracer) and not np.all(np.asarray(rate) > 0):
-        raise InputError(f"a learning rate is positive, not {learning_rate!r}")
+    require(f"a learning rate is positive, not {learning_rate!r}", rate, lambda x: x > 0)
     return rate
 
 
@@ -322,8 +313,7 @@ def averaged(optimizer: Optimizer, decay: Numbers = 0.99) -> Optimizer:
     if optimizer.name == "lbfgs":
         raise InputError("lbfgs goes down at each step: its last iterate is the one to take, not an average")
     rate = canonical(decay, 0, jnp.float32, "decay")
-    if not isinstance(rate, jax.core.Tracer) and not np.all((np.asarray(rate) >= 0) & (np.asarray(rate) < 1)):
-        raise InputError(f"the decay of an average is from 0 to below 1, not {decay!r}")
+    require(f"the decay of an average is from 0 to below 1, not {decay!r}", rate, lambda x: (x >= 0) & (x < 1))
     return dataclasses.replace(optimizer, average=rate)
 
 
@@ -381,14 +371,17 @@ def yosinski(
         "contribution_percentile": (contribution_percentile, 0, 100),
         "mean": (mean, 0, 1),
     }
-    numbers: dict[str, Rate] = {}
-    for name, (value, low, high) in ranges.items():
-        if value is None:
-            continue
-        array = numbers[name] = canonical(value, 0, jnp.float32, name)
-        if not isinstance(value, jax.core.Tracer) and not np.all((array >= low) & (array <= high)):
-            raise InputError(f"{name} is from {low:g} to {high:g}, not {value!r}")
-    return _made(Optimizer("yosinski"), learning_rate, numbers)
+    numbers = {
+        name: _between(name, value, low, high) for name, (value, low, high) in ranges.items() if value is not None
+    }
+    return _with_numbers(Optimizer("yosinski", factory=rules.yosinski), learning_rate, numbers)
+
+
+def _between(name: str, value: Numbers, low: float, high: float) -> ArrayLike:
+    """A number, or one per target, within bounds."""
+    array = canonical(value, 0, jnp.float32, name)
+    require(f"{name} is from {low:g} to {high:g}, not {value!r}", array, lambda x: (x >= low) & (x <= high))
+    return array
 
 
 def mahendran(learning_rate: Rate, decay: Numbers = 0.9) -> Optimizer:
@@ -413,10 +406,8 @@ def mahendran(learning_rate: Rate, decay: Numbers = 0.9) -> Optimizer:
         >>> mahendran(2e6).hyperparameters
         {'learning_rate': array(2.e+06, dtype=float32), 'decay': array(0.9, dtype=float32)}
     """
-    rate = canonical(decay, 0, jnp.float32, "decay")
-    if not isinstance(rate, jax.core.Tracer) and not np.all((rate >= 0) & (rate <= 1)):
-        raise InputError(f"decay is from 0 to 1, not {decay!r}")
-    return _made(Optimizer("mahendran"), learning_rate, {"decay": rate})
+    own = Optimizer("mahendran", factory=rules.mahendran)
+    return _with_numbers(own, learning_rate, {"decay": _between("decay", decay, 0, 1)})
 
 
 def is_line_search(optimizer: object) -> bool:

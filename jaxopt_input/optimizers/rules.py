@@ -30,7 +30,6 @@ def averaging(rule: optax.GradientTransformationExtraArgs, decay: ArrayLike) -> 
     """A rule that keeps the moving average of θ in its state: the rule of `optimizers.averaged`.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> rule = averaging(optax.with_extra_args_support(optax.sgd(1.0)), 0.5)
         >>> _, state = rule.update(jnp.array(-4.0), rule.init(jnp.array(0.0)), jnp.array(0.0))
         >>> float(state.mean / (1 - state.rest))
@@ -71,7 +70,6 @@ def scheduled(
         schedules: those that change, functions of the number of updates so far.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> rule = scheduled(optax.sgd, {}, {"learning_rate": lambda updates: 1.0 + updates})
         >>> state = rule.init(jnp.zeros(1))
         >>> first, state = rule.update(jnp.ones(1), state)
@@ -97,12 +95,6 @@ def scheduled(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-class YosinskiState(NamedTuple):
-    """How many updates were made."""
-
-    updates: jax.Array
-
-
 def yosinski(
     learning_rate: ArrayLike,
     desired_progress: ArrayLike | None = None,
@@ -116,7 +108,6 @@ def yosinski(
     """The rule of `optimizers.yosinski`, which describes it; what is None is not computed.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> rule = yosinski(255.0, decay=0.5)
         >>> image = jnp.full((1, 1, 3), 0.5)
         >>> update, _ = rule.update(jnp.full((1, 1, 3), -51.0), rule.init(image), image)  # of the loss, image in [0, 1]
@@ -124,12 +115,12 @@ def yosinski(
         [0.6000000238418579, 0.6000000238418579, 0.6000000238418579]
     """
 
-    def init(params: Params) -> YosinskiState:
+    def init(params: Params) -> jax.Array:
         if jnp.ndim(params) != 3:
             raise InputError("Yosinski's rule moves pixels: optimize images.pixels() with it")
-        return YosinskiState(jnp.zeros((), jnp.int32))
+        return jnp.zeros((), jnp.int32)  # how many updates were made
 
-    def update(updates: jax.Array, state: YosinskiState, params: Params = None) -> tuple[jax.Array, YosinskiState]:
+    def update(updates: jax.Array, state: jax.Array, params: Params = None) -> tuple[jax.Array, jax.Array]:
         gradient = -updates / 255  # of what is maximized, by pixels from 0 to 255
         pixels = 255 * (params - mean)
         rate = learning_rate
@@ -140,7 +131,7 @@ def yosinski(
         if decay is not None:
             pixels = pixels * (1 - decay)
         if blur_sigma is not None:
-            due = state.updates % jnp.asarray(blur_every, jnp.int32) == 0
+            due = state % jnp.asarray(blur_every, jnp.int32) == 0
             pixels = jnp.where(due, gaussian_blur(pixels, blur_sigma), pixels)
         if norm_percentile is not None:
             norm = jnp.linalg.norm(pixels, axis=-1)
@@ -148,7 +139,7 @@ def yosinski(
         if contribution_percentile is not None:
             contribution = jnp.abs(jnp.sum(gradient * pixels, -1))
             pixels = _cleared(pixels, contribution, contribution_percentile)
-        return mean + pixels / 255 - params, YosinskiState(state.updates + 1)
+        return mean + pixels / 255 - params, state + 1
 
     return optax.GradientTransformation(init, update)
 
@@ -166,7 +157,6 @@ def gaussian_blur(image: jax.Array, sigma: ArrayLike) -> jax.Array:
         sigma: in pixels, positive, at most 2; may be traced.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> gaussian_blur(jnp.eye(3)[..., None], 0.5)[1, :, 0].round(3).tolist()
         [0.17900000512599945, 0.6410000324249268, 0.17900000512599945]
     """
@@ -193,7 +183,6 @@ def mahendran(learning_rate: ArrayLike, decay: ArrayLike = 0.9) -> optax.Gradien
     """The rule of `optimizers.mahendran`, which describes it.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> rule = mahendran(1e6)
         >>> update, _ = rule.update(jnp.array([51.0]), rule.init(jnp.array([0.5])), None)  # of an image in [0, 1]
         >>> (255 * update).round(3).tolist()  # where the rate is large, the first step is one level against the sign

@@ -234,7 +234,7 @@ def test_other_mistakes(tmp_path, model):
         (lambda: data.files([tmp_path / "none.png"], model), "none.png"),
         (lambda: data.files([path]), "model or an image_shape"),
         (lambda: data.folder(tmp_path / "none", model), "no folder"),
-        (lambda: next(data.files([path], model).batches(0)), "at least one"),
+        (lambda: next(data.files([path], model).batches(0)), "at least 1"),
         (lambda: data.files([path], model).select([1]), "0 to 0"),
         (lambda: data.load("./none", model), "no folder or file"),
     ]:

@@ -343,7 +343,7 @@ MISTAKES = {
     "nnx: channels": (lambda: joi.from_nnx(NNXNet(), image_shape=(8, 8, 4)), r"NNXNet .* \(8, 8, 4\)"),
     "nnx: labels": (lambda: joi.from_nnx(NNXNet(), image_shape=SHAPE, labels=("a",)), "1 labels"),
     "nnx: keyword": (lambda: joi.from_nnx(NNXNet(), image_shape=SHAPE, train=False), "train"),
-    "nnx: shape": (lambda: joi.from_nnx(NNXNet(), image_shape=(8, 8)), "image_shape"),
+    "nnx: shape": (lambda: joi.from_nnx(NNXNet(), image_shape=(8, 8)), "an image shape is"),
     "equinox: no module": (lambda: joi.from_equinox(np.mean, image_shape=SHAPE), "from_equinox takes"),
     "equinox: channels last": (
         lambda: joi.from_equinox(EquinoxNamed(), image_shape=SHAPE, channels_first=False),

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input.checks import Shape
+from jaxopt_input.checks import Shape, check_index
 from jaxopt_input.data import Dataset
 from jaxopt_input.engine.lanes import Resources, resources, top
 from jaxopt_input.engine.memory import image_bytes, images_within
 from jaxopt_input.errors import InputError
-from jaxopt_input.losses.algebra import check_index, check_layer
+from jaxopt_input.losses.algebra import check_layer
 from jaxopt_input.methods.presets import check_choice
 from jaxopt_input.models.model import Apply, Model
 from jaxopt_input.names import POOLS

@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxopt_input.checks import Shape, check_images
 from jaxopt_input.engine.lanes import Resources, resources
 from jaxopt_input.engine.minimize import Watch, minimize
 from jaxopt_input.engine.solution import Solution, concat
 from jaxopt_input.engine.target import Target, Wanted, expand, grouped, objective, shortfall
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization, as_parameterization
-from jaxopt_input.images.parameterization import Shape, check_images
 from jaxopt_input.losses import Loss
 from jaxopt_input.methods.visualize import settings as presets
 from jaxopt_input.methods.visualize.importance import importance_steps

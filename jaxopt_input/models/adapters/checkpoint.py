@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxopt_input.errors import InputError
-from jaxopt_input.models.adapters.common import first_line
+from jaxopt_input.disk import StrPath
+from jaxopt_input.errors import InputError, one_line
 
 
-def load_checkpoint(path: str | os.PathLike[str], like: Any) -> Any:
+def load_checkpoint(path: StrPath, like: Any) -> Any:
     """The pytree of an Orbax checkpoint, on this machine's default device, whatever it was saved on.
 
     Args:
@@ -44,7 +43,7 @@ def load_checkpoint(path: str | os.PathLike[str], like: Any) -> Any:
         with ocp.StandardCheckpointer() as checkpointer:
             restored = checkpointer.restore(folder, target)
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise InputError(f"cannot read the checkpoint {path}: {first_line(error)}") from error
+        raise InputError(f"cannot read the checkpoint {path}: {one_line(error)}") from error
     for (key, array), wanted in zip(
         jax.tree_util.tree_leaves_with_path(restored), jax.tree.leaves(target), strict=True
     ):

@@ -12,31 +12,34 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 
-from jaxopt_input.errors import InputError
+from jaxopt_input.checks import as_shape
+from jaxopt_input.errors import InputError, one_line
 from jaxopt_input.models.model import Model, from_function
 
-PROBE = (
-    13  # images that an adapter tries a module with: an output whose first axis is of this size has one row per image
-)
+PROBE = 13  # images that an adapter tries a module with: what has as many rows has one per image
 
 
 class Recorder:
     """Collects the outputs of named submodules during one call of a network."""
 
     def __init__(self, names: Mapping[int, str] | None = None) -> None:
-        from jax.extend.core import get_opaque_trace_state
-
         self._trace_state = functools.partial(get_opaque_trace_state, convention="nnx")
         self.trace = self._trace_state()
         self.names = names or {}  # by the identity of a module
         self.calls: dict[str, int] = {}
         self.outputs: dict[str, jax.Array] = {}
 
+    def label(self, name: str) -> str:
+        """The name of a module's output; ".1" is appended at its second call."""
+        call = self.calls[name] = self.calls.get(name, -1) + 1
+        return f"{name}.{call}" if call else name
+
     def hear(self, name: str | None, output: Any) -> None:
+        """Keep the output of a module, unless it was called inside a transformation."""
         if name and isinstance(output, jax.Array) and self._trace_state() == self.trace:
-            call = self.calls[name] = self.calls.get(name, -1) + 1
-            self.outputs[f"{name}.{call}" if call else name] = output
+            self.outputs[self.label(name)] = output
 
 
 _listener: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar("jaxopt_input_listener", default=None)
@@ -60,7 +63,7 @@ def array_of(output: Any) -> Any:
 
 
 @functools.cache
-def heard(cls: type, **keywords: Any) -> type:
+def audible(cls: type, **keywords: Any) -> type:
     """A subclass whose calls are heard by the recorder of the current block; the class itself stays as it is."""
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -70,12 +73,7 @@ def heard(cls: type, **keywords: Any) -> type:
             recorder.hear(recorder.names.get(id(self)), array_of(output))
         return output
 
-    body = {
-        "__call__": __call__,
-        "__module__": cls.__module__,
-        "__qualname__": cls.__qualname__,
-        "__doc__": cls.__doc__,
-    }
+    body = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")} | {"__call__": __call__}
     return types.new_class(cls.__name__, (cls,), keywords, lambda namespace: namespace.update(body))
 
 
@@ -139,9 +137,7 @@ class Applied:
 
 def model_of(apply: Applied, params: Any, image_shape: Sequence[int], labels: Sequence[str], name: str) -> Model:
     """The model of an adapter: its taps are found by tracing it once."""
-    shape = tuple(int(n) for n in image_shape)
-    if len(shape) != 3:
-        raise InputError(f"image_shape is (height, width, channels), not {shape}")
+    shape = as_shape(image_shape)
     taps: list[str] = []
 
     def listen(params: Any, image: jax.Array) -> None:
@@ -156,15 +152,11 @@ def model_of(apply: Applied, params: Any, image_shape: Sequence[int], labels: Se
     try:
         jax.eval_shape(listen, params, jax.ShapeDtypeStruct((PROBE, *shape), jnp.float32))
     except Exception as error:
-        reason = first_line(error)
+        reason = one_line(error)
         if isinstance(error, TypeError) and "argument" in reason:
             reason += " (keywords of its call, such as train=False, are passed on)"
         raise InputError(f"{name} cannot be applied to images of shape {shape}: {reason}") from error
     return from_function(apply, params, image_shape=shape, taps=taps, labels=labels, name=name)
-
-
-def first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "").strip() or type(error).__name__
 
 
 def need(name: str, package: str, adapter: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.models.adapters.common import Applied, heard, kind_of, model_of, need, recording
+from jaxopt_input.models.adapters.common import Applied, audible, kind_of, model_of, need, recording
 from jaxopt_input.models.model import Model
 
 
@@ -43,7 +43,7 @@ def _tapped(node: Any, path: tuple[str, ...], names: dict[int, str]) -> Any:
     if not isinstance(node, eqx.Module) or isinstance(node, eqx.nn.StateIndex):
         return node
     layer = bool(path) and callable(node)
-    copy: Any = object.__new__(heard(type(node)) if layer else type(node))
+    copy: Any = object.__new__(audible(type(node)) if layer else type(node))
     for key, value in vars(node).items():
         object.__setattr__(copy, key, _tapped(value, (*path, key), names))
     if layer:
@@ -83,7 +83,7 @@ def from_equinox(
         InputError: if it is no Equinox module, if Equinox is not installed, or if it cannot take such an image.
 
     Example:
-        >>> import equinox as eqx, jax, jax.numpy as jnp
+        >>> import equinox as eqx, jax.numpy as jnp
         >>> a, b = jax.random.split(jax.random.key(0))
         >>> pool = eqx.nn.Lambda(lambda x: jnp.mean(x, (1, 2)))
         >>> net = eqx.nn.Sequential([eqx.nn.Conv2d(3, 4, 3, key=a), pool, eqx.nn.Linear(4, 2, key=b)])

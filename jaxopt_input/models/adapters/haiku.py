@@ -37,13 +37,8 @@ class HaikuApplied(Applied):
             return output
 
         with hk.intercept_methods(listen):
-            output = function.apply(
-                weights,
-                *((state or {},) if stateful else ()),
-                *((None,) if wants_key else ()),
-                image,
-                **dict(self.keywords),
-            )
+            arguments = [weights, *([state or {}] if stateful else []), *([None] if wants_key else []), image]
+            output = function.apply(*arguments, **dict(self.keywords))
         return (output[0] if stateful else output), recorder.outputs
 
 
@@ -79,7 +74,7 @@ def from_haiku(
         InputError: if it is no function, if Haiku is not installed, or if it cannot take such an image.
 
     Example:
-        >>> import haiku as hk, jax, jax.numpy as jnp
+        >>> import haiku as hk, jax.numpy as jnp
         >>> def net(x):
         ...     return hk.Linear(2)(hk.Conv2D(4, 3)(x).mean((1, 2)))
         >>> params = hk.transform(net).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxopt_input.models.adapters.common import Applied, model_of
+from jaxopt_input.models.adapters.common import Applied, Recorder, model_of
 from jaxopt_input.models.model import Model
 
 
@@ -21,14 +21,12 @@ class LinenApplied(Applied):
         from flax.linen import intercept_methods
 
         depth: dict[str, int] = {}  # of every output, by its name: what Linen captures is sorted by name
-        calls: dict[str, int] = {}
+        recorder = Recorder()
 
         def listen(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
             output = method(*args, **kwargs)
             if context.method_name == "__call__":
-                path = "/".join(context.module.path)
-                call = calls[path] = calls.get(path, -1) + 1
-                depth[f"{path}.{call}" if call else path] = len(depth)
+                depth[recorder.label("/".join(context.module.path))] = len(depth)
             return output
 
         with intercept_methods(listen):
@@ -73,7 +71,7 @@ def from_linen(
         InputError: if the module cannot take such an image.
 
     Example:
-        >>> import flax.linen as nn, jax
+        >>> import flax.linen as nn
         >>> net = nn.Sequential([nn.Conv(4, (3, 3)), nn.relu, lambda x: x.mean((1, 2)), nn.Dense(2)])
         >>> variables = net.init(jax.random.key(0), jax.numpy.zeros((1, 8, 8, 3)))
         >>> from_linen(net, variables, image_shape=(8, 8, 3)).layers()

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from jaxopt_input.errors import InputError
-from jaxopt_input.models.adapters.common import Applied, heard, kind_of, model_of, recording
+from jaxopt_input.models.adapters.common import Applied, audible, kind_of, model_of, recording
 from jaxopt_input.models.model import Model
 
 
@@ -25,7 +25,7 @@ class NNXApplied(Applied):
         for path, child in nnx.iter_modules(module):
             if path and callable(child):
                 names[id(child)] = "/".join(map(str, path))
-                object.__setattr__(child, "__class__", heard(type(child), pytree=type(child)._pytree__is_pytree))
+                object.__setattr__(child, "__class__", audible(type(child), pytree=type(child)._pytree__is_pytree))
         with recording(names) as recorder:
             output = module(image, **dict(self.keywords))
         return output, recorder.outputs
