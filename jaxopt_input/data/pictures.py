@@ -1,8 +1,4 @@
-"""Images in and out of files, through Pillow.
-
-What is transparent is composited on white; grays of 16 bits keep their depth; CMYK is converted without color profiles.
-The package's docstring says how an image of another shape is brought to the size asked for.
-"""
+"""Images in and out of files, through Pillow, as the package's docstring says."""
 
 from __future__ import annotations
 

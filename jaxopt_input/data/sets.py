@@ -158,9 +158,7 @@ def files(
 
     Args:
         paths: the files.
-        model: whose image shape to take.
-        image_shape: (height, width, channels), in place of the model's.
-        fit: one of `FITS`.
+        model, image_shape, fit: as of `folder`.
 
     Raises:
         InputError: for no file, or one that is missing.
@@ -316,8 +314,7 @@ def named(
         split: such as "test" or "train[:10%]"; may be None where there is only one.
         model: whose classes the set's own names or indices are, and whose image shape to take; without one, labels are
             the set's.
-        image_shape: (height, width, channels), in place of the model's.
-        fit: one of `FITS`.
+        image_shape, fit: as of `folder`.
         data_dir: where sets are kept; tensorflow-datasets' own default if None.
 
     Raises:

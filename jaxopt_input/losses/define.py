@@ -5,10 +5,9 @@
         return activation[..., channel].max()
 
 `peak("block3", 5)` is then a loss; `peak("block3", [5, 6])` is one of two targets; `peak.formula(activation, 5)` is the
-number itself. The first argument of a formula is what it reads: the activation of one layer, a tuple of those of
-several, or the image. What follows are numbers and arrays, each with a kind that says what one target takes and how it
-is checked; they are traced, so that others of them run the same program. Keyword-only arguments are static options. The
-library's own losses are written so.
+number itself. A formula takes first what it reads: the activation of one layer, a tuple of those of several, or the
+image. What follows are numbers and arrays, each with a kind that says what one target takes and how it is checked; they
+are traced, so that others of them run the same program. Keyword-only arguments are static options.
 """
 
 from __future__ import annotations

@@ -3,9 +3,8 @@
 The feature vectors at the M positions of a map of N channels are M samples in N dimensions, F `[M, N]`. Every loss here
 compares their distribution with that of another image's, taken from its activation, and does not change when positions
 are permuted. Statistics are means over positions, so that the two images may differ in size; losses that pair sorted
-values interpolate the other's quantiles. All are exact zero between an image and itself.
-
-The statistics of the other image are computed once, when a loss is built; the formulas take them as they are.
+values interpolate the other's quantiles. All are exact zero between an image and itself. The statistics of the other
+image are computed once, when a loss is built.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """GoogLeNet (Inception v1) in Flax Linen, for inference.
 
 Szegedy et al. 2015, "Going Deeper with Convolutions" (https://arxiv.org/abs/1409.4842), in torchvision's form: batch
-norms instead of response normalization, and 3x3 convolutions where the paper has 5x5. The network carries neither batch
-norm nor auxiliary classifiers: when weights are converted, the normalization by the running mean and variance is folded
-into kernel and bias of the convolution before it.
+norms, which are folded into the convolutions, instead of response normalization; 3x3 convolutions where the paper has
+5x5; no auxiliary classifiers.
 """
 
 from __future__ import annotations
@@ -64,8 +63,8 @@ class GoogLeNet(nn.Module):
 
     The taps are `conv1`, `pool1`, `conv2_reduce`, `conv2`, `pool2`; of each module `inception3a/1x1`,
     `inception3a/3x3_reduce`, `inception3a/3x3`, `inception3a/5x5_reduce`, `inception3a/5x5`, `inception3a/pool_proj`
-    and their concatenation `inception3a`; `pool3` and `pool4`; `pool5`, the average over positions, and `logits`. Batch
-    norms are folded into the convolutions. Sides from 15 up. Colors are scaled to [-1, 1]: what torchvision's
+    and their concatenation `inception3a`; `pool3` and `pool4`; `pool5`, the average over positions, and `logits`. Sides
+    from 15 up. Colors are scaled to [-1, 1]: what torchvision's
     `transform_input` makes of ImageNet's mean and standard deviation. Source: https://arxiv.org/abs/1409.4842.
 
     Attributes:

@@ -1,8 +1,7 @@
 """ResNet-18, -34 and -50 in Flax Linen, for inference.
 
 He et al. 2016, "Deep Residual Learning for Image Recognition" (https://arxiv.org/abs/1512.03385), in torchvision's
-form: a bottleneck's stride is at its 3x3 convolution. The networks carry no batch norm: when weights are converted, the
-normalization by the running mean and variance is folded into kernel and bias of the convolution before it.
+form: a bottleneck's stride is at its 3x3 convolution. Batch norms are folded into the convolutions.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ class ResNet(nn.Module):
 
     The taps are `conv1` (before its ReLU), `relu1`, `pool1`; of block 0 of stage 3 `layer3.0.conv1`, `layer3.0.conv2`,
     … (before their ReLU, and before the shortcut is added) and `layer3.0`; `layer3`, which is the last of its blocks;
-    `pool5`, the average over positions, and `logits`. Batch norms are folded into the convolutions. Any size of image;
-    the colors are normalized by ImageNet's mean and standard deviation. Source: https://arxiv.org/abs/1512.03385.
+    `pool5`, the average over positions, and `logits`. Any size of image; the colors are
+    normalized by ImageNet's mean and standard deviation. Source: https://arxiv.org/abs/1512.03385.
 
     Attributes:
         depth: 18, 34 or 50.

@@ -72,8 +72,7 @@ def from_equinox(
     Args:
         module: the module with its parameters; takes images in [0, 1].
         state: of a stateful module (made by `eqx.nn.make_with_state`), which is then called as `module(x, state)`.
-        image_shape: (height, width, channels).
-        labels: the names of the classes.
+        image_shape, labels: as of `from_function`.
         name: what to call it; the module's class name if None.
         channels_first: whether the module takes channels before height and width.
         batched: whether the module takes a batch of images.

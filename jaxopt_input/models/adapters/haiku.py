@@ -64,8 +64,7 @@ def from_haiku(
             images `[N, H, W, C]` in [0, 1].
         params: what its `init` returned, or trained parameters of that structure.
         state: its state, if it has one.
-        image_shape: (height, width, channels).
-        labels: the names of the classes.
+        image_shape, labels: as of `from_function`.
         name: what to call it; the function's name if None.
         channels_first: whether it takes `[N, C, H, W]`; activations of that rank become `[N, H, W, C]`.
         keywords: passed to the function, such as `is_training=False`; must be hashable.

@@ -62,8 +62,7 @@ def from_linen(
     Args:
         module: the unbound Linen module; takes images `[N, H, W, C]` in [0, 1].
         variables: what `module.init` returned, or the trained variables of that structure.
-        image_shape: (height, width, channels).
-        labels: the names of the classes.
+        image_shape, labels: as of `from_function`.
         name: what to call it; the module's class name if None.
         keywords: passed to the module's `__call__`, such as `train=False`; must be hashable.
 

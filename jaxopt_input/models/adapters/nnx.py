@@ -46,8 +46,7 @@ def from_nnx(
 
     Args:
         module: the module with its parameters; takes images `[N, H, W, C]` in [0, 1]. It is not changed.
-        image_shape: (height, width, channels).
-        labels: the names of the classes.
+        image_shape, labels: as of `from_function`.
         name: what to call it; the module's class name if None.
         keywords: passed to the module's `__call__`; must be hashable.
 
