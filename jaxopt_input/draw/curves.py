@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxopt_input.draw.sheet import printable
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def figure(width: float, height: float, dpi: int = 110) -> Any:
+
+def figure(width: float, height: float, dpi: int = 110) -> Figure:
     """An empty figure of matplotlib, in inches, that belongs to no window.
 
     Example:
@@ -36,7 +39,7 @@ def plain(text: str, most: int = 60) -> str:
     return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")
 
 
-def loss_curves(losses: np.ndarray, names: Sequence[str], logarithmic: bool = False) -> Any:
+def loss_curves(losses: np.ndarray, names: Sequence[str], logarithmic: bool = False) -> Figure:
     """A figure of every start's loss against its step, one color per target.
 
     Args:
@@ -63,7 +66,7 @@ def loss_curves(losses: np.ndarray, names: Sequence[str], logarithmic: bool = Fa
     return chart
 
 
-def throughput(curves: Mapping[tuple[str, str, str], Sequence[tuple[int, float, float, float]]]) -> Any:
+def throughput(curves: Mapping[tuple[str, str, str], Sequence[tuple[int, float, float, float]]]) -> Figure:
     """A figure of images times steps per second by batch, both axes logarithmic; one panel per model.
 
     Args:

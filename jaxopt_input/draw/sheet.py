@@ -21,6 +21,7 @@ LARGEST = 384  # pixels of a picture's longer side
 HEAD, LINE = 13 + 2 * GAP, 15  # pixels of a line of headings, and of a text below a picture
 
 Pictures = Sequence[Any] | np.ndarray
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _tile(picture: Any, box: tuple[int, int]) -> Image.Image:
     return image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))), method)
 
 
-def _lefts(margin: int, across: Sequence[int], width: int, headings: Sequence[str], font: Any) -> list[int]:
+def _lefts(margin: int, across: Sequence[int], width: int, headings: Sequence[str], font: Font) -> list[int]:
     """Where each group begins, and where the last one ends."""
     lefts = [margin]
     for n, heading in zip(across, headings or [""] * len(across), strict=True):
@@ -207,7 +208,7 @@ def target_pages(pictures: Pictures, rows: Sequence[Sequence[int]], captions: Se
     return sheet([Row([[pictures[n] for n in row]], text) for row, text in zip(rows, captions, strict=True)])
 
 
-def _lines(caption: str, width: int, font: Any) -> list[str]:
+def _lines(caption: str, width: int, font: Font) -> list[str]:
     """A caption on one line, or on two, the first as many words as fit; what is wider still is cut."""
 
     def cut(text: str) -> str:
@@ -224,7 +225,7 @@ def _wrapped(caption: str) -> str:
     return "\n".join(textwrap.wrap(printable(caption), 22, break_long_words=True))
 
 
-def _width(text: str, font: Any) -> int:
+def _width(text: str, font: Font) -> int:
     return max((math.ceil(font.getlength(line)) for line in text.split("\n")), default=0)
 
 

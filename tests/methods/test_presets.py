@@ -69,6 +69,23 @@ def test_explicit_options_win(digits):
     assert preset("yosinski-3", (28, 28, 1)).optimizer.hyperparameters["learning_rate"] == 100
 
 
+def test_names_and_settings_are_what_they_stand_for():
+    named = preset("lucid", (28, 28, 1), image="pixels", optimizer="sgd", transform="none", learning_rate=0.5, steps=2)
+    parts = {"image": joi.images.pixels(), "transform": None, "optimizer": joi.optimizers.sgd(0.5), "steps": 2}
+    assert preset(named, (28, 28, 1)) == named
+    assert named.parts | {"optimizer": None} == parts | {"projection": None, "optimizer": None}
+    assert named.optimizer.hyperparameters["learning_rate"] == 0.5
+    assert preset("lucid", (28, 28, 1)).transform == joi.transforms.lucid()  # what is not said is the preset's
+
+
+def test_a_preset_of_ones_own_and_parts_by_name(digits):
+    kw = {"steps": 2, "key": KEY}
+    own = joi.visualize(digits, "class:3", preset=preset("plain", (28, 28, 1), optimizer="sgd"), **kw)
+    named = joi.visualize(digits, "class:3", image="pixels", transform="none", optimizer="sgd", class_objective="logit",
+                          projection=None, **kw)  # fmt: skip
+    np.testing.assert_array_equal(own.image, named.image)
+
+
 @pytest.mark.slow
 def test_yosinski_keeps_last_best_and_majority(digits):
     """The unit at the center of its channel; his majority is the first image at which it leads its layer."""

@@ -236,6 +236,9 @@ def test_crop_to_field(pooled):
     assert cut.snapshots.shape == (2, 3, *field.size, 3)
     np.testing.assert_array_equal(cut.snapshots[1], cut.image)
     np.testing.assert_array_equal(cut.loss, s.loss)
+    averaged = joi.optimizers.averaged(joi.optimizers.adam(), 0.5)
+    s = joi.visualize(pooled, "second:2@center", steps=1, optimizer=averaged, **PLAIN)
+    assert crop_to_field(s, pooled).average_image.shape == (1, *field.size, 3)
 
 
 @pytest.mark.parametrize(

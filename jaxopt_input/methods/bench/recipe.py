@@ -338,7 +338,7 @@ def measure(cases: Sequence[Case], *, repeats: int = 5, on: Resources | None = N
     return Report(measurements, {dtype: Ceiling(next(spreads), next(spreads)) for dtype in dtypes}, tuple(failures))
 
 
-def _precision(dtype: str, device: jax.Device) -> Any:
+def _precision(dtype: str, device: jax.Device) -> contextlib.AbstractContextManager[None]:
     """The context in which products have the precision of a dtype."""
     return jax.default_matmul_precision(DTYPES[dtype][1] if device.platform != "cpu" else None)
 

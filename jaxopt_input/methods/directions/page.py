@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from jaxopt_input.methods.exemplars.page import ENDS, HEADINGS, describe, row_of
 from jaxopt_input.methods.exemplars.recipe import Ranked
 from jaxopt_input.models.model import Model
 from jaxopt_input.runs.page import Figure, Page, lanes, sheets
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 TITLES = {"entropy": "class entropy of a set, bits", "similarity": "similarity of its images, cosine"}
 LABELS = ("units", "random directions", "random images")
@@ -84,7 +87,7 @@ def images_page(
     return page
 
 
-def coherence_figure(coherence: Mapping[str, Mapping[str, Interval | None]]) -> Any:
+def coherence_figure(coherence: Mapping[str, Mapping[str, Interval | None]]) -> matplotlib.figure.Figure:
     """A figure of the coherence of units, random directions and random images, with their intervals.
 
     Example:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from jaxopt_input.draw.sheet import Row, sheet, square
+from jaxopt_input.engine.solution import Solution
 from jaxopt_input.methods.look.recipe import Filters, Grid, NeuronGroups
 from jaxopt_input.runs.page import Page, Picture, lanes, overview, picture_names, sheets
 
@@ -64,7 +64,7 @@ def grid_page(grid: Grid, model: str, seed: int) -> Page:
     return page
 
 
-def groups_page(groups: NeuronGroups, solution: Any, image: np.ndarray, model: str, seed: int) -> Page:
+def groups_page(groups: NeuronGroups, solution: Solution, image: np.ndarray, model: str, seed: int) -> Page:
     """Where in an image `[H, W, C]` each of its neuron groups is active, beside the pictures made for it.
 
     Args:
@@ -84,7 +84,7 @@ def groups_page(groups: NeuronGroups, solution: Any, image: np.ndarray, model: s
     return page
 
 
-def _solution_page(solution: Any, model: str, seed: int) -> Page:
+def _solution_page(solution: Solution, model: str, seed: int) -> Page:
     labels: Sequence[None] = [None] * len(solution)
     page, more = lanes(solution, labels, model, seed), overview(solution, labels)
     page.items |= more.items

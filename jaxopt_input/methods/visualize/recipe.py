@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from jaxopt_input.checks import Shape, check_images
 from jaxopt_input.engine.lanes import Resources, resources
@@ -24,6 +25,7 @@ from jaxopt_input.methods.visualize.importance import importance_steps
 from jaxopt_input.methods.visualize.settings import Preset
 from jaxopt_input.models.model import Model
 from jaxopt_input.models.redirect import redirect_relu
+from jaxopt_input.optimizers import Optimizer
 from jaxopt_input.transforms import Transform, View
 
 REDIRECTED_STEPS = 16  # Lucid's
@@ -39,7 +41,7 @@ def visualize(
     preset: str | Preset = "default",
     image: Parameterization | str | None = None,
     transform: Transform | View | str | EllipsisType | None = ...,
-    optimizer: Any = None,
+    optimizer: Optimizer | optax.GradientTransformation | str | None = None,
     regularizer: Loss | None = None,
     like: Any = None,
     redirected: bool = False,
@@ -85,7 +87,7 @@ def visualize(
         (2, 64, 64, 3)
     """
     shape = as_parameterization(image).shape or sized(model, size)
-    changes = {"image": image, "transform": transform, "optimizer": optimizer, "steps": steps}
+    changes: dict[str, Any] = {"image": image, "transform": transform, "optimizer": optimizer, "steps": steps}
     changes |= {name: options.pop(name, None) for name in ("learning_rate", "projection")}
     kind = options.pop("class_objective", None)
     chosen = presets.preset(preset, shape, **changes, regularizer=regularizer, objective=kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from jaxopt_input.images.parameterization import Shape
 from jaxopt_input.losses import Loss
 from jaxopt_input.methods.presets import check_choice, choose
 from jaxopt_input.optimizers import Optimizer, as_optimizer
+from jaxopt_input.optimizers.named import Rate
 from jaxopt_input.projections import Projection
-from jaxopt_input.transforms import Transform, as_transform
+from jaxopt_input.transforms import Transform, View, as_transform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +97,8 @@ def preset(
     name: str | Preset,
     image_shape: Shape,
     *,
-    transform: Any = ...,
-    learning_rate: Any = None,
+    transform: Transform | View | str | EllipsisType | None = ...,
+    learning_rate: Rate | None = None,
     **changes: Any,
 ) -> Preset:
     """The settings of a preset for images of a shape, with other values of some fields.
@@ -139,7 +141,7 @@ def preset(
     return dataclasses.replace(
         chosen,
         image=as_parameterization(chosen.image),
-        transform=chosen.transform if transform is ... else as_transform(transform),
+        transform=chosen.transform if isinstance(transform, EllipsisType) else as_transform(transform),
         optimizer=rule if learning_rate is None else rule.at_rate(learning_rate),
     )
 
