@@ -208,7 +208,7 @@ class Jitter(Drawn):
         return draw - self.pixels // 2
 
     def choice(self, draw: jax.Array) -> jax.Array:
-        return jnp.asarray(IDENTITY + self.offset(draw)[:, None] * np.array([0, 0, 1], np.float32))
+        return jnp.asarray(IDENTITY + self.offset(draw)[:, None] * np.array([[0, 0, 1]], np.float32))
 
     def reach(self, distance: float) -> float:
         return float(distance + (self.pixels + 1) // 2)

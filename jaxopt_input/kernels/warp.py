@@ -37,7 +37,7 @@ def warp(
     """
     height, width, channels = image.shape
     new_height, new_width = size or (height, width)
-    y, x = np.mgrid[:new_height, :new_width].reshape(2, -1).astype(np.float32)
+    y, x = np.mgrid[:new_height, :new_width].reshape(2, 1, -1).astype(np.float32)
     x, y = x - np.float32((new_width - 1) / 2), y - np.float32((new_height - 1) / 2)
     source = matrix[:, :1] * x + matrix[:, 1:2] * y + matrix[:, 2:]
     margin = 0 if fill is None else 1  # one ring of the fill value: beyond it, the nearest edge pixel is fill as well
@@ -69,7 +69,7 @@ def affine_product(outer: Float[Array, "2 3"], inner: Float[Array, "2 3"]) -> Fl
     """
     # Written out: matrix products this small would be kernels of their own, ten in a transform of four parts.
     inner = jnp.asarray(inner, jnp.float32)
-    return outer[:, :1] * inner[:1] + outer[:, 1:2] * inner[1:] + outer * np.array([0, 0, 1], np.float32)
+    return outer[:, :1] * inner[:1] + outer[:, 1:2] * inner[1:] + outer * np.array([[0, 0, 1]], np.float32)
 
 
 def _corners(
@@ -98,7 +98,7 @@ def in_pairs(
 ) -> tuple[Float[Array, "views C"], ...]:
     """Two neighbors as one complex number, and both rows in one gather: fewer to gather, and to scatter back."""
     pairs = jax.lax.complex(pixels[:-1], pixels[1:])
-    upper, lower = _taken(pairs, corner + np.array([[0], [down]], np.int32))
+    upper, lower = _taken(pairs, corner[None] + np.array([[0], [down]], np.int32))
     return upper.real, upper.imag, lower.real, lower.imag
 
 
