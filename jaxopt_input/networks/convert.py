@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -226,10 +226,9 @@ def _check(name: str, state: Mapping[str, np.ndarray], expected: Mapping[str, tu
     extra = [key for key in state if key not in expected]
     wrong = [key for key in expected if key in state and not _fits(state[key].shape, expected[key])]
     problems = []
-    if missing:
-        problems.append(f"{_count(missing, 'key')} missing: {_some(missing)}")
-    if extra:
-        problems.append(f"{_count(extra, 'key')} too many: {_some(extra)}")
+    for what, keys in (("missing", missing), ("too many", extra)):
+        if keys:
+            problems.append(f"{'1 key is' if len(keys) == 1 else f'{len(keys)} keys are'} {what}: {_some(keys)}")
     if wrong:
         problems.append(_some([f"{key} has shape {state[key].shape}, expected {expected[key]}" for key in wrong]))
     if problems:
@@ -241,14 +240,9 @@ def _check(name: str, state: Mapping[str, np.ndarray], expected: Mapping[str, tu
         raise InputError(f"not a state dict of {name}: {odd[0]} holds {state[odd[0]].dtype} numbers")
 
 
-def _count(keys: list[str], noun: str) -> str:
-    return f"1 {noun} is" if len(keys) == 1 else f"{len(keys)} {noun}s are"
-
-
-def _some(items: Iterable[str]) -> str:
+def _some(items: list[str]) -> str:
     """The first two, and that there are more."""
-    shown = list(items)
-    return ", ".join(shown[:2]) + (", …" if len(shown) > 2 else "")
+    return ", ".join(items[:2]) + (", …" if len(items) > 2 else "")
 
 
 def save(file: StrPath, name: str, params: Mapping[str, Any], sha256: str) -> None:
