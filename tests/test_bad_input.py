@@ -8,7 +8,7 @@ import pytest
 
 import jaxopt_input as joi
 from jaxopt_input import images, optimizers, projections, transforms
-from jaxopt_input.engine.solution import Solution, concat
+from jaxopt_input.engine.solution import Solution
 
 KEY, NAN, INF = jax.random.key(0), float("nan"), float("inf")
 MODEL = joi.from_function(
@@ -136,8 +136,8 @@ def test_refused(name, monkeypatch):
 REFUSED_OF_SOLUTIONS = {
     "best of text": (lambda s: s.best("x"), "whole number"),
     "best of none": (lambda s: s.best(0), "at least 1"),
-    "concat of a number": (lambda s: concat([s, 3]), "not 3"),
-    "concat of one": (lambda s: concat(s), "sequence of solutions"),
+    "concat of a number": (lambda s: Solution.concat([s, 3]), "not 3"),
+    "concat of one": (lambda s: Solution.concat(s), "sequence of solutions"),
     "take what is not there": (lambda s: s.take([9]), "indices below 4"),
     "take text": (lambda s: s.take("x"), "indices below 4"),
     "take fractions": (lambda s: s.take([0.5]), "indices below 4"),
@@ -163,4 +163,4 @@ def test_take_of_none_and_of_a_slice(solution):
 def test_what_fits_is_taken(solution):
     joi.minimize(-joi.losses.class_logit(0), MODEL, image=Own(), transform=None, steps=1, key=KEY)
     run(projection=projections.box(-INF, 1.0), optimizer=optimizers.adam(optax.constant_schedule(1)))
-    assert len(concat(s for s in (solution, solution))) == 8
+    assert len(Solution.concat(s for s in (solution, solution))) == 8

@@ -29,7 +29,7 @@ _STATIC = ("targets", "check_steps")
 _STEPS_FIRST = ("snapshots",)  # fields whose second axis is that of the lanes
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Solution:
     """What `minimize` makes of N = targets x starts lanes, target-major.
 
@@ -67,8 +67,10 @@ class Solution:
         >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
         ...                           image_shape=(8, 8, 3), taps=("logits",))
         >>> solution = joi.minimize(-joi.losses.class_logit([0, 2]), model, steps=4, starts=3, key=jax.random.key(0))
-        >>> len(solution), solution.best(1).names, solution.take([5, 0]).start.tolist()
-        (6, ('class:0', 'class:2'), [2, 0])
+        >>> solution
+        Solution(6 images (8, 8, 3) of class:0, class:2 after 4 steps)
+        >>> solution.best(1).names, solution.take([5, 0]).start.tolist()
+        (('class:0', 'class:2'), [2, 0])
     """
 
     image: jax.Array
@@ -90,7 +92,11 @@ class Solution:
     milestone_step: jax.Array | None = None
     restarts: jax.Array | None = None
     average_image: jax.Array | None = None
-    optimizer_state: Any = dataclasses.field(default=None, repr=False)
+    optimizer_state: Any = None
+
+    def __repr__(self) -> str:
+        targets = ", ".join([*map(str, self.targets[:SHOWN]), *["…"] * (len(self.targets) > SHOWN)])
+        return f"Solution({len(self)} images {self.image.shape[1:]} of {targets} after {self.check_steps[-1]} steps)"
 
     def __len__(self) -> int:
         return len(self.finite)
@@ -137,6 +143,52 @@ class Solution:
             targets=tuple(self.targets[n] for n in used[order]),
             target=np.argsort(order)[inverse].astype(np.int32),
         )
+
+    @classmethod
+    def concat(cls, solutions: Sequence[Solution]) -> Solution:
+        """Several solutions as one, lane after lane; equal targets of two solutions stay apart.
+
+        What only some of them have, θ of different shapes and optimizer states are left out; a swept number that
+        some do not have is NaN there.
+
+        Raises:
+            InputError: for none at all, something else, or images of different shapes.
+
+        Example:
+            >>> import jaxopt_input as joi
+            >>> model = joi.load("mnist")
+            >>> both = joi.Solution.concat([joi.visualize(model, target, steps=2) for target in ("class:3", "class:5")])
+            >>> both.names, both.loss.shape
+            (('class:3', 'class:5'), (2, 3))
+        """
+        if isinstance(solutions, Solution) or not np.iterable(solutions):
+            raise InputError(f"what is joined is a sequence of solutions, not a {type(solutions).__name__}")
+        solutions = list(solutions)
+        if not solutions:
+            raise InputError("no solution to join: give at least one")
+        if other := [s for s in solutions if not isinstance(s, Solution)]:
+            raise InputError(f"what is joined are solutions, as minimize and visualize return them, not {other[0]!r}")
+        if len(solutions) == 1:
+            return solutions[0]
+        shapes = {(s.image.shape[1:], s.loss.shape[1:], s.snapshots.shape[:1]) for s in solutions}
+        if len(shapes) > 1:
+            raise InputError("solutions of different image shapes, steps or snapshots cannot be joined")
+        parts: dict[str, Any] = {}
+        offsets = np.cumsum([0, *(len(s.targets) for s in solutions)])
+        solutions = [dataclasses.replace(s, target=s.target + n) for s, n in zip(solutions, offsets[:-1], strict=True)]
+        for name in _ARRAYS:
+            values = [getattr(s, name) for s in solutions]
+            whole = not any(value is None for value in values)
+            parts[name] = _joined(values, 1 if name in _STEPS_FIRST else 0) if whole else None
+        thetas = {str(jax.tree.map(lambda x: np.shape(x)[1:], s.theta)) for s in solutions}
+        theta = () if len(thetas) > 1 else jax.tree.map(lambda *x: _joined(x), *(s.theta for s in solutions))
+        swept = {
+            name: _joined([s.swept.get(name, np.full(len(s), np.nan, np.float32)) for s in solutions])
+            for name in dict.fromkeys(name for s in solutions for name in s.swept)
+        }
+        targets = tuple(target for s in solutions for target in s.targets)
+        parts |= {"theta": theta, "swept": swept, "targets": targets, "optimizer_state": None}
+        return dataclasses.replace(solutions[0], **parts)
 
     def best(self, k: int = 1) -> Solution:
         """The k best starts of each target, by `best_loss`, the best first; starts that never were finite come last.
@@ -316,52 +368,6 @@ _ARRAYS = tuple(
     for field in dataclasses.fields(Solution)
     if field.name not in (*_STATIC, "theta", "swept", "optimizer_state")
 )
-
-
-def concat(solutions: Sequence[Solution]) -> Solution:
-    """Several solutions as one, lane after lane; equal targets of two solutions stay apart.
-
-    What only some of them have, θ of different shapes and optimizer states are left out; a swept number that some do
-    not have is NaN there.
-
-    Raises:
-        InputError: for none at all, something else, or images of different shapes.
-
-    Example:
-        >>> import jaxopt_input as joi
-        >>> model = joi.load("mnist")
-        >>> both = concat([joi.visualize(model, target, steps=2) for target in ("class:3", "class:5")])
-        >>> both.names, both.loss.shape
-        (('class:3', 'class:5'), (2, 3))
-    """
-    if isinstance(solutions, Solution) or not np.iterable(solutions):
-        raise InputError(f"what is joined is a sequence of solutions, not a {type(solutions).__name__}")
-    solutions = list(solutions)
-    if not solutions:
-        raise InputError("no solution to join: give at least one")
-    if other := [s for s in solutions if not isinstance(s, Solution)]:
-        raise InputError(f"what is joined are solutions, as minimize and visualize return them, not {other[0]!r}")
-    if len(solutions) == 1:
-        return solutions[0]
-    shapes = {(s.image.shape[1:], s.loss.shape[1:], s.snapshots.shape[:1]) for s in solutions}
-    if len(shapes) > 1:
-        raise InputError("solutions of different image shapes, steps or snapshots cannot be joined")
-    parts: dict[str, Any] = {}
-    offsets = np.cumsum([0, *(len(s.targets) for s in solutions)])
-    solutions = [dataclasses.replace(s, target=s.target + n) for s, n in zip(solutions, offsets[:-1], strict=True)]
-    for name in _ARRAYS:
-        values = [getattr(s, name) for s in solutions]
-        whole = not any(value is None for value in values)
-        parts[name] = _joined(values, 1 if name in _STEPS_FIRST else 0) if whole else None
-    thetas = {str(jax.tree.map(lambda x: np.shape(x)[1:], s.theta)) for s in solutions}
-    theta = () if len(thetas) > 1 else jax.tree.map(lambda *x: _joined(x), *(s.theta for s in solutions))
-    swept = {
-        name: _joined([s.swept.get(name, np.full(len(s), np.nan, np.float32)) for s in solutions])
-        for name in dict.fromkeys(name for s in solutions for name in s.swept)
-    }
-    targets = tuple(target for s in solutions for target in s.targets)
-    parts |= {"theta": theta, "swept": swept, "targets": targets, "optimizer_state": None}
-    return dataclasses.replace(solutions[0], **parts)
 
 
 def _joined(values: Sequence[Any], axis: int = 0) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxopt_input as joi
-from jaxopt_input.engine.solution import Solution, concat
+from jaxopt_input.engine.solution import Solution
 from jaxopt_input.engine.target import Between, Joint, Target, expand, from_data, to_data
 
 KEY = jax.random.key(0)
@@ -47,13 +47,13 @@ def test_lanes_are_taken_in_any_order(solution):
 
 def test_parts_joined_are_the_whole(solution):
     parts = [solution.take([0, 1]), solution.take([2]), solution.take([3, 4, 5])]
-    whole = concat(parts)
+    whole = Solution.concat(parts)
     same(whole, solution)
     assert whole.targets == ("second:1", "second:1", "second:3")  # what came apart stays apart
     with pytest.raises(joi.InputError, match="at least one"):
-        concat([])
+        Solution.concat([])
     with pytest.raises(joi.InputError, match="different"):
-        concat([solution, solution.take([0]).then(solution.take([0]))])
+        Solution.concat([solution, solution.take([0]).then(solution.take([0]))])
 
 
 def test_the_best_of_each_target_come_first(solution):
@@ -91,7 +91,7 @@ def test_a_solution_passes_through_jit(toy, solution):
     best = jax.jit(lambda s: s.best(2))(solution)
     np.testing.assert_array_equal(best.best_image, solution.best(2).best_image)
     assert best.names == solution.best(2).names
-    both = jax.jit(lambda s: concat([s, s]))(solution)
+    both = jax.jit(lambda s: Solution.concat([s, s]))(solution)
     assert both.loss.shape == (12, 5)
 
 

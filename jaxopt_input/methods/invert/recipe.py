@@ -18,7 +18,7 @@ from jaxopt_input import losses, optimizers
 from jaxopt_input.data import to_uint8
 from jaxopt_input.engine.lanes import Resources, resources
 from jaxopt_input.engine.minimize import minimize
-from jaxopt_input.engine.solution import Solution, concat
+from jaxopt_input.engine.solution import Solution
 from jaxopt_input.engine.target import Between, Sum, Target, expand, singles
 from jaxopt_input.errors import InputError
 from jaxopt_input.images.parameterization import Shape
@@ -77,7 +77,7 @@ class Inversion:
 
     def solution(self) -> Solution:
         """All rungs as one `Solution`, less θ."""
-        return concat([dataclasses.replace(rung.solution, theta=()) for rung in self.rungs])
+        return Solution.concat([dataclasses.replace(rung.solution, theta=()) for rung in self.rungs])
 
 
 def invert(

@@ -15,7 +15,7 @@ import optax
 from jaxopt_input.checks import Shape, check_images
 from jaxopt_input.engine.lanes import Resources, resources
 from jaxopt_input.engine.minimize import Watch, minimize
-from jaxopt_input.engine.solution import Solution, concat
+from jaxopt_input.engine.solution import Solution
 from jaxopt_input.engine.target import Target, Wanted, expand, grouped, objective, shortfall
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization, as_parameterization
@@ -146,7 +146,7 @@ def _solve(
         solutions.append(solution.named(group))
         places_of.append(np.asarray(places)[solution.target])
     order = np.argsort(np.concatenate(places_of), kind="stable")
-    return solutions[0] if len(solutions) == 1 else concat(solutions).take(order)
+    return solutions[0] if len(solutions) == 1 else Solution.concat(solutions).take(order)
 
 
 def by_program(texts: Sequence[str], model: Model, shape: Shape) -> list[list[str]]:
@@ -170,7 +170,7 @@ def joined(parts: Sequence[Solution], texts: Sequence[str], model: Model, shape:
         for target in expand(text, model, shape):
             for name in (str(target), str(target.central(layers))):
                 places.setdefault(name, len(places))
-    whole = concat(parts)
+    whole = Solution.concat(parts)
     order = sorted(range(len(whole)), key=lambda lane: places.get(str(whole.targets[whole.target[lane]]), lane))
     return whole if len(parts) == 1 else whole.take(order)
 

@@ -21,7 +21,7 @@ from jaxopt_input import losses
 from jaxopt_input.engine.lanes import Resources, layout, resources
 from jaxopt_input.engine.memory import free_bytes
 from jaxopt_input.engine.minimize import minimize
-from jaxopt_input.engine.solution import Solution, concat
+from jaxopt_input.engine.solution import Solution
 from jaxopt_input.engine.target import Target, expand, parse
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization, as_parameterization
@@ -225,7 +225,7 @@ def visualize_units(
         )
         real = solution.take(solution.target < len(some))
         parts.append(_cropped(real, place.cut).named([Target("field", layer, channel) for channel in some]))
-    return concat(parts)
+    return Solution.concat(parts)
 
 
 def _units(model: Model, texts: Sequence[str]) -> list[Target]:
