@@ -11,6 +11,7 @@ from jaxopt_input.attacks.boundary import boundary
 from jaxopt_input.attacks.carlini_wagner import carlini_wagner
 from jaxopt_input.attacks.ddn import ddn
 from jaxopt_input.attacks.deepfool import deepfool
+from jaxopt_input.attacks.define import attack
 from jaxopt_input.attacks.ead import ead
 from jaxopt_input.attacks.evolution import map_elites
 from jaxopt_input.attacks.fab import fab
@@ -35,6 +36,7 @@ __all__ = [
     "Options",
     "Problem",
     "apgd",
+    "attack",
     "autoattack",
     "bim",
     "boundary",

@@ -6,27 +6,22 @@ In L∞ and L2 the steps have momentum and halve; in L1 they are sparse, and as 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input import checks
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.objectives import Builder, Objective, objective
-from jaxopt_input.attacks.problem import NO_VALUE, START, Found, Numbers, Problem, configured
-from jaxopt_input.attacks.result import AttackResult
-from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.attacks.define import attack, count
+from jaxopt_input.attacks.problem import NO_VALUE, START, Found, Problem
 from jaxopt_input.engine.lanes import flat, rows, where
-from jaxopt_input.models.model import Model
 from jaxopt_input.projections import NORMS as BALLS
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
-    from numpy.typing import ArrayLike
 
-    Images = Float[Array, "L H W C"]
+    from jaxopt_input.attacks.problem import Images
 
 MOMENTUM, RISING = 0.75, 0.75
 FIRST_SHARE, SPARSER = 0.2, 1.5  # of the numbers the first step moves; later steps move 1.5 times fewer than changed
@@ -83,9 +78,7 @@ class _Evaluated(NamedTuple):
 
 def _climb(
     problem: Problem,
-    objective: Objective,
     steps: int,
-    stop: bool,
     x: Images,
     size: Float[Array, " L"],
     own: Any,
@@ -93,7 +86,7 @@ def _climb(
 ) -> Found:
     """Steps from `x` up the loss: `go(state, evaluated)` gives the next iterate, the size of the step, and `own`."""
     n = len(problem.label)
-    nothing, done = jnp.zeros(n, jnp.int32), problem.done() & stop
+    nothing, done = jnp.zeros(n, jnp.int32), problem.done() & problem.stop
     history = {name: jnp.full((n, steps + 1), NO_VALUE, jnp.float32) for name in ("loss", "step_size")}
     lowest = jnp.full(n, -jnp.inf, jnp.float32)
     state = _State(done, x, x, jnp.zeros_like(x), lowest, x, done, size, own, nothing, nothing, history)
@@ -104,9 +97,9 @@ def _climb(
 
     def advance(carry: tuple[jax.Array, _State]) -> tuple[jax.Array, _State]:
         i, s = carry
-        value, gradient, logits = problem.gradient(s.x, objective, i)
+        value, gradient, logits = problem.gradient(s.x, draw=i)
         success = problem.confirmed(s.x, problem.success(logits) & ~s.done)
-        done = s.done | (success & stop)
+        done = s.done | (success & problem.stop)
         better = value > s.best_loss
         best, best_gradient = where(better, (s.x, gradient), (s.best, s.best_gradient))
         best_loss = jnp.where(better, value, s.best_loss)
@@ -142,14 +135,12 @@ class _Rhythm(NamedTuple):
     halved: Bool[Array, " L"]  # at the last check
 
 
-def _with_momentum(
-    problem: Problem, numbers: Numbers, *, objective: Objective, norm: str, steps: int, stop: bool
-) -> Found:
+def _with_momentum(problem: Problem, steps: int) -> Found:
     """The method in L∞ and L2."""
-    marks = checkpoints(steps)
+    norm, marks = problem.norm, checkpoints(steps)
     windows = np.zeros(steps + 1, np.float32)  # of the check after each step, 0 where there is none
     windows[marks] = np.diff([0, *marks])
-    x, zero = _border(problem, norm), jnp.zeros(len(problem.label), jnp.float32)
+    x, zero = _border(problem), jnp.zeros(len(problem.label), jnp.float32)
 
     def go(s: _State, e: _Evaluated) -> tuple[Images, Float[Array, " L"], _Rhythm]:
         past: _Rhythm = s.own
@@ -179,21 +170,21 @@ def _with_momentum(
         )
 
     begin = _Rhythm(x, zero, zero, zero, zero == 0)
-    return _climb(problem, objective, steps, stop, x, 2 * problem.epsilon, begin, go)
+    return _climb(problem, steps, x, 2 * problem.epsilon, begin, go)
 
 
-def _border(problem: Problem, norm: str) -> Images:
+def _border(problem: Problem) -> Images:
     """Where lanes begin: at the starts of the caller, or anywhere at the border of the ball."""
     if problem.lanes.start is not None:
-        return problem.into_ball(problem.lanes.start, norm)
+        return problem.into_ball(problem.lanes.start, problem.norm)
     shape = problem.clean.shape[1:]
 
     def noise(key: jax.Array) -> jax.Array:
-        if norm == "linf":
+        if problem.norm == "linf":
             return jax.random.uniform(key, shape, jnp.float32, minval=-1.0)
         return jax.random.normal(key, shape, jnp.float32)
 
-    away = geometry.unit(jax.vmap(noise)(problem.keys(START)), norm)
+    away = geometry.unit(jax.vmap(noise)(problem.keys(START)), problem.norm)
     return jnp.clip(problem.clean + rows(problem.epsilon, away) * away, 0.0, 1.0)
 
 
@@ -207,7 +198,7 @@ class _Sparsity(NamedTuple):
     changed: Float[Array, " L"]  # numbers of the best change, at the last check
 
 
-def _sparse(problem: Problem, numbers: Numbers, *, objective: Objective, steps: int, stop: bool) -> Found:
+def _sparse(problem: Problem, steps: int) -> Found:
     """The method in L1."""
     clean, epsilon = problem.clean, problem.epsilon
     inside = clean[0].size
@@ -234,7 +225,7 @@ def _sparse(problem: Problem, numbers: Numbers, *, objective: Objective, steps: 
         x = geometry.into_l1_ball_and_box(clean + noise, clean, epsilon)
         everywhere = jnp.ones(len(problem.label), jnp.float32)
         begin = _Sparsity(FIRST_SHARE * everywhere, inside * everywhere)
-    return _climb(problem, objective, steps, stop, x, epsilon, begin, go)
+    return _climb(problem, steps, x, epsilon, begin, go)
 
 
 def largest(gradient: Images, share: Float[Array, " L"]) -> Images:
@@ -255,20 +246,8 @@ def largest(gradient: Images, share: Float[Array, " L"]) -> Images:
 # ---- the attack ------------------------------------------------------------------------------------------------------
 
 
-def apgd(
-    key: jax.Array,
-    model: Model,
-    images: ArrayLike,
-    labels: ArrayLike,
-    *,
-    epsilon: ArrayLike,
-    norm: str = "linf",
-    steps: int = 100,
-    loss: str | Builder = "cross_entropy",
-    start: ArrayLike | None = None,
-    stop: bool = True,
-    **options: Unpack[Options],
-) -> AttackResult:
+@attack(*BALLS, budget=True, loss="cross_entropy", start="any", stop=True, draws="start", steps=count(100))
+def apgd(problem: Problem, *, steps: int) -> Found:
     """Auto-PGD: ascent with momentum, whose step of 2 ε halves where the loss no longer rises, from the best iterate.
 
     The step halves at a checkpoint where fewer than three quarters of the steps since the last one raised the loss, or
@@ -277,20 +256,15 @@ def apgd(
     is long again, from the best iterate, and else 1.5 times shorter.
 
     Args:
-        key, model, images, labels: as in `run`.
-        epsilon: the budget: a number, several, or `[E, N]`.
+        key, model, images, labels, epsilon, options: as in `run`, and so are the errors.
         norm: "linf", "l2" or "l1".
         steps: how many; N + 1 gradients.
         loss: "cross_entropy" (APGD-CE), "dlr" (APGD-DLR; with a target the targeted DLR), "margin", or a loss builder.
         start: `[N, H, W, C]`, images to begin from; None begins at random, at the border of the ball.
         stop: whether an image is done once it succeeds.
-        options: what every attack takes, as in `Options`.
 
     Returns:
         An `AttackResult` whose `history` has "loss" and "step_size", `[N, steps + 1]`.
-
-    Raises:
-        InputError: as `run`.
 
     Source:
         Croce & Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks
@@ -304,14 +278,4 @@ def apgd(
         >>> joi.attacks.apgd(jax.random.key(0), model, image, [0], epsilon=0.1, loss="dlr", steps=10).success.tolist()
         [True]
     """
-    aim = objective(loss, options.get("target") is not None)
-    static: dict[str, Any] = {"objective": aim, "steps": checks.count("steps", steps), "stop": bool(stop)}
-    if checks.one_of("norm", norm, BALLS) == "l1":
-        method = configured(_sparse, **static)
-    else:
-        method = configured(_with_momentum, norm=norm, **static)
-    return run(
-        method, key, model, images, labels,
-        norm=norm, epsilon=checks.require_budget(epsilon), objective=aim, start=start, draws=start is None, stop=stop,
-        **options,
-    )  # fmt: skip
+    return _sparse(problem, steps) if problem.norm == "l1" else _with_momentum(problem, steps)

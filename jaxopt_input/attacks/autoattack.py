@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 import jax
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 CHUNK = 16  # lanes at once: half of the others', as the few images that resist are padded to it again and again
 STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
-Stage = Callable[[jax.Array, Any, Any, Any, Any], AttackResult]  # of (key, images, labels, ε, rivals)
+Stage = tuple[int, Callable[..., AttackResult], int | None]  # the index in STAGES, the attack, the rank of its target
 
 
 def autoattack(
@@ -53,15 +54,13 @@ def autoattack(
     transformation such as `jax.jit` all of it runs through all stages, with the same result.
 
     Args:
-        key, model, images, labels: as in `run`.
-        epsilon: the budget: a number, several, or `[E, N]`.
+        key, model, images, labels, epsilon: as in `run`, and so are the errors.
         norm: "linf" or "l2".
         steps: of APGD and FAB.
         targets: how many of the likeliest other classes APGD-T and FAB-T try, at most.
         queries: of Square.
         stages: which of `STAGES`, in this order; ("apgd-t",) is the targeted APGD-DLR alone.
-        options: what every attack takes, as in `Options`; without `target`, `criterion` and
-            `restarts`, which the standard sets.
+        options: as in `Options`, without `target`, `criterion` and `restarts`, which the standard sets.
 
     Returns:
         An `AttackResult`; an image that resists is the original. Its `history` has "stage", `[N]`: the index in
@@ -69,7 +68,7 @@ def autoattack(
         evaluations are those of all stages.
 
     Raises:
-        InputError: as `run`; for a model with fewer than 4 classes.
+        InputError: for a model with fewer than 4 classes.
 
     Source:
         Croce & Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks
@@ -106,109 +105,99 @@ def autoattack(
     chunk = min(n, on.chunk or min(CHUNK, chunk_within(on.memory, model, images.shape[1:])))
     options = Options(**{**options, "on": dataclasses.replace(on, chunk=chunk, dtype="float32")})  # one shape for all
 
-    plan = [part for name in stages for part in _stages(name, model, norm, steps, targets, queries, options)]
-    start = _before(model, images, labels, norm, chunk)
+    plan = _plan(stages, norm, steps, targets, queries, options)
+    sequence = functools.partial(_sequence, key, model, plan, _before(model, images, labels, norm, chunk), images)
     if budgets.ndim == 0:
-        return dataclasses.replace(_sequence(key, plan, start, images, budgets[None].repeat(n)), epsilon=budgets)
+        return dataclasses.replace(sequence(budgets[None].repeat(n)), epsilon=budgets)
     each = budgets if budgets.ndim == 2 else budgets[:, None].repeat(n, 1)
-    return AttackResult.stack([_sequence(key, plan, start, images, row) for row in each], budgets)
+    return AttackResult.stack([sequence(row) for row in each], budgets)
 
 
-def _stages(
-    name: str, model: Model, norm: str, steps: int, targets: int, queries: int, options: Options
-) -> Iterator[tuple[int, Stage]]:
-    """The attacks of a stage, each with its index in `STAGES`: (key, images, labels, ε, rivals) → result."""
-    untargeted = Options(**{**options, "criterion": misclassified()})
-
-    def towards(rank: int) -> Stage:
-        def stage(key: Any, x: Any, y: Any, radius: Any, rivals: Any) -> AttackResult:
-            towards_it = Options(**{**untargeted, "target": rivals[:, rank]})
-            return apgd(key, model, x, y, epsilon=radius, norm=norm, steps=steps, loss="dlr", **towards_it)
-
-        return stage
-
-    def ce(key: Any, x: Any, y: Any, radius: Any, _: Any) -> AttackResult:
-        return apgd(key, model, x, y, epsilon=radius, norm=norm, steps=steps, **untargeted)
-
-    def boundary(key: Any, x: Any, y: Any, _: Any, __: Any) -> AttackResult:
-        return fab(key, model, x, y, norm=norm, steps=steps, candidates=targets, **untargeted)
-
-    def squares(key: Any, x: Any, y: Any, radius: Any, _: Any) -> AttackResult:
-        return square(key, model, x, y, epsilon=radius, norm=norm, queries=queries, rescale=False, **untargeted)
-
-    if name not in STAGES:
-        raise unknown("stage", name, STAGES)
-    attacks: dict[str, list[Stage]] = {"apgd-ce": [ce], "fab-t": [boundary], "square": [squares]}
-    for attack in attacks.get(name) or [towards(rank) for rank in range(targets)]:
-        yield STAGES.index(name), attack
+def _plan(names: Sequence[str], norm: str, steps: int, targets: int, queries: int, options: Options) -> list[Stage]:
+    """The attacks of some stages, in order."""
+    ascent = functools.partial(apgd, norm=norm, steps=steps)
+    attacks = {
+        "apgd-ce": ascent,
+        "apgd-t": functools.partial(ascent, loss="dlr"),
+        "fab-t": functools.partial(fab, norm=norm, steps=steps, candidates=targets),
+        "square": functools.partial(square, norm=norm, queries=queries, rescale=False),
+    }
+    plan: list[Stage] = []
+    for name in names:
+        if name not in STAGES:
+            raise unknown("stage", name, STAGES)
+        attack = functools.partial(attacks[name], **{**options, "criterion": misclassified()})
+        plan += [(STAGES.index(name), attack, rank) for rank in (range(targets) if name == "apgd-t" else [None])]
+    return plan
 
 
 def _sequence(
     key: jax.Array,
-    stages: list[tuple[int, Stage]],
-    start: AttackResult,
+    model: Model,
+    plan: Sequence[Stage],
+    total: AttackResult,
     images: Float[Array, "N H W C"],
     epsilon: Float[Array, " N"],
 ) -> AttackResult:
-    """All stages at one budget per image, each on what has resisted so far."""
-    total, key, n = start, checks.typed_key(key), len(images)
-    traced = transformed(start, key, epsilon)
-    xp = jnp if traced else np
+    """The attacks one after another, on the images that resist; on all of them where they cannot be told apart yet."""
+    traced = transformed(total, images, epsilon)
+    n, xp = len(images), jnp if traced else np
     # The other classes, the likeliest first: the label, moved to the end, is left out.
-    order = xp.argsort(-start.logits, -1, stable=True)
-    last = xp.argsort(order == start.label[:, None], -1, stable=True)
+    order = xp.argsort(-total.logits, -1, stable=True)
+    last = xp.argsort(order == total.label[:, None], -1, stable=True)
     rivals = xp.take_along_axis(order, last, -1)[:, :-1].astype(np.int32)
     stage_of = xp.full(n, -1, np.int32)
-    for number, (which, stage) in enumerate(stages):
+    for number, (stage, attack, rank) in enumerate(plan):
         alive = np.arange(n) if traced else np.flatnonzero(~total.success)
         if not len(alive):
             break
         radius = epsilon[alive]
-        result = stage(jax.random.fold_in(key, number), images[alive], start.label[alive], radius[None], rivals[alive])
+        own = {} if STAGES[stage] == "fab-t" else {"epsilon": radius[None]}
+        if rank is not None:
+            own["target"] = rivals[alive, rank]
+        result = attack(jax.random.fold_in(key, number), model, images[alive], total.label[alive], **own)
         result = result if result.epsilon is None else result.at_budget(0)
         hit = result.success & (result.distance[result.norm] <= radius * (1 + 1e-5) + 1e-6)
-        resists = ~total.success
-        if not traced:  # the rows of the images that resist among all
-            result, hit = _spread(result, alive, n), _spread(hit, alive, n)
-        total, stage_of = _merge(total, result, resists, hit), xp.where(resists & hit, np.int32(which), stage_of)
+        total, stage_of = _merge(total, stage_of, result, stage, alive, hit, traced)
     return dataclasses.replace(total, history={"stage": stage_of})
 
 
-def _spread(part: Any, rows: Int[np.ndarray, " M"], n: int) -> Any:
-    """A tree with one row for each of some images as one with a row for each of all N, zero for the others."""
-    if isinstance(part, AttackResult):
-        lanes = {name: getattr(part, name) for name in (*_CHOSEN, *_SUMMED, "finite", "success", "distance")}
-        return dataclasses.replace(part, **_spread(lanes, rows, n))
+def _merge(
+    total: AttackResult,
+    stage_of: Int[Array, " N"],
+    result: AttackResult,
+    stage: int,
+    alive: Int[np.ndarray, " M"],
+    hit: Bool[Array, " M"],
+    traced: bool,
+) -> tuple[AttackResult, Int[Array, " N"]]:
+    """A result and the stages that broke its images, with what a further stage, run on some of them, has hit."""
+    resists = ~total.success[alive]
 
-    def spread(x: np.ndarray) -> np.ndarray:
-        out = np.zeros((n, *x.shape[1:]), x.dtype)
-        out[rows] = x
+    def put(new: Any, old: Any, mask: Any = resists & hit) -> Any:
+        """The rows `alive` of an array with new ones where the mask holds; tracers are rows of all images."""
+        mask = mask.reshape(-1, *[1] * (old.ndim - 1))
+        if traced:
+            return jnp.where(mask, new, old)
+        out = old.copy()
+        out[alive] = np.where(mask, new, old[alive])
         return out
 
-    return jax.tree.map(spread, part)
-
-
-_CHOSEN = ("image", "raw", "prediction", "probability")
-_SUMMED = ("steps", "gradients", "forwards")
-
-
-def _merge(total: AttackResult, result: AttackResult, alive: Bool[Array, " N"], hit: Bool[Array, " N"]) -> AttackResult:
-    """A result with that of a further stage for the images that resisted until then."""
-    xp = jnp if isinstance(result.image, jax.Array) else np
-
-    def chosen(new: Any, old: Any) -> Any:
-        mask = alive & hit
-        return jax.tree.map(lambda a, b: xp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
-
-    fields = {name: chosen(getattr(result, name), getattr(total, name)) for name in (*_CHOSEN, "success", "distance")}
-    fields |= {name: getattr(total, name) + xp.where(alive, getattr(result, name), 0) for name in _SUMMED}
-    return dataclasses.replace(
+    fields = {
+        name: jax.tree.map(put, getattr(result, name), getattr(total, name))
+        for name in ("image", "raw", "prediction", "probability", "success", "distance")
+    }
+    for name in ("steps", "gradients", "forwards"):
+        spent = getattr(total, name)
+        fields[name] = put(spent[alive] + getattr(result, name), spent, resists)
+    merged = dataclasses.replace(
         total,
         **fields,
-        finite=total.finite & (result.finite | ~alive),
+        finite=put(total.finite[alive] & result.finite, total.finite, resists),
         success_of_start=fields["success"][None],
         warnings=tuple(dict.fromkeys(total.warnings + result.warnings)),
     )
+    return merged, put(np.int32(stage), stage_of)
 
 
 def _before(

@@ -2,37 +2,63 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxopt_input import checks
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.decision import BISECTIONS, adversarial_needed, adversarial_start, judge, to_boundary
-from jaxopt_input.attacks.nearest import nothing_yet
-from jaxopt_input.attacks.problem import Found, Numbers, Problem, configured
-from jaxopt_input.attacks.result import AttackResult
-from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.attacks.decision import begin, judge
+from jaxopt_input.attacks.define import attack, count, number
+from jaxopt_input.attacks.problem import Found, Problem
 from jaxopt_input.engine.lanes import dot, rows, where
-from jaxopt_input.models.model import Model
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
-    from numpy.typing import ArrayLike
 
 WINDOW = 20  # steps whose success decides on the sizes
 FEW, MANY, ADAPT = 0.2, 0.5, 1.5
 
 
-def walk(problem: Problem, numbers: Numbers, *, steps: int) -> Found:
-    """The method: pairs of steps, one within the sphere about the original and one towards it."""
+def _adapted(size: Float[Array, " L"], hits: Int[Array, " L"]) -> Float[Array, " L"]:
+    """A step size after a window: larger where most steps succeeded, smaller where few did, at most 1."""
+    share = hits.astype(jnp.float32) / WINDOW
+    return jnp.clip(jnp.where(share > MANY, size * ADAPT, jnp.where(share < FEW, size / ADAPT, size)), 1e-6, 0.9)
+
+
+@attack(
+    "l2",
+    start="adversarial",
+    draws="steps",
+    steps=count(5000),
+    around=number(0.1, high=0.9, open_low=True),
+    towards=number(0.1, high=0.9, open_low=True),
+)
+def boundary(problem: Problem, *, steps: int, around: jax.Array, towards: jax.Array) -> Found:
+    """The Boundary attack: from an adversarial image, random steps along the boundary and towards the original.
+
+    Args:
+        key, model, images, labels, options: as in `run`, and so are the errors.
+        steps: how many, two queries each.
+        around: the first size of a step within the sphere about the original, as a part of its radius.
+        towards: the first size of a step towards the original, as a part of the distance.
+        start: `[N, H, W, C]`, adversarial images to begin from; uniform noise if None. A target needs them.
+
+    Source:
+        Brendel, Rauber & Bethge, Decision-Based Adversarial Attacks: Reliable Attacks Against Black-Box Machine
+        Learning Models (2018), algorithm 1; sizes adapt every 20 steps, by a factor of 1.5.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
+        ...                           image_shape=(4, 4, 3), taps=("logits",))
+        >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.55)
+        >>> result = joi.attacks.boundary(jax.random.key(0), model, image, [0], steps=100)
+        >>> result.success.tolist(), result.gradients.tolist()
+        ([True], [0])
+    """
     clean = problem.clean
-    x, begun, queries = adversarial_start(problem)
-    active = begun & ~problem.done()
-    x = to_boundary(problem, x, 0)
-    nearest = nothing_yet(problem).after(problem, x, active, problem.distance(x, "l2"))
-    n = len(active)
+    x, active, nearest, queries = begin(problem)
 
     def step(i: jax.Array, carry: Any) -> Any:
         nearest, x, around, towards, hits_around, hits_towards = carry
@@ -56,63 +82,7 @@ def walk(problem: Problem, numbers: Numbers, *, steps: int) -> Found:
         hits_around, hits_towards = (jnp.where(full, 0, hits) for hits in (hits_around, hits_towards))
         return nearest, moved, around, towards, hits_around, hits_towards
 
-    nothing = jnp.zeros(n, jnp.int32)
-    sizes = (jnp.full(n, numbers[name], jnp.float32) for name in ("around", "towards"))
+    nothing = jnp.zeros(len(active), jnp.int32)
+    sizes = (jnp.full(len(active), size, jnp.float32) for size in (around, towards))
     nearest, *_ = jax.lax.fori_loop(0, steps, step, (nearest, x, *sizes, nothing, nothing))
-    spent = jnp.where(active, BISECTIONS + 2 * steps, 0)
-    return Found(nearest.image, nothing + steps * active, nothing, queries + spent)
-
-
-def _adapted(size: Float[Array, " L"], hits: Int[Array, " L"]) -> Float[Array, " L"]:
-    """A step size after a window: larger where most steps succeeded, smaller where few did, at most 1."""
-    share = hits.astype(jnp.float32) / WINDOW
-    return jnp.clip(jnp.where(share > MANY, size * ADAPT, jnp.where(share < FEW, size / ADAPT, size)), 1e-6, 0.9)
-
-
-def boundary(
-    key: jax.Array,
-    model: Model,
-    images: ArrayLike,
-    labels: ArrayLike,
-    *,
-    steps: int = 5000,
-    around: ArrayLike = 0.1,
-    towards: ArrayLike = 0.1,
-    start: ArrayLike | None = None,
-    **options: Unpack[Options],
-) -> AttackResult:
-    """The Boundary attack: from an adversarial image, random steps along the boundary and towards the original.
-
-    Args:
-        key, model, images, labels: as in `run`.
-        steps: how many, two queries each.
-        around: the first size of a step within the sphere about the original, as a part of its radius.
-        towards: the first size of a step towards the original, as a part of the distance.
-        start: `[N, H, W, C]`, adversarial images to begin from; uniform noise if None. A target needs them.
-        options: what every attack takes, as in `Options`.
-
-    Raises:
-        InputError: as `run`.
-
-    Source:
-        Brendel, Rauber & Bethge, Decision-Based Adversarial Attacks: Reliable Attacks Against Black-Box Machine
-        Learning Models (2018), algorithm 1; sizes adapt every 20 steps, by a factor of 1.5.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
-        >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
-        ...                           image_shape=(4, 4, 3), taps=("logits",))
-        >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.55)
-        >>> result = joi.attacks.boundary(jax.random.key(0), model, image, [0], steps=100)
-        >>> result.success.tolist(), result.gradients.tolist()
-        ([True], [0])
-    """
-    numbers = {
-        "around": checks.number("around", around, 0, 0.9, open_low=True),
-        "towards": checks.number("towards", towards, 0, 0.9, open_low=True),
-    }
-    adversarial_needed(options.get("target"), start)
-    return run(
-        configured(walk, steps=checks.count("steps", steps)), key, model, images, labels,
-        norm="l2", numbers=numbers, start=start, **options,
-    )  # fmt: skip
+    return Found(nearest.image, steps * active, nothing, queries + 2 * steps * active)

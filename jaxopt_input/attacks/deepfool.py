@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxopt_input import checks
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.criteria import refuse_beyond_boundary
-from jaxopt_input.attacks.problem import Found, Numbers, Problem, configured
-from jaxopt_input.attacks.result import AttackResult
-from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.attacks.define import attack, count, number
+from jaxopt_input.attacks.problem import Found, Problem, until_done
 from jaxopt_input.engine.lanes import rows, where
-from jaxopt_input.models.model import Model
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
-    from numpy.typing import ArrayLike
 
-    Images = Float[Array, "L H W C"]
+    from jaxopt_input.attacks.problem import Images
 
 
 def rivals(problem: Problem, candidates: int) -> Int[Array, "L K"]:
@@ -54,61 +49,16 @@ def differences(
     return jnp.einsum("klc,lc->kl", weights, logits), gradients, logits
 
 
-def to_boundaries(problem: Problem, numbers: Numbers, *, norm: str, steps: int, candidates: int) -> Found:
-    """The method: step after step to the nearest boundary, and "overshoot" beyond it."""
-    classes = rivals(problem, candidates)
-    k, dual = classes.shape[1], geometry.DUAL[norm]
-
-    def unfinished(carry: Any) -> jax.Array:
-        i, done, *_ = carry
-        return (i < steps) & ~jnp.all(done)
-
-    def advance(carry: Any) -> Any:
-        i, done, x, taken, gradients = carry
-        lead, gradient, logits = differences(problem, x, classes, i)
-        gradients = gradients + jnp.where(done, 0, k)
-        done |= problem.confirmed(x, problem.success(logits))
-        slope = jax.vmap(lambda g: geometry.norm(g, dual))(gradient)
-        distance = jnp.where(slope > 0, jnp.abs(lead) / jnp.where(slope > 0, slope, 1.0), jnp.inf)
-        nearest = jnp.argmin(distance, 0)
-        lane = jnp.arange(len(nearest), dtype=jnp.int32)
-        # A boundary that is met exactly is not yet crossed.
-        length = (distance[nearest, lane] + 1e-6) * (1 + numbers["overshoot"])
-        way = geometry.steepest(gradient[nearest, lane], norm)
-        length = jnp.where(jnp.isfinite(length), length, 0.0)
-        moved = jnp.clip(x + rows(length, x) * way, 0.0, 1.0)
-        return i + 1, done, where(done, x, moved), taken + ~done, gradients
-
-    nothing = jnp.zeros(len(problem.label), jnp.int32)
-    carry = (jnp.int32(0), problem.done(), problem.clean, nothing, nothing)
-    _, _, x, taken, gradients = jax.lax.while_loop(unfinished, advance, carry)
-    return Found(x, taken, gradients, nothing)
-
-
-def deepfool(
-    key: jax.Array,
-    model: Model,
-    images: ArrayLike,
-    labels: ArrayLike,
-    *,
-    norm: str = "l2",
-    steps: int = 50,
-    overshoot: ArrayLike = 0.02,
-    candidates: int = 10,
-    **options: Unpack[Options],
-) -> AttackResult:
+@attack("l2", "linf", to_boundary=True, steps=count(50), overshoot=number(0.02), candidates=count(10))
+def deepfool(problem: Problem, *, steps: int, overshoot: jax.Array, candidates: int) -> Found:
     """DeepFool: steps to the nearest of the boundaries that the network, made linear at the iterate, has.
 
     Args:
-        key, model, images, labels: as in `run`.
+        key, model, images, labels, options: as in `run`, and so are the errors.
         norm: "l2" or "linf".
         steps: at most so many.
         overshoot: what each step goes beyond the boundary, as a part of its length.
         candidates: how many of the likeliest other classes are tried, one gradient each; with a target it alone is.
-        options: what every attack takes, as in `Options`.
-
-    Raises:
-        InputError: as `run`.
 
     Source:
         Moosavi-Dezfooli, Fawzi & Frossard, DeepFool: a simple and accurate method to fool deep neural networks (2016),
@@ -123,10 +73,26 @@ def deepfool(
         >>> result.steps.tolist(), bool(0.1414 < result.distance["l2"][0] < 1.05 * 0.1414)
         ([1], True)
     """
-    refuse_beyond_boundary(options.get("criterion"), "deepfool")
-    method = configured(
-        to_boundaries, norm=checks.one_of("norm", norm, ("l2", "linf")), steps=checks.count("steps", steps),
-        candidates=checks.count("candidates", candidates),
-    )  # fmt: skip
-    numbers = {"overshoot": checks.number("overshoot", overshoot)}
-    return run(method, key, model, images, labels, norm=norm, numbers=numbers, draws=False, **options)
+    classes = rivals(problem, candidates)
+    k, norm = classes.shape[1], problem.norm
+
+    def advance(carry: Any) -> Any:
+        i, done, x, taken, gradients = carry
+        lead, gradient, logits = differences(problem, x, classes, i)
+        gradients = gradients + jnp.where(done, 0, k)
+        done |= problem.confirmed(x, problem.success(logits))
+        slope = jax.vmap(lambda g: geometry.norm(g, geometry.DUAL[norm]))(gradient)
+        distance = jnp.where(slope > 0, jnp.abs(lead) / jnp.where(slope > 0, slope, 1.0), jnp.inf)
+        nearest = jnp.argmin(distance, 0)
+        lane = jnp.arange(len(nearest), dtype=jnp.int32)
+        # A boundary that is met exactly is not yet crossed.
+        length = (distance[nearest, lane] + 1e-6) * (1 + overshoot)
+        way = geometry.steepest(gradient[nearest, lane], norm)
+        length = jnp.where(jnp.isfinite(length), length, 0.0)
+        moved = jnp.clip(x + rows(length, x) * way, 0.0, 1.0)
+        return i + 1, done, where(done, x, moved), taken + ~done, gradients
+
+    nothing = jnp.zeros(len(problem.label), jnp.int32)
+    carry = (problem.done(), problem.clean, nothing, nothing)
+    _, _, x, taken, gradients = until_done(advance, steps, carry)
+    return Found(x, taken, gradients, nothing)

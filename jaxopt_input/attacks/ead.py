@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxopt_input import checks, losses
-from jaxopt_input.attacks.carlini_wagner import next_factor
-from jaxopt_input.attacks.criteria import refuse_beyond_boundary
-from jaxopt_input.attacks.nearest import nothing_yet
-from jaxopt_input.attacks.objectives import Objective
-from jaxopt_input.attacks.problem import Found, Numbers, Problem, configured
-from jaxopt_input.attacks.result import AttackResult
-from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.attacks.define import attack, choice, count, number
+from jaxopt_input.attacks.nearest import lead, over_factors
+from jaxopt_input.attacks.problem import Found, Problem
 from jaxopt_input.engine.lanes import rows, where
-from jaxopt_input.models.model import Model
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float
-    from numpy.typing import ArrayLike
-
-    Images = Float[Array, "L H W C"]
+    from jaxopt_input.attacks.problem import Images
 
 
 def shrink(x: Images, clean: Images, beta: jax.Array) -> Images:
@@ -37,68 +28,32 @@ def shrink(x: Images, clean: Images, beta: jax.Array) -> Images:
     return jnp.clip(clean + jnp.sign(change) * jnp.maximum(jnp.abs(change) - beta, 0.0), 0.0, 1.0)
 
 
-def by_shrinkage(problem: Problem, numbers: Numbers, *, steps: int, searches: int, decision: str) -> Found:
-    """The method: for each c of a search, FISTA on the elastic net."""
-    clean, n = problem.clean, len(problem.label)
-    beta = numbers["beta"]
-    active = ~problem.done()
-
-    def objective(label: Any, target: Any) -> losses.Loss:
-        chosen = target if problem.targeted else label
-        return losses.carlini_wagner(chosen, numbers["confidence"], targeted=problem.targeted)
-
-    def measure(x: jax.Array) -> jax.Array:
-        length = problem.distance(x, "l1")
-        if decision == "l1":
-            return length
-        return jnp.square(problem.distance(x, "l2")) + beta * length
-
-    def search(_: Any, carry: Any) -> Any:
-        best, c, low, high, gradients = carry
-
-        def step(i: jax.Array, carry: Any) -> Any:
-            best, x, y, reached, gradients = carry
-            # One run of the network serves both: the gradient at y, and the judgment of y.
-            lost, gradient, logits = problem.gradient(y, objective, i)
-            success = problem.success(logits) & (lost <= 0) & active
-            best = best.after(problem, y, success, measure(y))
-            rate = numbers["learning_rate"] * jnp.sqrt(1 - i.astype(jnp.float32) / steps)
-            slope = 2 * (y - clean) + rows(c, y) * gradient
-            after = shrink(y - rate * slope, clean, beta)  # by β itself, as the authors do, not by rate · β
-            ahead = jnp.clip(after + i.astype(jnp.float32) / (i + 3).astype(jnp.float32) * (after - x), 0.0, 1.0)
-            return best, after, where(active, ahead, y), reached | success, gradients + active
-
-        start = (best, clean, clean, ~active, gradients)
-        best, _, _, reached, gradients = jax.lax.fori_loop(0, steps, step, start)
-        low, high = jnp.where(reached, low, c), jnp.where(reached, c, high)
-        return best, next_factor(c, low, high), low, high, gradients
-
-    nothing = jnp.zeros(n, jnp.int32)
-    c = jnp.full(n, numbers["c"], jnp.float32)
-    carry = (nothing_yet(problem), c, jnp.zeros_like(c), jnp.full_like(c, jnp.inf), nothing)
-    best, *_, gradients = jax.lax.fori_loop(0, searches, search, carry)
-    return Found(best.image, gradients, gradients, nothing)
-
-
+@attack(
+    "l1",
+    to_boundary=True,
+    steps=count(100),
+    searches=count(9),
+    learning_rate=number(0.01, open_low=True),
+    beta=number(1e-3),
+    confidence=number(0.0),
+    c=number(1e-3, open_low=True),
+    decision=choice("l1", "en"),
+)
 def ead(
-    key: jax.Array,
-    model: Model,
-    images: ArrayLike,
-    labels: ArrayLike,
+    problem: Problem,
     *,
-    steps: int = 100,
-    searches: int = 9,
-    learning_rate: ArrayLike = 0.01,
-    beta: ArrayLike = 1e-3,
-    confidence: ArrayLike = 0.0,
-    c: ArrayLike = 1e-3,
-    decision: str = "l1",
-    **options: Unpack[Options],
-) -> AttackResult:
+    steps: int,
+    searches: int,
+    learning_rate: jax.Array,
+    beta: jax.Array,
+    confidence: jax.Array,
+    c: jax.Array,
+    decision: str,
+) -> Found:
     """The elastic-net attack: min ‖δ‖² + β ‖δ‖₁ + c · max(z_y − max_{i≠y} z_i + κ, 0), by FISTA within the box.
 
     Args:
-        key, model, images, labels: as in `run`.
+        key, model, images, labels, options: as in `run`, and so are the errors.
         steps: for each c.
         searches: how many c.
         learning_rate: the first step; it falls to zero along a square root.
@@ -106,10 +61,6 @@ def ead(
         confidence: κ, what the other class (or the target) must lead by.
         c: the first.
         decision: which success is kept: the least "l1", or the least elastic net, "en".
-        options: what every attack takes, as in `Options`.
-
-    Raises:
-        InputError: as `run`.
 
     Source:
         Chen et al., EAD: Elastic-Net Attacks to Deep Neural Networks via Adversarial Examples (2018), algorithm 1. The
@@ -123,17 +74,30 @@ def ead(
         >>> joi.attacks.ead(jax.random.key(0), model, image, [0], c=10.0).success.tolist()
         [True]
     """
-    refuse_beyond_boundary(options.get("criterion"), "ead")
-    numbers = {
-        "learning_rate": checks.number("learning_rate", learning_rate, open_low=True),
-        "beta": checks.number("beta", beta),
-        "confidence": checks.number("confidence", confidence),
-        "c": checks.number("c", c, open_low=True),
-    }
-    targeted = options.get("target") is not None
-    aim = Objective(losses.margin, "target", -1.0) if targeted else Objective(losses.margin, "label", 1.0)
-    method = configured(
-        by_shrinkage, steps=checks.count("steps", steps), searches=checks.count("searches", searches),
-        decision=checks.one_of("decision", decision, ("l1", "en")),
-    )  # fmt: skip
-    return run(method, key, model, images, labels, norm="l1", numbers=numbers, objective=aim, draws=False, **options)
+    clean, active = problem.clean, ~problem.done()
+    objective = lead(problem, confidence)
+
+    def measure(x: jax.Array) -> jax.Array:
+        length = problem.distance(x, "l1")
+        if decision == "l1":
+            return length
+        return jnp.square(problem.distance(x, "l2")) + beta * length
+
+    def attempt(best: Any, c: jax.Array, gradients: jax.Array) -> Any:
+        def step(i: jax.Array, carry: Any) -> Any:
+            best, x, y, reached, gradients = carry
+            # One run of the network serves both: the gradient at y, and the judgment of y.
+            lost, gradient, logits = problem.gradient(y, objective, i)
+            success = problem.success(logits) & (lost <= 0) & active
+            best = best.after(problem, y, success, measure(y))
+            rate = learning_rate * jnp.sqrt(1 - i.astype(jnp.float32) / steps)
+            slope = 2 * (y - clean) + rows(c, y) * gradient
+            after = shrink(y - rate * slope, clean, beta)  # by β itself, as the authors do, not by rate · β
+            ahead = jnp.clip(after + i.astype(jnp.float32) / (i + 3).astype(jnp.float32) * (after - x), 0.0, 1.0)
+            return best, after, where(active, ahead, y), reached | success, gradients + active
+
+        start = (best, clean, clean, ~active, gradients)
+        best, _, _, reached, gradients = jax.lax.fori_loop(0, steps, step, start)
+        return best, reached, gradients
+
+    return over_factors(problem, c, searches, attempt)

@@ -2,39 +2,75 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
-from jaxopt_input import checks
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.criteria import refuse_beyond_boundary
 from jaxopt_input.attacks.deepfool import differences, rivals
+from jaxopt_input.attacks.define import attack, count, number
 from jaxopt_input.attacks.nearest import Nearest, nothing_yet
-from jaxopt_input.attacks.problem import START, Found, Numbers, Problem, configured
-from jaxopt_input.attacks.result import AttackResult
-from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.attacks.problem import START, Found, Problem
 from jaxopt_input.engine.lanes import dot, rows, where
-from jaxopt_input.models.model import Model
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float
-    from numpy.typing import ArrayLike
+    from jaxopt_input.attacks.problem import Images
 
 EXTRAPOLATION, BACKWARD, MOST_BIAS = 1.05, 0.9, 0.1  # η, β and α_max of the authors
 
 
-def along_boundary(problem: Problem, numbers: Numbers, *, norm: str, steps: int, candidates: int) -> Found:
-    """The method: towards one class after another; restarts begin within half of "reach"."""
-    clean = problem.clean
+def begin(problem: Problem, best: Nearest, reach: jax.Array, turn: jax.Array) -> Images:
+    """The original; in further restarts anywhere within half of the reach, or of the nearest success."""
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, turn))(problem.keys(START))
+    noise = geometry.random_in_ball(keys, problem.clean.shape[1:], problem.norm)
+    away = jnp.clip(problem.clean + 0.5 * rows(jnp.minimum(best.distance, reach), noise) * noise, 0.0, 1.0)
+    return where(problem.lanes.restart == 0, problem.clean, away)
+
+
+@attack(
+    "linf",
+    "l2",
+    to_boundary=True,
+    draws="steps",
+    steps=count(100),
+    candidates=count(9),
+    reach=number(0.3, open_low=True),
+)
+def fab(problem: Problem, *, steps: int, candidates: int, reach: jax.Array) -> Found:
+    """FAB-T, the fast adaptive boundary attack towards one class after another: the nearest adversarial image.
+
+    Each step projects the iterate and the original onto the boundary of the network made linear, within the box, goes
+    a little beyond, mixes the two, and after a success moves back towards the original.
+
+    Args:
+        key, model, images, labels, options: as in `run`, and so are the errors.
+        norm: "l2" or "linf".
+        steps: for each class.
+        candidates: how many of the likeliest other classes are tried; with a target it alone is.
+        reach: restarts after the first begin at random within half of this distance of the original.
+
+    Source:
+        Croce & Hein, Minimally distorted adversarial examples with a fast adaptive boundary attack (2020), algorithm 1,
+        in the targeted form of their AutoAttack (2020).
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
+        ...                           image_shape=(4, 4, 3), taps=("logits",))
+        >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.55)
+        >>> result = joi.attacks.fab(jax.random.key(0), model, image, [0], steps=10)
+        >>> bool(0.025 < result.distance["linf"][0] < 1.05 * 0.025)
+        True
+    """
+    clean, norm = problem.clean, problem.norm
     active = ~problem.done()
     classes = rivals(problem, candidates)
 
     def step(i: jax.Array, carry: tuple[Nearest, jax.Array]) -> tuple[Nearest, jax.Array]:
         best, x = carry
         turn = i // steps
-        x = jnp.where(i % steps == 0, begin(problem, norm, best, numbers["reach"], turn), x)
+        x = jnp.where(i % steps == 0, begin(problem, best, reach, turn), x)
         chosen = jax.lax.dynamic_slice_in_dim(classes, turn, 1, axis=1)
         lead, gradient, _ = differences(problem, x, chosen, i)
         normal = gradient[0]
@@ -51,61 +87,3 @@ def along_boundary(problem: Problem, numbers: Numbers, *, norm: str, steps: int,
     best, _ = jax.lax.fori_loop(0, total, step, (nothing_yet(problem), clean))
     spent = jnp.where(active, total, 0)
     return Found(best.image, spent, spent, spent)
-
-
-def begin(problem: Problem, norm: str, best: Nearest, reach: jax.Array, turn: jax.Array) -> Float[Array, "L H W C"]:
-    """The original; in further restarts anywhere within half of the reach, or of the nearest success."""
-    keys = jax.vmap(lambda key: jax.random.fold_in(key, turn))(problem.keys(START))
-    noise = geometry.random_in_ball(keys, problem.clean.shape[1:], norm)
-    away = jnp.clip(problem.clean + 0.5 * rows(jnp.minimum(best.distance, reach), noise) * noise, 0.0, 1.0)
-    return where(problem.lanes.restart == 0, problem.clean, away)
-
-
-def fab(
-    key: jax.Array,
-    model: Model,
-    images: ArrayLike,
-    labels: ArrayLike,
-    *,
-    norm: str = "linf",
-    steps: int = 100,
-    candidates: int = 9,
-    reach: ArrayLike = 0.3,
-    **options: Unpack[Options],
-) -> AttackResult:
-    """FAB-T, the fast adaptive boundary attack towards one class after another: the nearest adversarial image.
-
-    Each step projects the iterate and the original onto the boundary of the network made linear, within the box, goes
-    a little beyond, mixes the two, and after a success moves back towards the original.
-
-    Args:
-        key, model, images, labels: as in `run`.
-        norm: "l2" or "linf".
-        steps: for each class.
-        candidates: how many of the likeliest other classes are tried; with a target it alone is.
-        reach: restarts after the first begin at random within half of this distance of the original.
-        options: what every attack takes, as in `Options`.
-
-    Raises:
-        InputError: as `run`.
-
-    Source:
-        Croce & Hein, Minimally distorted adversarial examples with a fast adaptive boundary attack (2020), algorithm 1,
-        in the targeted form of their AutoAttack (2020).
-
-    Example:
-        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
-        >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
-        ...                           image_shape=(4, 4, 3), taps=("logits",))
-        >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.55)
-        >>> result = joi.attacks.fab(jax.random.key(0), model, image, [0], steps=10)
-        >>> bool(0.025 < result.distance["linf"][0] < 1.05 * 0.025)
-        True
-    """
-    refuse_beyond_boundary(options.get("criterion"), "fab")
-    method = configured(
-        along_boundary, norm=checks.one_of("norm", norm, ("l2", "linf")), steps=checks.count("steps", steps),
-        candidates=checks.count("candidates", candidates),
-    )  # fmt: skip
-    numbers = {"reach": checks.number("reach", reach, open_low=True)}
-    return run(method, key, model, images, labels, norm=norm, numbers=numbers, **options)

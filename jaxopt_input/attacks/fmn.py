@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxopt_input import checks
 from jaxopt_input.attacks import geometry
+from jaxopt_input.attacks.define import Kind, attack, count, number
 from jaxopt_input.attacks.nearest import Nearest, cosine, farthest, nothing_yet
-from jaxopt_input.attacks.objectives import Builder, Objective, objective
-from jaxopt_input.attacks.problem import Found, Numbers, Problem, configured
-from jaxopt_input.attacks.result import AttackResult
-from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.attacks.problem import Found, Problem
 from jaxopt_input.engine.lanes import flat, where
-from jaxopt_input.models.model import Model
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float
-    from numpy.typing import ArrayLike
 
-    Images = Float[Array, "L H W C"]
-
-FMN_NORMS = ("l0", "l1", "l2", "linf")
+    from jaxopt_input.attacks.problem import Images
 
 
 def keep_largest(change: Images, count: Float[Array, " L"]) -> Images:
@@ -31,39 +26,6 @@ def keep_largest(change: Images, count: Float[Array, " L"]) -> Images:
     x = flat(change)
     rank = jnp.argsort(jnp.argsort(-jnp.abs(x), -1), -1)
     return jnp.where(rank < count[:, None], x, 0.0).reshape(change.shape)
-
-
-def seek_boundary(problem: Problem, numbers: Numbers, *, objective: Objective, norm: str, steps: int) -> Found:
-    """The method: gradient steps within a ball that shrinks after a success and grows else."""
-    clean = problem.clean
-    active = ~problem.done()
-    most = farthest(clean, norm)
-
-    def step(i: jax.Array, carry: Any) -> Any:
-        best, x, radius, gradients = carry
-        value, gradient, logits = problem.gradient(x, objective, i)
-        success = problem.success(logits)
-        distance = geometry.norm(x - clean, norm)
-        best = best.after(problem, x, success & active, problem.distance(x, norm))
-        gamma = cosine(numbers["gamma"], numbers["gamma_last"], i, steps)
-        if norm == "l0":
-            radius = _count(radius, gamma, success, best)
-        else:
-            radius = _length(radius, gamma, success, best, _linear_distance(distance, value, gradient, norm))
-        radius = jnp.minimum(radius, most)
-        size = cosine(numbers["step"], numbers["step"] / 100, i, steps)
-        moved = x + size * geometry.unit(gradient, "l2")
-        if norm == "l0":
-            moved = jnp.clip(clean + keep_largest(moved - clean, radius), 0.0, 1.0)
-        else:
-            moved = geometry.clip_to_ball(moved, clean, radius, norm)
-        return best, where(active, moved, x), radius, gradients + active
-
-    nothing = jnp.zeros(len(active), jnp.int32)
-    radius = jnp.ones(len(active), jnp.float32) if norm == "l0" else most
-    carry = (nothing_yet(problem), clean, radius, nothing)
-    best, _, _, gradients = jax.lax.fori_loop(0, steps, step, carry)
-    return Found(best.image, gradients, gradients, nothing)
 
 
 def _count(radius: Any, gamma: Any, success: Bool[Array, " L"], best: Nearest) -> Float[Array, " L"]:
@@ -86,19 +48,22 @@ def _linear_distance(distance: Any, value: Any, gradient: Images, norm: str) -> 
     return distance + jnp.abs(value) / jnp.maximum(slope, 1e-12)
 
 
-def fmn(
-    key: jax.Array,
-    model: Model,
-    images: ArrayLike,
-    labels: ArrayLike,
-    *,
-    norm: str = "l2",
-    steps: int = 100,
-    step: ArrayLike = 1.0,
-    gamma: ArrayLike = 0.05,
-    loss: str | Builder = "margin",
-    **options: Unpack[Options],
-) -> AttackResult:
+def _gamma(name: str, value: Any) -> np.ndarray:
+    """The first γ and the last."""
+    return checks.number(name, value, 0, 0.999, open_low=True) / np.array([1, 50], np.float32)
+
+
+@attack(
+    "l2",
+    "l0",
+    "l1",
+    "linf",
+    loss="margin",
+    steps=count(100),
+    step=number(1.0, open_low=True),
+    gamma=Kind(0.05, _gamma, "ArrayLike", traced=True),
+)
+def fmn(problem: Problem, *, steps: int, step: jax.Array, gamma: jax.Array) -> Found:
     """Fast minimum-norm: the nearest adversarial image in L0, L1, L2 or L∞.
 
     A gradient step, then a projection into a ball around the original: γ smaller after a success, γ larger else, and
@@ -106,16 +71,12 @@ def fmn(
     and a fiftieth.
 
     Args:
-        key, model, images, labels: as in `run`.
+        key, model, images, labels, options: as in `run`, and so are the errors.
         norm: "l0", "l1", "l2" or "linf"; l0 counts numbers.
         steps: how many.
         step: the first step's length in L2.
         gamma: the first γ, above 0 and below 1.
         loss: as in `fgsm`; the radius before the first success is in the units of "margin".
-        options: what every attack takes, as in `Options`.
-
-    Raises:
-        InputError: as `run`.
 
     Source:
         Pintor et al., Fast Minimum-norm Adversarial Attacks through Adaptive Norm Constraints (2021), algorithm 1; the
@@ -130,13 +91,32 @@ def fmn(
         >>> bool(0.025 < result.distance["linf"][0] < 1.05 * 0.025)
         True
     """
-    aim = objective(loss, options.get("target") is not None)
-    numbers = {
-        "step": checks.number("step", step, open_low=True),
-        "gamma": checks.number("gamma", gamma, 0, 0.999, open_low=True),
-        "gamma_last": checks.number("gamma", gamma, 0, 0.999) / 50,
-    }
-    method = configured(
-        seek_boundary, objective=aim, norm=checks.one_of("norm", norm, FMN_NORMS), steps=checks.count("steps", steps)
-    )
-    return run(method, key, model, images, labels, norm=norm, numbers=numbers, objective=aim, draws=False, **options)
+    clean, norm = problem.clean, problem.norm
+    active = ~problem.done()
+    most = farthest(clean, norm)
+
+    def advance(i: jax.Array, carry: Any) -> Any:
+        best, x, radius, gradients = carry
+        value, gradient, logits = problem.gradient(x, draw=i)
+        success = problem.success(logits)
+        distance = geometry.norm(x - clean, norm)
+        best = best.after(problem, x, success & active, problem.distance(x, norm))
+        part = cosine(gamma[0], gamma[1], i, steps)
+        if norm == "l0":
+            radius = _count(radius, part, success, best)
+        else:
+            radius = _length(radius, part, success, best, _linear_distance(distance, value, gradient, norm))
+        radius = jnp.minimum(radius, most)
+        size = cosine(step, step / 100, i, steps)
+        moved = x + size * geometry.unit(gradient, "l2")
+        if norm == "l0":
+            moved = jnp.clip(clean + keep_largest(moved - clean, radius), 0.0, 1.0)
+        else:
+            moved = geometry.clip_to_ball(moved, clean, radius, norm)
+        return best, where(active, moved, x), radius, gradients + active
+
+    nothing = jnp.zeros(len(active), jnp.int32)
+    radius = jnp.ones(len(active), jnp.float32) if norm == "l0" else most
+    carry = (nothing_yet(problem), clean, radius, nothing)
+    best, _, _, gradients = jax.lax.fori_loop(0, steps, advance, carry)
+    return Found(best.image, gradients, gradients, nothing)

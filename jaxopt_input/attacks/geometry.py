@@ -83,6 +83,12 @@ def steepest(gradient: Float[Array, "L ..."], p: str) -> Float[Array, "L ..."]:
     return (largest * jnp.sign(x)).reshape(gradient.shape)
 
 
+def inwards(direction: Images, image: Images) -> Images:
+    """A direction without what would leave [0, 1] at once."""
+    leaves = ((image <= 0) & (direction < 0)) | ((image >= 1) & (direction > 0))
+    return jnp.where(leaves, 0.0, direction)
+
+
 def clip_to_ball(image: Images, clean: Images, epsilon: Float[Array, " L"], p: str) -> Images:
     """The nearest images within ε of the clean ones, then within [0, 1], which takes none of them out of the ball.
 

@@ -2,69 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input import checks
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.decision import BISECTIONS, adversarial_needed, adversarial_start, judge, to_boundary
-from jaxopt_input.attacks.nearest import nothing_yet
-from jaxopt_input.attacks.problem import Found, Numbers, Problem, configured
-from jaxopt_input.attacks.result import AttackResult
-from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.attacks.decision import BISECTIONS, begin, judge, to_boundary
+from jaxopt_input.attacks.define import attack, count
+from jaxopt_input.attacks.problem import Found, Problem, until_done
 from jaxopt_input.engine.lanes import rows, where
-from jaxopt_input.models.model import Model
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
-    from numpy.typing import ArrayLike
 
-    Images = Float[Array, "L H W C"]
+    from jaxopt_input.attacks.problem import Images
 
 HALVINGS = 12  # of a step, at most
-
-
-def hop(problem: Problem, numbers: Numbers, *, steps: int, directions: int) -> Found:
-    """The method: to the boundary, its normal there, a step along it, and back to the boundary."""
-    clean = problem.clean
-    numbers_in_image = clean[0].size
-    x, begun, queries = adversarial_start(problem)
-    active = begun & ~problem.done()
-    x = to_boundary(problem, x, 0)
-    best = nothing_yet(problem).after(problem, x, active, problem.distance(x, "l2"))
-
-    def step(t: jax.Array, carry: Any) -> Any:
-        best, x, queries = carry
-        distance = geometry.norm(x - clean, "l2")
-        # As in the paper: as far from the boundary as the square root of the dimension times the bisection's precision.
-        reach = jnp.maximum(np.sqrt(np.float32(numbers_in_image)) * distance * 2.0**-BISECTIONS, 1e-4)
-        normal = _normal(problem, x, reach, t, directions)
-        length = distance / jnp.sqrt((t + 1).astype(jnp.float32))
-
-        def unfinished(carry: Any) -> jax.Array:
-            return (carry[0] < HALVINGS) & ~jnp.all(carry[2] | ~active)
-
-        def attempt(carry: Any) -> Any:
-            i, moved, reached, length, queries = carry
-            tried = jnp.clip(x + rows(length, x) * normal, 0.0, 1.0)
-            success = judge(problem, tried, t)
-            queries = queries + (active & ~reached)
-            return i + 1, where(reached, moved, where(success, tried, x)), reached | success, length / 2, queries
-
-        start = (jnp.int32(0), x, ~active, length, queries)
-        _, moved, _, _, queries = jax.lax.while_loop(unfinished, attempt, start)
-        moved = where(active, to_boundary(problem, moved, t), x)
-        success = judge(problem, moved, t) & active
-        best = best.after(problem, moved, success, problem.distance(moved, "l2"))
-        return best, where(success, moved, x), queries + jnp.where(active, directions + BISECTIONS + 1, 0)
-
-    carry = (best, x, queries + jnp.where(active, BISECTIONS, 0))
-    best, _, queries = jax.lax.fori_loop(0, steps, step, carry)
-    nothing = jnp.zeros(len(active), jnp.int32)
-    return Found(best.image, nothing + steps * active, nothing, queries)
 
 
 def _normal(problem: Problem, x: Images, reach: Float[Array, " L"], t: jax.Array, directions: int) -> Images:
@@ -89,31 +44,18 @@ def _normal(problem: Problem, x: Images, reach: Float[Array, " L"], t: jax.Array
     return geometry.unit(where((share == 0) | (share == 1), one_sided, balanced), "l2")
 
 
-def hop_skip_jump(
-    key: jax.Array,
-    model: Model,
-    images: ArrayLike,
-    labels: ArrayLike,
-    *,
-    steps: int = 40,
-    directions: int = 100,
-    start: ArrayLike | None = None,
-    **options: Unpack[Options],
-) -> AttackResult:
+@attack("l2", start="adversarial", draws="steps", steps=count(40), directions=count(100))
+def hop_skip_jump(problem: Problem, *, steps: int, directions: int) -> Found:
     """HopSkipJump: the nearest adversarial image in L2, from predicted classes alone.
 
     From an adversarial image, bisection to the boundary; there the normal is estimated from random directions, and a
     step is taken along it that halves until it succeeds.
 
     Args:
-        key, model, images, labels: as in `run`.
+        key, model, images, labels, options: as in `run`, and so are the errors.
         steps: how many.
         directions: queries for each normal; the same number at each step (in the paper it grows with the square root).
         start: `[N, H, W, C]`, adversarial images to begin from; uniform noise if None. A target needs them.
-        options: what every attack takes, as in `Options`.
-
-    Raises:
-        InputError: as `run`.
 
     Source:
         Chen, Jordan & Wainwright, HopSkipJumpAttack: a query-efficient decision-based attack (2020), algorithm 2.
@@ -127,6 +69,30 @@ def hop_skip_jump(
         >>> result.success.tolist(), result.gradients.tolist()
         ([True], [0])
     """
-    method = configured(hop, steps=checks.count("steps", steps), directions=checks.count("directions", directions))
-    adversarial_needed(options.get("target"), start)
-    return run(method, key, model, images, labels, norm="l2", start=start, **options)
+    clean = problem.clean
+    x, active, best, queries = begin(problem)
+
+    def step(t: jax.Array, carry: Any) -> Any:
+        best, x, queries = carry
+        distance = geometry.norm(x - clean, "l2")
+        # As in the paper: as far from the boundary as the square root of the dimension times the bisection's precision.
+        reach = jnp.maximum(np.sqrt(np.float32(clean[0].size)) * distance * 2.0**-BISECTIONS, 1e-4)
+        normal = _normal(problem, x, reach, t, directions)
+        length = distance / jnp.sqrt((t + 1).astype(jnp.float32))
+
+        def attempt(carry: Any) -> Any:
+            i, reached, moved, length, queries = carry
+            tried = jnp.clip(x + rows(length, x) * normal, 0.0, 1.0)
+            success = judge(problem, tried, t)
+            queries = queries + (active & ~reached)
+            moved = where(reached, moved, where(success, tried, x))
+            return i + 1, reached | success, moved, length / 2, queries
+
+        _, _, moved, _, queries = until_done(attempt, HALVINGS, (~active, x, length, queries))
+        moved = where(active, to_boundary(problem, moved, t), x)
+        success = judge(problem, moved, t) & active
+        best = best.after(problem, moved, success, problem.distance(moved, "l2"))
+        return best, where(success, moved, x), queries + jnp.where(active, directions + BISECTIONS + 1, 0)
+
+    best, _, queries = jax.lax.fori_loop(0, steps, step, (best, x, queries))
+    return Found(best.image, steps * active, jnp.zeros_like(queries), queries)

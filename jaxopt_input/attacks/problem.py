@@ -21,6 +21,8 @@ from jaxopt_input.transforms import Transform
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, UInt32
 
+    Images = Float[Array, "L H W C"]
+
 DRAWS = 32  # of a random transform, at least, under which an image is judged
 
 # The purposes of the keys of a lane. Those of the steps count upwards from 0.
@@ -45,14 +47,14 @@ class Lanes(NamedTuple):
         start: `[L, H, W, C]`, where to begin, or None.
     """
 
-    clean: Float[Array, "L H W C"]
+    clean: Images
     label: Int[Array, " L"]
     target: Int[Array, " L"]
     epsilon: Float[Array, " L"]
     key: Array
     logits: Float[Array, "L classes"]
     restart: UInt32[Array, " L"]
-    start: Float[Array, "L H W C"] | None
+    start: Images | None
 
 
 class Found(NamedTuple):
@@ -66,7 +68,7 @@ class Found(NamedTuple):
         history: what it keeps of each step, `[L, …]` by name.
     """
 
-    image: Float[Array, "L H W C"]
+    image: Images
     steps: Int[Array, " L"]
     gradients: Int[Array, " L"]
     forwards: Int[Array, " L"]
@@ -78,25 +80,18 @@ Method = Callable[["Problem", Numbers], Found]
 Taps = dict[str, jax.Array]
 
 
-@dataclasses.dataclass(frozen=True)
-class Configured:
-    """A method of attack with its static options; equal ones share one compiled program."""
-
-    function: Callable[..., Found]
-    options: tuple[tuple[str, Any], ...]
-
-    def __call__(self, problem: Problem, numbers: Numbers) -> Found:
-        return self.function(problem, numbers, **dict(self.options))
+def no_objective(label: jax.Array, target: jax.Array) -> Loss:
+    """In place of what a method maximizes, where it has none."""
+    raise TypeError("this attack has no loss of its own: give `gradient` an objective")
 
 
-def configured(function: Callable[..., Found], **options: Any) -> Configured:
-    """A function `(problem, numbers, **options) -> Found` as a method: `functools.partial`, compared by value.
+def until_done(advance: Callable[[Any], Any], steps: int, carry: tuple[Any, ...]) -> Any:
+    """`advance` on a carry (step, done, …), from step 0 until all lanes are done or so many steps were taken."""
 
-    Example:
-        >>> configured(max, steps=3) == configured(max, steps=3)
-        True
-    """
-    return Configured(function, tuple(options.items()))
+    def unfinished(carry: tuple[Any, ...]) -> jax.Array:
+        return (carry[0] < steps) & ~jnp.all(carry[1])
+
+    return jax.lax.while_loop(unfinished, advance, (jnp.int32(0), *carry))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +107,8 @@ class Problem:
         norm: of the budget, or the one that is minimized.
         transform: what the network sees of an image, at random; None is the image itself.
         samples: how many draws of it losses, gradients and logits are the mean of.
+        objective: (label, target) → the loss that the method maximizes.
+        stop: whether a lane is done once it succeeds.
     """
 
     lanes: Lanes
@@ -122,9 +119,11 @@ class Problem:
     norm: str = "linf"
     transform: Transform | None = None
     samples: int = 1
+    objective: Objective | Callable[[jax.Array, jax.Array], Loss] = no_objective
+    stop: bool = True
 
     @property
-    def clean(self) -> Float[Array, "L H W C"]:
+    def clean(self) -> Images:
         return self.lanes.clean
 
     @property
@@ -152,39 +151,40 @@ class Problem:
         met = jax.vmap(self.criterion)(logits, self.label, self.target)
         return met & jnp.isfinite(logits).all(-1)
 
-    def confirmed(self, images: Float[Array, "L H W C"], success: Bool[Array, " L"]) -> Bool[Array, " L"]:
+    def confirmed(self, images: Images, success: Bool[Array, " L"]) -> Bool[Array, " L"]:
         """`[L]`: which successes of these images are no luck: under a random transform, those `judged` confirms."""
         if self.transform is None:
             return success
         return jax.lax.cond(success.any(), lambda: success & self.success(self.judged(images)), lambda: success)
 
-    def judged(self, images: Float[Array, "L H W C"]) -> Float[Array, "L classes"]:
+    def judged(self, images: Images) -> Float[Array, "L classes"]:
         """`[L, classes]` that decide on images: under a random transform, the mean over the same `DRAWS` draws."""
         if self.transform is None:
             return self.logits(images)
         draws = LAST_DRAW - jnp.arange(-(-DRAWS // self.samples), dtype=jnp.int32)
         return jax.lax.map(lambda draw: self.logits(images, draw), draws).mean(0)
 
-    def logits(self, images: Float[Array, "L H W C"], draw: int | jax.Array = 0) -> Float[Array, "L classes"]:
+    def logits(self, images: Images, draw: int | jax.Array = 0) -> Float[Array, "L classes"]:
         """`[L, classes]` of images; `draw` tells one step's random transforms from another's."""
         return self._mean(self._activations(images, ("logits",), draw)["logits"])
 
     def gradient(
         self,
-        images: Float[Array, "L H W C"],
-        objective: Objective | Callable[[jax.Array, jax.Array], Loss],
+        images: Images,
+        objective: Objective | Callable[[jax.Array, jax.Array], Loss] | None = None,
         draw: int | jax.Array = 0,
-    ) -> tuple[Float[Array, " L"], Float[Array, "L H W C"], Float[Array, "L classes"]]:
+    ) -> tuple[Float[Array, " L"], Images, Float[Array, "L classes"]]:
         """The value of each lane's loss, its gradient by the image, and the logits, in one pass.
 
         Args:
             images: `[L, H, W, C]`.
-            objective: (label, target) → the loss.
+            objective: (label, target) → the loss; the method's if None.
             draw: as in `logits`.
 
         Returns:
             `[L]`, `[L, H, W, C]`, `[L, classes]`.
         """
+        objective = objective or self.objective
         taps = tuple(dict.fromkeys((*objective(jnp.int32(0), jnp.int32(0)).taps, "logits")))
 
         def total(images: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -198,7 +198,7 @@ class Problem:
         return values, gradient, logits
 
     def jacobian(
-        self, images: Float[Array, "L H W C"], weights: Float[Array, "K L classes"], draw: int | jax.Array = 0
+        self, images: Images, weights: Float[Array, "K L classes"], draw: int | jax.Array = 0
     ) -> tuple[Float[Array, "L classes"], Float[Array, "K L H W C"]]:
         """The logits, and the gradients of some weighted sums of them, one pass back each.
 
@@ -213,15 +213,15 @@ class Problem:
         logits, pull = jax.vjp(lambda x: self.logits(x, draw), images)
         return logits, jax.lax.map(lambda weight: pull(weight)[0], weights)
 
-    def distance(self, images: Float[Array, "L H W C"], p: str) -> Float[Array, " L"]:
+    def distance(self, images: Images, p: str) -> Float[Array, " L"]:
         """`[L]`: how far images, as they are judged, are from the clean ones."""
         return geometry.norm(self.counted(images) - self.clean, p)
 
-    def counted(self, images: Float[Array, "L H W C"]) -> Float[Array, "L H W C"]:
+    def counted(self, images: Images) -> Images:
         """Images as they are judged: rounded to 8 bits within the ball where `rounded` says so."""
         return geometry.to_8bit(images, self.clean, self.epsilon, self.norm) if self.rounded else images
 
-    def into_ball(self, images: Float[Array, "L H W C"], p: str) -> Float[Array, "L H W C"]:
+    def into_ball(self, images: Images, p: str) -> Images:
         """The nearest images within ε of the clean ones, then within [0, 1]."""
         return geometry.clip_to_ball(images, self.clean, self.epsilon, p)
 

@@ -24,7 +24,7 @@ from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.criteria import Criterion, as_criterion, check_criterion, refuse_beyond_boundary
 from jaxopt_input.attacks.examine import examine, transformed
 from jaxopt_input.attacks.objectives import Objective
-from jaxopt_input.attacks.problem import RANDOM_TARGET, Found, Lanes, Method, Problem
+from jaxopt_input.attacks.problem import RANDOM_TARGET, Found, Lanes, Method, Problem, no_objective
 from jaxopt_input.attacks.result import NORMS, AttackResult
 from jaxopt_input.engine import lanes
 from jaxopt_input.engine.lanes import Best, Layout, Resources, ahead, flat, on_each_device, where
@@ -80,6 +80,7 @@ class _Program:
     minimizes: bool
     transform: Transform | None
     samples: int
+    objective: Objective | None
 
 
 class _Work(NamedTuple):
@@ -205,7 +206,7 @@ def run(
 
     program = _Program(
         model.apply, method, norm, target is not None, bool(settings["rounded"]), bool(stop), budgets is None,
-        transform, samples if transform else 1,
+        transform, samples if transform else 1, objective,
     )  # fmt: skip
     radius = _radius(budgets, n)
     grid = (len(radius), restarts, n)
@@ -348,6 +349,8 @@ def _attack(program: _Program, params: Any, base: Any, criterion: Any, numbers: 
         rounded=program.rounded,
         transform=program.transform,
         samples=program.samples,
+        objective=program.objective or no_objective,
+        stop=program.stop,
     )
     if program.transform is not None:  # the logits of the originals are without it
         problem = dataclasses.replace(problem, lanes=problem.lanes._replace(logits=problem.judged(clean)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +11,14 @@ import numpy as np
 
 from jaxopt_input import checks
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.objectives import Builder, Objective, objective
-from jaxopt_input.attacks.problem import START, Found, Numbers, Problem, configured
-from jaxopt_input.attacks.result import AttackResult
-from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.attacks.define import Kind, attack, count, flag
+from jaxopt_input.attacks.problem import START, Found, Problem, until_done
 from jaxopt_input.engine.lanes import rows, where
-from jaxopt_input.models.model import Model
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
-    from numpy.typing import ArrayLike
 
-    Images = Float[Array, "L H W C"]
+    from jaxopt_input.attacks.problem import Images
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of p, in ten-thousandths of the queries
 
@@ -90,52 +86,20 @@ def signs(keys: jax.Array, shape: tuple[int, ...]) -> Float[Array, "L ..."]:
     return jax.vmap(lambda key: jax.random.rademacher(key, shape, jnp.float32))(keys)
 
 
-def search(
-    problem: Problem, numbers: Numbers, *, objective: Objective, norm: str, plan: tuple[int, ...], stop: bool
-) -> Found:
-    """The method: one more square at a time, of the sides of a plan."""
-    x = _begin(problem, norm)
-    done = problem.done() & stop
-    nothing = jnp.zeros(len(done), jnp.int32)
-    # The first query scores the start itself.
-    carry = (jnp.int32(0), done, x, jnp.full(len(done), -jnp.inf, jnp.float32), nothing)
-
-    def unfinished(carry: Any) -> jax.Array:
-        i, done, *_ = carry
-        return (i < len(plan)) & ~jnp.all(done)
-
-    def advance(carry: Any) -> Any:
-        i, done, x, best, spent = carry
-        side = jnp.asarray(plan, jnp.int32)[i]
-        tried = jnp.where(i == 0, x, _propose(problem, norm, x, problem.keys(i), side))
-        value, logits = _score(problem, objective, tried, i)
-        success = problem.confirmed(tried, problem.success(logits) & ~done)
-        better = ((value > best) | success) & ~done
-        spent = spent + ~done
-        if stop:
-            done |= success
-        return i + 1, done, where(better, tried, x), jnp.where(better, value, best), spent
-
-    _, _, x, _, spent = jax.lax.while_loop(unfinished, advance, carry)
-    return Found(x, spent, nothing, spent)
-
-
-def _score(
-    problem: Problem, objective: Objective, x: Images, draw: jax.Array
-) -> tuple[Float[Array, " L"], Float[Array, "L classes"]]:
+def _score(problem: Problem, x: Images, draw: jax.Array) -> tuple[Float[Array, " L"], Float[Array, "L classes"]]:
     """The value of each lane's loss, and the logits."""
     logits = problem.logits(x, draw)
 
     def each(label: jax.Array, target: jax.Array, z: jax.Array, image: jax.Array) -> jax.Array:
-        return objective(label, target)({"logits": z}, image)
+        return problem.objective(label, target)({"logits": z}, image)
 
     return jax.vmap(each)(problem.label, problem.target, logits, x), logits
 
 
-def _begin(problem: Problem, norm: str) -> Images:
+def _begin(problem: Problem) -> Images:
     """Vertical stripes in L∞; a checker of bumps in L2."""
     keys, (height, width, colors) = problem.keys(START), problem.clean.shape[1:]
-    if norm == "linf":
+    if problem.norm == "linf":
         away = jnp.broadcast_to(signs(keys, (1, width, colors)), problem.clean.shape)
         return jnp.clip(problem.clean + rows(problem.epsilon, away) * away, 0.0, 1.0)
     side = max(min(height, width) // 5, 1)
@@ -149,7 +113,7 @@ def _begin(problem: Problem, norm: str) -> Images:
     return jnp.clip(problem.clean + rows(problem.epsilon, away) * away, 0.0, 1.0)
 
 
-def _propose(problem: Problem, norm: str, x: Images, keys: jax.Array, side: jax.Array) -> Images:
+def _propose(problem: Problem, x: Images, keys: jax.Array, side: jax.Array) -> Images:
     """Another image: one more square."""
     shape = x.shape[1:]
     limit = jnp.array(shape[:2], jnp.int32) - side + 1
@@ -158,7 +122,7 @@ def _propose(problem: Problem, norm: str, x: Images, keys: jax.Array, side: jax.
     corner = place(here)
     inside = window(corner, side, shape)[..., None]
     sign = signs(color, (1, 1, shape[2]))
-    if norm == "linf":
+    if problem.norm == "linf":
         change = 2 * rows(problem.epsilon, x) * sign * inside
         return problem.into_ball(x + change, "linf")
 
@@ -182,38 +146,34 @@ def _propose(problem: Problem, norm: str, x: Images, keys: jax.Array, side: jax.
     return jnp.clip(moved, 0.0, 1.0)
 
 
-def square(
-    key: jax.Array,
-    model: Model,
-    images: ArrayLike,
-    labels: ArrayLike,
-    *,
-    epsilon: ArrayLike,
-    norm: str = "linf",
-    queries: int = 5000,
-    share: float = 0.8,
-    loss: str | Builder = "margin",
-    rescale: bool = True,
-    stop: bool = True,
-    **options: Unpack[Options],
-) -> AttackResult:
+def _share(name: str, value: Any) -> float:
+    return float(checks.number(name, value, 0, 1, open_low=True))
+
+
+@attack(
+    "linf",
+    "l2",
+    budget=True,
+    loss="margin",
+    stop=True,
+    draws="steps",
+    queries=count(5000),
+    share=Kind(0.8, _share, "float"),
+    rescale=flag(True),
+)
+def square(problem: Problem, *, queries: int, share: float, rescale: bool) -> Found:
     """The Square attack: a random search that changes a random square at a time and keeps what raises the loss.
 
     It sees the logits alone: where it finds what attacks by gradient do not, these are masked.
 
     Args:
-        key, model, images, labels: as in `run`.
-        epsilon: the budget: a number, several, or `[E, N]`.
+        key, model, images, labels, epsilon, options: as in `run`, and so are the errors.
         norm: "linf" or "l2".
         queries: runs of the network.
         share: of the image's area that the first squares take, above 0 and at most 1; halved nine times on the way.
         loss: "margin", "cross_entropy", "dlr", or a loss builder of the logits.
         rescale: whether the squares' sides fall within so many queries as within 10,000; AutoAttack leaves them.
         stop: whether an image is done once it succeeds.
-        options: what every attack takes, as in `Options`.
-
-    Raises:
-        InputError: as `run`.
 
     Source:
         Andriushchenko et al., Square Attack: a query-efficient black-box adversarial attack via random search (2020),
@@ -228,15 +188,22 @@ def square(
         >>> result.success.tolist(), result.gradients.tolist()
         ([True], [0])
     """
-    aim = objective(loss, options.get("target") is not None)
-    checks.one_of("norm", norm, ("linf", "l2"))
-    checks.number("share", share, 0, 1, open_low=True)
-    shape = tuple(np.shape(images)[1:])
-    plan = np.ones(1, np.int32)
-    if len(shape) == 3:
-        plan = sides(float(share), checks.count("queries", queries), shape, norm, rescale)
-    method = configured(search, objective=aim, norm=norm, plan=tuple(plan.tolist()), stop=bool(stop))
-    return run(
-        method, key, model, images, labels,
-        norm=norm, epsilon=checks.require_budget(epsilon), objective=aim, stop=stop, **options,
-    )  # fmt: skip
+    plan = jnp.asarray(sides(share, queries, problem.clean.shape[1:], problem.norm, rescale))
+    done = problem.done() & problem.stop
+    nothing = jnp.zeros(len(done), jnp.int32)
+
+    def advance(carry: Any) -> Any:
+        i, done, x, best, spent = carry
+        # The first query scores the start itself.
+        tried = jnp.where(i == 0, x, _propose(problem, x, problem.keys(i), plan[i]))
+        value, logits = _score(problem, tried, i)
+        success = problem.confirmed(tried, problem.success(logits) & ~done)
+        better = ((value > best) | success) & ~done
+        spent = spent + ~done
+        if problem.stop:
+            done |= success
+        return i + 1, done, where(better, tried, x), jnp.where(better, value, best), spent
+
+    lowest = jnp.full(len(done), -jnp.inf, jnp.float32)
+    _, _, x, _, spent = until_done(advance, len(plan), (done, _begin(problem), lowest, nothing))
+    return Found(x, spent, nothing, spent)

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_input import checks
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.carlini_wagner import next_factor
-from jaxopt_input.attacks.nearest import nothing_yet
-from jaxopt_input.attacks.objectives import Builder, Objective, objective
-from jaxopt_input.attacks.problem import Found, Numbers, Problem, configured
-from jaxopt_input.attacks.result import AttackResult
-from jaxopt_input.attacks.run import Options, run
+from jaxopt_input.attacks.define import attack, count, number
+from jaxopt_input.attacks.nearest import next_factor, nothing_yet
+from jaxopt_input.attacks.problem import Found, Problem
 from jaxopt_input.engine.lanes import dot, rows, where
-from jaxopt_input.models.model import Model
 from jaxopt_input.optimizers.search import Bracket, bracket, narrow
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float
-    from numpy.typing import ArrayLike
 
-    Images = Float[Array, "L H W C"]
+    from jaxopt_input.attacks.problem import Images
 
 MEMORY = 10
 MAX_TRIALS = 12  # of one line search
@@ -50,50 +44,6 @@ class _Search(NamedTuple):
     settled: jax.Array
 
 
-def weigh(problem: Problem, numbers: Numbers, *, objective: Objective, evaluations: int, searches: int) -> Found:
-    """The method: for each c of a search, L-BFGS within the box."""
-    n = len(problem.label)
-    done = problem.done()
-
-    def closed(low: jax.Array, high: jax.Array) -> jax.Array:
-        return done | (high <= CLOSE * low)
-
-    def unsettled(carry: Any) -> jax.Array:
-        k, _, _, low, high, *_ = carry
-        return (k < searches) & ~jnp.all(closed(low, high))
-
-    def search(carry: Any) -> Any:
-        k, best, c, low, high, gradients, forwards = carry
-        over = closed(low, high)
-        start = _start(problem, over)
-
-        def unfinished(carry: Any) -> jax.Array:
-            return (carry[0] < evaluations) & ~jnp.all(carry[1].settled)
-
-        def advance(carry: Any) -> Any:
-            i, s, best, reached, gradients, forwards = carry
-            trial = jnp.clip(s.x + rows(s.bracket.step, s.x) * s.direction, 0.0, 1.0)
-            value, gradient, success, distance = _evaluate(problem, objective, trial, c, i)
-            success &= ~s.settled
-            best = best.after(problem, trial, success, distance)
-            gradients = gradients + ~s.settled
-            forwards = forwards + (~s.settled & problem.rounded)
-            after = where(s.settled, s, _advance(s, trial, value, gradient))
-            return i + 1, after, best, reached | success, gradients, forwards
-
-        inner = (jnp.int32(0), start, best, done, gradients, forwards)
-        _, _, best, reached, gradients, forwards = jax.lax.while_loop(unfinished, advance, inner)
-        low, high = jnp.where(over | reached, low, c), jnp.where(~over & reached, c, high)
-        return k + 1, best, next_factor(c, low, high), low, high, gradients, forwards
-
-    nothing = jnp.zeros(n, jnp.int32)
-    c = jnp.full(n, numbers["c"], jnp.float32)
-    bounds = jnp.zeros_like(c), jnp.full_like(c, jnp.inf)
-    carry = (jnp.int32(0), nothing_yet(problem), c, *bounds, nothing, nothing)
-    _, best, _, _, _, gradients, forwards = jax.lax.while_loop(unsettled, search, carry)
-    return Found(best.image, gradients, gradients, forwards)
-
-
 def _start(problem: Problem, done: Bool[Array, " L"]) -> _Search:
     """At the original, before its first evaluation."""
     x, zero = problem.clean, jnp.zeros(len(done), jnp.float32)
@@ -104,14 +54,14 @@ def _start(problem: Problem, done: Bool[Array, " L"]) -> _Search:
 
 
 def _evaluate(
-    problem: Problem, objective: Objective, x: Images, c: Float[Array, " L"], draw: jax.Array
+    problem: Problem, x: Images, c: Float[Array, " L"], draw: jax.Array
 ) -> tuple[Float[Array, " L"], Images, Bool[Array, " L"], Float[Array, " L"]]:
     """‖r‖² + c · loss, its gradient, success, and the distance of what is judged.
 
     With rounding, success is judged on the rounded image; the line search sees the smooth loss of the image itself.
     """
     smooth = dataclasses.replace(problem, rounded=False)
-    gain, gradient, logits = smooth.gradient(x, objective, draw)
+    gain, gradient, logits = smooth.gradient(x, draw=draw)
     judged = problem.counted(x)
     if problem.rounded:
         logits = problem.logits(judged, draw)
@@ -133,8 +83,8 @@ def _advance(s: _Search, trial: jax.Array, value: jax.Array, gradient: jax.Array
     x, value, gradient = kept
     update = optax.scale_by_lbfgs(memory_size=MEMORY).update
     direction, rule = jax.vmap(update)(gradient, s.rule, x)
-    direction = _inwards(x, -direction)
-    downhill = _inwards(x, -gradient)
+    direction = geometry.inwards(-direction, x)
+    downhill = geometry.inwards(-gradient, x)
     descends = dot(direction, gradient) < 0
     direction = where(descends, direction, geometry.unit(downhill, "l2"))
     slope = dot(direction, gradient)
@@ -145,23 +95,8 @@ def _advance(s: _Search, trial: jax.Array, value: jax.Array, gradient: jax.Array
     return where(ended, following, s._replace(bracket=b, kept=kept, trials=trials))
 
 
-def _inwards(x: Images, direction: Images) -> Images:
-    """A direction without what would leave the box at once."""
-    return jnp.where(((x <= 0) & (direction < 0)) | ((x >= 1) & (direction > 0)), 0.0, direction)
-
-
-def szegedy(
-    key: jax.Array,
-    model: Model,
-    images: ArrayLike,
-    labels: ArrayLike,
-    *,
-    evaluations: int = 40,
-    searches: int = 12,
-    c: ArrayLike = 1e-2,
-    loss: str | Builder = "cross_entropy",
-    **options: Unpack[Options],
-) -> AttackResult:
+@attack("l2", loss="cross_entropy", evaluations=count(40), searches=count(12), c=number(1e-2, open_low=True))
+def szegedy(problem: Problem, *, evaluations: int, searches: int, c: jax.Array) -> Found:
     """Szegedy's attack: min ‖r‖² + c · loss(x + r, target) with x + r in [0, 1], for the c with the nearest success.
 
     L-BFGS with its line search, projected into the box; c is ten times as large until one succeeds, ten times as small
@@ -169,18 +104,14 @@ def szegedy(
     search, on the image rounded to 8 bits.
 
     Args:
-        key, model, images, labels: as in `run`.
+        key, model, images, labels, options: as in `run`, and so are the errors.
         evaluations: gradients for each c, at most.
         searches: how many c, at most; an image is done once one that succeeds and one that fails are within 3 %.
         c: the first.
         loss: as in `fgsm`.
-        options: what every attack takes, as in `Options`; the authors' has a `target`.
 
     Returns:
         An `AttackResult`; its distance "rms" is the distortion that the authors report.
-
-    Raises:
-        InputError: as `run`.
 
     Source:
         Szegedy et al., Intriguing properties of neural networks (2014), section 4.1; c is here on the loss, as in
@@ -195,10 +126,41 @@ def szegedy(
         >>> bool(0.1414 < result.distance["l2"][0] < 1.05 * 0.1414)
         True
     """
-    aim = objective(loss, options.get("target") is not None)
-    numbers = {"c": checks.number("c", c, open_low=True)}
-    method = configured(
-        weigh, objective=aim, evaluations=checks.count("evaluations", evaluations),
-        searches=checks.count("searches", searches),
-    )  # fmt: skip
-    return run(method, key, model, images, labels, norm="l2", numbers=numbers, objective=aim, draws=False, **options)
+    done = problem.done()
+
+    def closed(low: jax.Array, high: jax.Array) -> jax.Array:
+        return done | (high <= CLOSE * low)
+
+    def unsettled(carry: Any) -> jax.Array:
+        k, _, _, low, high, *_ = carry
+        return (k < searches) & ~jnp.all(closed(low, high))
+
+    def search(carry: Any) -> Any:
+        k, best, c, low, high, gradients, forwards = carry
+        over = closed(low, high)
+        start = _start(problem, over)
+
+        def unfinished(carry: Any) -> jax.Array:
+            return (carry[0] < evaluations) & ~jnp.all(carry[1].settled)
+
+        def advance(carry: Any) -> Any:
+            i, s, best, reached, gradients, forwards = carry
+            trial = jnp.clip(s.x + rows(s.bracket.step, s.x) * s.direction, 0.0, 1.0)
+            value, gradient, success, distance = _evaluate(problem, trial, c, i)
+            success &= ~s.settled
+            best = best.after(problem, trial, success, distance)
+            gradients = gradients + ~s.settled
+            forwards = forwards + (~s.settled & problem.rounded)
+            after = where(s.settled, s, _advance(s, trial, value, gradient))
+            return i + 1, after, best, reached | success, gradients, forwards
+
+        inner = (jnp.int32(0), start, best, done, gradients, forwards)
+        _, _, best, reached, gradients, forwards = jax.lax.while_loop(unfinished, advance, inner)
+        low, high = jnp.where(over | reached, low, c), jnp.where(~over & reached, c, high)
+        return k + 1, best, next_factor(c, low, high), low, high, gradients, forwards
+
+    nothing = jnp.zeros(len(done), jnp.int32)
+    c = jnp.full(len(done), c, jnp.float32)
+    carry = (jnp.int32(0), nothing_yet(problem), c, jnp.zeros_like(c), jnp.full_like(c, jnp.inf), nothing, nothing)
+    _, best, _, _, _, gradients, forwards = jax.lax.while_loop(unsettled, search, carry)
+    return Found(best.image, gradients, gradients, forwards)

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxopt_input import checks
 from jaxopt_input.attacks.criteria import misclassified
-from jaxopt_input.attacks.deepfool import to_boundaries
+from jaxopt_input.attacks.deepfool import deepfool
 from jaxopt_input.attacks.examine import check_logits, transformed
 from jaxopt_input.attacks.problem import Found, Lanes, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
@@ -238,7 +238,8 @@ def _search(
 
     def visit(change: jax.Array, which: jax.Array) -> tuple[jax.Array, None]:
         problem = problem_of(images[which], change, clean[which], keys[which])
-        nearest = to_boundaries(problem, numbers, norm="l2", steps=program.steps, candidates=program.candidates)
+        options = {"steps": program.steps, "candidates": program.candidates}
+        nearest = deepfool.method(problem, overshoot=numbers["overshoot"], **options)
         reached = nearest.steps[0] < program.steps
         longer = change + jnp.where(reached, nearest.image[0] - problem.clean[0], 0.0)
         return ball(program.norm, numbers["epsilon"], zero)(longer), None

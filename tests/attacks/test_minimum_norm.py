@@ -146,7 +146,7 @@ def test_restarts_of_fab_begin_elsewhere(toy_batch):
     nothing = jnp.zeros(4, jnp.int32)
     problem = Problem(Lanes(images, nothing, nothing, None, keys, None, restart, None), None, None, False, False)
     best = Nearest(images, jnp.array([jnp.inf, jnp.inf, 0.2, jnp.inf]))
-    begun = begin(problem, "linf", best, jnp.float32(0.4), 0)
+    begun = begin(problem, best, jnp.float32(0.4), 0)
     away = np.abs(np.asarray(begun - images)).max((1, 2, 3))
     assert away[0] == 0
     # The largest of 360 uniform numbers is within 5 % of the bound but once in 10⁸ times.
