@@ -65,26 +65,19 @@ class _State(NamedTuple):
     history: dict[str, Float[Array, "L steps"]]
 
 
-class _Evaluated(NamedTuple):
-    """What is new at an iterate: its loss, and the best one up to here."""
-
-    i: jax.Array
-    loss: Float[Array, " L"]
-    gradient: Images
-    best: Images
-    best_gradient: Images
-    best_loss: Float[Array, " L"]
-
-
 def _climb(
     problem: Problem,
     steps: int,
     x: Images,
     size: Float[Array, " L"],
     own: Any,
-    go: Callable[[_State, _Evaluated], tuple[Images, Float[Array, " L"], Any]],
+    go: Callable[[jax.Array, _State, jax.Array, Images], _State],
 ) -> Found:
-    """Steps from `x` up the loss: `go(state, evaluated)` gives the next iterate, the size of the step, and `own`."""
+    """Steps from `x` up the loss.
+
+    `go(i, state, loss, gradient)` takes the state with the best iterate so far, and returns it with the next `x`,
+    `size` and `own`.
+    """
     n = len(problem.label)
     nothing, done = jnp.zeros(n, jnp.int32), problem.done() & problem.stop
     history = {name: jnp.full((n, steps + 1), NO_VALUE, jnp.float32) for name in ("loss", "step_size")}
@@ -101,14 +94,11 @@ def _climb(
         success = problem.confirmed(s.x, problem.success(logits) & ~s.done)
         done = s.done | (success & problem.stop)
         better = value > s.best_loss
-        best, best_gradient = where(better, (s.x, gradient), (s.best, s.best_gradient))
-        best_loss = jnp.where(better, value, s.best_loss)
-        moved, size, own = go(s, _Evaluated(i, value, gradient, best, best_gradient, best_loss))
-        after = s._replace(
-            x=moved, best=best, best_gradient=best_gradient, best_loss=best_loss, size=size, own=own, history={}
-        )
+        best = where(better, (s.x, gradient, value), (s.best, s.best_gradient, s.best_loss))
+        improved = s._replace(best=best[0], best_gradient=best[1], best_loss=best[2], history={})
+        after = go(i, improved, value, gradient)
         # Lanes that were done before this evaluation stay as they are.
-        written = {"loss": value, "step_size": size}
+        written = {"loss": value, "step_size": after.size}
         return i + 1, where(s.done, s._replace(history={}), after)._replace(
             done=done,
             adversarial=where(success, s.x, s.adversarial),
@@ -119,7 +109,7 @@ def _climb(
         )
 
     _, s = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), state))
-    return Found(where(s.success, s.adversarial, s.best), s.steps, s.gradients, nothing, s.history)
+    return Found(where(s.success, s.adversarial, s.best), s.steps, s.gradients, history=s.history)
 
 
 # ---- L∞ and L2 -------------------------------------------------------------------------------------------------------
@@ -142,32 +132,29 @@ def _with_momentum(problem: Problem, steps: int) -> Found:
     windows[marks] = np.diff([0, *marks])
     x, zero = _border(problem), jnp.zeros(len(problem.label), jnp.float32)
 
-    def go(s: _State, e: _Evaluated) -> tuple[Images, Float[Array, " L"], _Rhythm]:
+    def go(i: jax.Array, s: _State, loss: jax.Array, gradient: Images) -> _State:
         past: _Rhythm = s.own
         # The first step's loss is compared with 0, as in the authors' code, which reads the last entry of its zeros.
-        rises = past.rises + ((e.loss > past.loss_before) & (e.i > 0))
-        best_at_check = jnp.where(e.i == 0, e.loss, past.best_at_check)
-        window = jnp.asarray(windows)[e.i]
+        rises = past.rises + ((loss > past.loss_before) & (i > 0))
+        best_at_check = jnp.where(i == 0, loss, past.best_at_check)
+        window = jnp.asarray(windows)[i]
         check = window > 0
-        halve = check & ((rises <= RISING * window) | (~past.halved & (best_at_check >= e.best_loss)))
+        halve = check & ((rises <= RISING * window) | (~past.halved & (best_at_check >= s.best_loss)))
         size = jnp.where(halve, s.size / 2, s.size)
 
         # From the best iterate where the step was halved. Three quarters of the step, a quarter of the last one.
-        x, gradient = where(halve, (e.best, e.best_gradient), (s.x, e.gradient))
-        share = jnp.where(e.i > 0, jnp.float32(MOMENTUM), 1)
+        x, gradient = where(halve, (s.best, s.best_gradient), (s.x, gradient))
+        share = jnp.where(i > 0, jnp.float32(MOMENTUM), 1)
         reached = problem.into_ball(x + rows(size, x) * geometry.steepest(gradient, norm), norm)
         moved = problem.into_ball(x + share * (reached - x) + (1 - share) * (x - past.x_before), norm)
-        return (
-            moved,
-            size,
-            _Rhythm(
-                x_before=x,
-                loss_before=jnp.where(e.i > 0, e.loss, past.loss_before),
-                rises=jnp.where(check, 0, rises),
-                best_at_check=jnp.where(check, e.best_loss, best_at_check),
-                halved=jnp.where(check, halve, past.halved),
-            ),
+        rhythm = _Rhythm(
+            x_before=x,
+            loss_before=jnp.where(i > 0, loss, past.loss_before),
+            rises=jnp.where(check, 0, rises),
+            best_at_check=jnp.where(check, s.best_loss, best_at_check),
+            halved=jnp.where(check, halve, past.halved),
         )
+        return s._replace(x=moved, size=size, own=rhythm)
 
     begin = _Rhythm(x, zero, zero, zero, zero == 0)
     return _climb(problem, steps, x, 2 * problem.epsilon, begin, go)
@@ -204,16 +191,17 @@ def _sparse(problem: Problem, steps: int) -> Found:
     inside = clean[0].size
     period = max(steps * 4 // 100, 1)
 
-    def go(s: _State, e: _Evaluated) -> tuple[Images, Float[Array, " L"], _Sparsity]:
-        check = (e.i > 0) & (e.i % period == 0)
-        changed = geometry.norm(e.best - clean, "l0")
+    def go(i: jax.Array, s: _State, _: jax.Array, gradient: Images) -> _State:
+        check = (i > 0) & (i % period == 0)
+        changed = geometry.norm(s.best - clean, "l0")
         again = check & (changed < FEWER * s.own.changed)  # sparser: from the best, with long steps
         size = jnp.where(again, epsilon, jnp.maximum(s.size / SHORTER, epsilon / LEAST))
         size = jnp.where(check, size, s.size)
         share = jnp.where(check, changed / inside / SPARSER, s.own.share)
-        x, gradient = where(again, (e.best, e.best_gradient), (s.x, e.gradient))
+        x, gradient = where(again, (s.best, s.best_gradient), (s.x, gradient))
         moved = geometry.into_l1_ball_and_box(x + rows(size, x) * largest(gradient, share), clean, epsilon)
-        return moved, size, _Sparsity(share, jnp.where(check, changed, s.own.changed))
+        sparsity = _Sparsity(share, jnp.where(check, changed, s.own.changed))
+        return s._replace(x=moved, size=size, own=sparsity)
 
     # Where to begin, the share of numbers of the first steps, and how many differ from the original's.
     if problem.lanes.start is not None:

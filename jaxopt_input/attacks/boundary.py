@@ -85,4 +85,4 @@ def boundary(problem: Problem, *, steps: int, around: jax.Array, towards: jax.Ar
     nothing = jnp.zeros(len(active), jnp.int32)
     sizes = (jnp.full(len(active), size, jnp.float32) for size in (around, towards))
     nearest, *_ = jax.lax.fori_loop(0, steps, step, (nearest, x, *sizes, nothing, nothing))
-    return Found(nearest.image, steps * active, nothing, queries + 2 * steps * active)
+    return Found(nearest.image, steps * active, forwards=queries + 2 * steps * active)

@@ -95,4 +95,4 @@ def deepfool(problem: Problem, *, steps: int, overshoot: jax.Array, candidates: 
     nothing = jnp.zeros(len(problem.label), jnp.int32)
     carry = (problem.done(), problem.clean, nothing, nothing)
     _, _, x, taken, gradients = until_done(advance, steps, carry)
-    return Found(x, taken, gradients, nothing)
+    return Found(x, taken, gradients)

@@ -130,8 +130,7 @@ def attack(
         >>> import jax, jax.numpy as jnp, jaxopt_input as joi
         >>> @attack("linf", budget=True, share=number(0.5, high=1.0))
         ... def darken(problem, *, share):
-        ...     nothing = jnp.zeros(len(problem.label), jnp.int32)
-        ...     return Found(problem.clean - share * problem.epsilon[:, None, None, None], nothing, nothing, nothing)
+        ...     return Found(problem.clean - share * problem.epsilon[:, None, None, None])
         >>> model = joi.from_function(lambda level, x, taps: {"logits": jnp.stack([x.mean((1, 2, 3)), level], -1)},
         ...                           jnp.array([0.4]), image_shape=(4, 4, 3), taps=("logits",))
         >>> darken(jax.random.key(0), model, jnp.full((1, 4, 4, 3), 0.5), 0, epsilon=0.2, share=0.75).success.tolist()

@@ -85,7 +85,7 @@ def ead(
 
     def attempt(best: Any, c: jax.Array, gradients: jax.Array) -> Any:
         def step(i: jax.Array, carry: Any) -> Any:
-            best, x, y, reached, gradients = carry
+            best, x, y, reached = carry
             # One run of the network serves both: the gradient at y, and the judgment of y.
             lost, gradient, logits = problem.gradient(y, objective, i)
             success = problem.success(logits) & (lost <= 0) & active
@@ -94,10 +94,9 @@ def ead(
             slope = 2 * (y - clean) + rows(c, y) * gradient
             after = shrink(y - rate * slope, clean, beta)  # by β itself, as the authors do, not by rate · β
             ahead = jnp.clip(after + i.astype(jnp.float32) / (i + 3).astype(jnp.float32) * (after - x), 0.0, 1.0)
-            return best, after, where(active, ahead, y), reached | success, gradients + active
+            return best, after, where(active, ahead, y), reached | success
 
-        start = (best, clean, clean, ~active, gradients)
-        best, _, _, reached, gradients = jax.lax.fori_loop(0, steps, step, start)
-        return best, reached, gradients
+        best, _, _, reached = jax.lax.fori_loop(0, steps, step, (best, clean, clean, ~active))
+        return best, reached, gradients + steps * active
 
     return over_factors(problem, c, searches, attempt)

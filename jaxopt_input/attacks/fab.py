@@ -85,5 +85,4 @@ def fab(problem: Problem, *, steps: int, candidates: int, reach: jax.Array) -> F
 
     total = steps * classes.shape[1]
     best, _ = jax.lax.fori_loop(0, total, step, (nothing_yet(problem), clean))
-    spent = jnp.where(active, total, 0)
-    return Found(best.image, spent, spent, spent)
+    return Found(best.image, total * active, total * active, total * active)

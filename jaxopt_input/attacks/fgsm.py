@@ -53,7 +53,7 @@ def _ascend(
     history = jnp.full((len(size), steps), NO_VALUE, jnp.float32)
     carry = (problem.done() & problem.stop, x, jnp.zeros_like(x) if momentum else (), nothing, nothing, history)
     _, _, x, _, taken, gradients, history = until_done(advance, steps, carry)
-    return Found(x, taken, gradients, nothing, {"loss": history})
+    return Found(x, taken, gradients, history={"loss": history})
 
 
 def _unit_step(gradient: Images, image: Images, norm: str, sparsity: float | jax.Array) -> Images:

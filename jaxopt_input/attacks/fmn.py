@@ -96,7 +96,7 @@ def fmn(problem: Problem, *, steps: int, step: jax.Array, gamma: jax.Array) -> F
     most = farthest(clean, norm)
 
     def advance(i: jax.Array, carry: Any) -> Any:
-        best, x, radius, gradients = carry
+        best, x, radius = carry
         value, gradient, logits = problem.gradient(x, draw=i)
         success = problem.success(logits)
         distance = geometry.norm(x - clean, norm)
@@ -113,10 +113,8 @@ def fmn(problem: Problem, *, steps: int, step: jax.Array, gamma: jax.Array) -> F
             moved = jnp.clip(clean + keep_largest(moved - clean, radius), 0.0, 1.0)
         else:
             moved = geometry.clip_to_ball(moved, clean, radius, norm)
-        return best, where(active, moved, x), radius, gradients + active
+        return best, where(active, moved, x), radius
 
-    nothing = jnp.zeros(len(active), jnp.int32)
     radius = jnp.ones(len(active), jnp.float32) if norm == "l0" else most
-    carry = (nothing_yet(problem), clean, radius, nothing)
-    best, _, _, gradients = jax.lax.fori_loop(0, steps, advance, carry)
-    return Found(best.image, gradients, gradients, nothing)
+    best, *_ = jax.lax.fori_loop(0, steps, advance, (nothing_yet(problem), clean, radius))
+    return Found(best.image, steps * active, steps * active)

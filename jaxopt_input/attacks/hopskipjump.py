@@ -95,4 +95,4 @@ def hop_skip_jump(problem: Problem, *, steps: int, directions: int) -> Found:
         return best, where(success, moved, x), queries + jnp.where(active, directions + BISECTIONS + 1, 0)
 
     best, _, queries = jax.lax.fori_loop(0, steps, step, (best, x, queries))
-    return Found(best.image, steps * active, jnp.zeros_like(queries), queries)
+    return Found(best.image, steps * active, forwards=queries)

@@ -92,7 +92,7 @@ def over_factors(problem: Problem, c: jax.Array, searches: int, attempt: Callabl
     c = jnp.full(len(nothing), c, jnp.float32)
     carry = (nothing_yet(problem), c, jnp.zeros_like(c), jnp.full_like(c, jnp.inf), nothing)
     best, *_, gradients = jax.lax.fori_loop(0, searches, search, carry)
-    return Found(best.image, gradients, gradients, nothing)
+    return Found(best.image, gradients, gradients)
 
 
 def lead(problem: Problem, confidence: jax.Array) -> Callable[[Any, Any], losses.Loss]:

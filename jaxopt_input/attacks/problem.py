@@ -62,16 +62,16 @@ class Found(NamedTuple):
 
     Attributes:
         image: `[L, H, W, C]`, its best.
-        steps: `[L]` int32, its steps until the lane was done.
-        gradients: `[L]` int32, how often it differentiated the network (also to one logit).
-        forwards: `[L]` int32, how often it ran the network without differentiating it.
+        steps: its steps until the lane was done, `[L]` int32 or one number, as are the other counts.
+        gradients: how often it differentiated the network (also to one logit).
+        forwards: how often it ran the network without differentiating it.
         history: what it keeps of each step, `[L, …]` by name.
     """
 
     image: Images
-    steps: Int[Array, " L"]
-    gradients: Int[Array, " L"]
-    forwards: Int[Array, " L"]
+    steps: Int[Array, " L"] | int = 0
+    gradients: Int[Array, " L"] | int = 0
+    forwards: Int[Array, " L"] | int = 0
     history: dict[str, jax.Array] = {}  # noqa: RUF012  (never mutated)
 
 

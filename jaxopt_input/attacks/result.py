@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -131,17 +131,8 @@ class AttackResult:
 
         Args:
             images: indices, a slice, or a mask.
-
-        Example:
-            >>> import jax, jax.numpy as jnp, jaxopt_input as joi
-            >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
-            ...                           image_shape=(4, 4, 3), taps=("logits",))
-            >>> image = jnp.full((2, 4, 4, 3), 0.5).at[..., 0].set(0.55)
-            >>> result = joi.attacks.fgsm(jax.random.key(0), model, image, [0, 1], epsilon=[0.01, 0.1])
-            >>> result.take([1]).success.tolist()
-            [[True], [True]]
         """
-        return self._by_image(lambda axis, x: x[(slice(None),) * axis + (images,)], self)
+        return self._by_image(lambda axis, x: x[(slice(None),) * axis + (images,)])
 
     @classmethod
     def concat(cls, results: Sequence[AttackResult]) -> AttackResult:
@@ -156,13 +147,13 @@ class AttackResult:
             ...                           image_shape=(4, 4, 3), taps=("logits",))
             >>> image = jnp.full((2, 4, 4, 3), 0.5).at[..., 0].set(0.55)
             >>> result = joi.attacks.fgsm(jax.random.key(0), model, image, [0, 1], epsilon=[0.01, 0.1])
-            >>> joi.attacks.AttackResult.concat([result.take([1]), result.take([0])]).success.tolist()
-            [[True, False], [True, True]]
+            >>> both = joi.attacks.AttackResult.concat([result.take([1]), result.take([0])])
+            >>> result.success.tolist(), both.success.tolist()
+            ([[False, True], [True, True]], [[True, False], [True, True]])
         """
         if not results:
             raise InputError("there is no result to concatenate")
-        signs = tuple(dict.fromkeys(text for result in results for text in result.warnings))
-        first, *others = [dataclasses.replace(result, warnings=signs) for result in results]
+        first, *others = _with_all_warnings(results)
         concatenate = _numpy_of(first.image).concatenate
         budgets = [
             None if r.epsilon is None else len(r.epsilon) if r.epsilon.ndim == 2 else str(r.epsilon) for r in results
@@ -171,7 +162,7 @@ class AttackResult:
         if len(kinds) > 1:
             raise InputError("results of different norms or budgets cannot be concatenated")
         try:
-            return first._by_image(lambda axis, *parts: concatenate(parts, axis), first, *others)
+            return first._by_image(lambda axis, *parts: concatenate(parts, axis), *others)
         except (TypeError, ValueError) as error:
             raise InputError(f"results of different attacks cannot be concatenated: {error}") from error
 
@@ -183,39 +174,41 @@ class AttackResult:
             results: one per budget.
             epsilon: `[E]` or `[E, N]`, the budgets.
         """
-        signs = tuple(dict.fromkeys(text for result in results for text in result.warnings))
-        first = results[0]
-        alike = [dataclasses.replace(r, warnings=signs, epsilon=None) for r in results]
-        joined = jax.tree.map(lambda *parts: _numpy_of(parts[0]).stack(parts), *alike)
-        once = {name: getattr(first, name) for name in _ONCE}
-        return dataclasses.replace(joined, **once, epsilon=epsilon)
+        first, *others = _with_all_warnings(results)
+        axes = dict.fromkeys(_EACH, 0)
+        stacked = first._by_axis(lambda axis, *parts: _numpy_of(parts[0]).stack(parts, axis), axes, *others)
+        return dataclasses.replace(stacked, epsilon=epsilon)
 
     def at_budget(self, number: int) -> AttackResult:
         """The part of a result that belongs to one of its budgets."""
-        once: dict[str, Any] = {name: getattr(self, name) for name in _ONCE}
-        none: dict[str, Any] = dict.fromkeys(once)
-        part = jax.tree.map(lambda x: x[number], dataclasses.replace(self, **none, epsilon=None))
-        epsilon = None if self.epsilon is None else self.epsilon[number]
-        return dataclasses.replace(part, **once, epsilon=epsilon)
+        return self._by_axis(lambda _, x: x[number], dict.fromkeys((*_EACH, "epsilon"), 0))
 
-    def _by_image(self, function: Callable[..., Any], *results: AttackResult) -> AttackResult:
+    def _by_image(self, function: Callable[..., Any], *others: AttackResult) -> AttackResult:
         """A result whose arrays are `function(axis of the images, *those of the results)`."""
-        axes = {
-            field.name: self.success.ndim - 1 + (field.name == "success_of_start")
-            for field in dataclasses.fields(self)
-            if field.name not in ("norm", "minimizes", "warnings", *_ONCE)
-        }
-        axes |= dict.fromkeys(_ONCE, 0) | {"epsilon": 1}
-        if self.epsilon is None or self.epsilon.ndim < 2:  # the same for all images
-            del axes["epsilon"]
+        each = self.success.ndim - 1
+        axes = dict.fromkeys(_ONCE, 0) | dict.fromkeys(_EACH, each) | {"success_of_start": each + 1}
+        if self.epsilon is not None and self.epsilon.ndim == 2:  # otherwise the same for all images
+            axes["epsilon"] = 1
+        return self._by_axis(function, axes, *others)
+
+    def _by_axis(self, function: Callable[..., Any], axes: Mapping[str, int], *others: AttackResult) -> AttackResult:
+        """A result whose fields of these names are `function(axis, *those of the results)`."""
         fields = {
-            name: jax.tree.map(functools.partial(function, axis), *(getattr(result, name) for result in results))
+            name: jax.tree.map(functools.partial(function, axis), *(getattr(r, name) for r in (self, *others)))
             for name, axis in axes.items()
         }
         return dataclasses.replace(self, **fields)
 
 
 _ONCE = ("label", "target", "clean", "logits")  # once per image, also where there are several budgets
+_STATIC = ("norm", "minimizes", "warnings", "epsilon")  # of the attack
+_EACH = tuple(f.name for f in dataclasses.fields(AttackResult) if f.name not in (*_ONCE, *_STATIC))
+
+
+def _with_all_warnings(results: Sequence[AttackResult]) -> list[AttackResult]:
+    """Results, each with the warnings of all."""
+    signs = tuple(dict.fromkeys(text for result in results for text in result.warnings))
+    return [dataclasses.replace(result, warnings=signs) for result in results]
 
 
 def _numpy_of(array: Any) -> Any:

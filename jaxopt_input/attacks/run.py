@@ -157,8 +157,7 @@ def run(
         >>> def one_pixel_value(problem, numbers):  # an attack of one's own: the number that matters most
         ...     _, gradient, _ = problem.gradient(problem.clean, lambda label, target: joi.losses.margin(label))
         ...     image = problem.into_ball(problem.clean + gradient * numbers["reach"], "l1")
-        ...     once = jnp.ones(len(problem.label), jnp.int32)
-        ...     return Found(image, once, once, 0 * once)
+        ...     return Found(image, steps=1, gradients=1)
         >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
         ...                           image_shape=(4, 4, 3), taps=("logits",))
         >>> image = jnp.full((1, 4, 4, 3), 0.5).at[..., 0].set(0.51)
@@ -367,7 +366,7 @@ def _attack_round(program: _Program, mesh: Mesh, *arguments: Any) -> dict[str, A
 def _untouched(outcome: Found, done: Bool[jax.Array, " L"], clean: jax.Array) -> Found:
     """What a method returned; the original, at no cost, where that was a success already."""
 
-    def count(x: jax.Array) -> jax.Array:
+    def count(x: jax.Array | int) -> jax.Array:
         return jnp.where(done, 0, jnp.asarray(x, jnp.int32))
 
     counts = count(outcome.steps), count(outcome.gradients), count(outcome.forwards)

@@ -206,4 +206,4 @@ def square(problem: Problem, *, queries: int, share: float, rescale: bool) -> Fo
 
     lowest = jnp.full(len(done), -jnp.inf, jnp.float32)
     _, _, x, _, spent = until_done(advance, len(plan), (done, _begin(problem), lowest, nothing))
-    return Found(x, spent, nothing, spent)
+    return Found(x, spent, forwards=spent)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
     from numpy.typing import ArrayLike
 
+    from jaxopt_input.attacks.problem import Images
+
 CHUNK = 32  # images that are judged at once
 LANES = 2**31 - 5  # the purpose of the keys of the images
 
@@ -53,19 +55,6 @@ class UniversalPerturbation:
     prediction: Int[Array, " N"]
     rate: Float[Array, " passes"]
     norm: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Program:
-    """All that is static."""
-
-    apply: Apply
-    norm: str
-    epochs: int
-    steps: int
-    candidates: int
-    transform: Transform | None
-    samples: int
 
 
 def universal(
@@ -126,21 +115,27 @@ def universal(
         "overshoot": checks.number("overshoot", overshoot),
     }
     transform = as_transform(transform)
-    samples = checks.samples(samples, transform)
-    program = _Program(
-        model.apply, norm, checks.count("epochs", epochs), checks.count("steps", steps),
-        checks.count("candidates", candidates), transform, samples,
-    )  # fmt: skip
     key = checks.typed_key(key)
     traced = transformed(model.params, key, images, numbers)
     if not traced:
         check_logits(model, images)
-    outcome = _search(program, model.params, key, images, numbers)
+    outcome = _search(
+        model.params,
+        key,
+        images,
+        numbers,
+        apply=model.apply,
+        norm=norm,
+        epochs=checks.count("epochs", epochs),
+        steps=checks.count("steps", steps),
+        candidates=checks.count("candidates", candidates),
+        transform=transform,
+        samples=checks.samples(samples, transform),
+    )
     if not traced:
         outcome = jax.device_get(outcome)
-    rates = outcome.pop("rate")
-    rates = (jnp if traced else np).where(rates < 0, np.float32(np.nan), rates)
-    return UniversalPerturbation(**outcome, rate=rates, norm=norm)
+    rate = (jnp if traced else np).where(outcome.rate < 0, np.float32(np.nan), outcome.rate)
+    return dataclasses.replace(outcome, rate=rate)
 
 
 def universal_attack(
@@ -157,25 +152,21 @@ def universal_attack(
     """The same change of all images, by `universal`, judged as any other attack.
 
     Args:
-        key, model, images, labels: as in `run`.
-        epsilon: the budget, a single number.
-        norm, epochs: as in `universal`.
-        options: what every attack takes, as in `Options`; without `target` and `restarts`.
+        key, model, images, labels: as in `run`, and so are the errors.
+        epsilon, norm, epochs: as in `universal`.
+        options: as in `Options`, without `target` and `restarts`.
 
     Returns:
         An `AttackResult`; `raw` less the original is the change, before the image is clipped.
 
     Raises:
-        InputError: as `run` and `universal`; for several budgets or a target.
-
-    Source:
-        Moosavi-Dezfooli et al., Universal adversarial perturbations (2017), algorithm 1.
+        InputError: for several budgets or a target.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxopt_input as joi
         >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
         ...                           image_shape=(4, 4, 3), taps=("logits",))
-        >>> images = jnp.full((3, 4, 4, 3), 0.5).at[..., 0].set(jnp.array([0.51, 0.52, 0.53])[:, None, None])
+        >>> images = jnp.full((3, 4, 4, 3), 0.5).at[..., 0].add(0.02)
         >>> result = joi.attacks.universal_attack(jax.random.key(0), model, images, 0, epsilon=0.05)
         >>> float(result.accuracy["robust"]), bool(abs(result.raw - images)[1:].max() <= 0.05 + 1e-6)
         (0.0, True)
@@ -184,27 +175,31 @@ def universal_attack(
         raise InputError("a universal perturbation leaves the classes that the network sees: give no target")
     if np.ndim(epsilon):
         raise InputError("a universal perturbation is sought within one budget: give a single epsilon")
-    transform, samples = options.get("transform"), options.get("samples", 1)
-    change = universal(
-        key, model, images, epsilon=epsilon, norm=norm, epochs=epochs, transform=transform, samples=samples
-    )
-    numbers = {"perturbation": change.perturbation}
-    return run(
-        _added, key, model, images, labels,
-        norm=norm, epsilon=epsilon, numbers=numbers, stop=False, draws=False, **options,
-    )  # fmt: skip
+    views: dict[str, Any] = {name: options[name] for name in ("transform", "samples") if name in options}
+    change = universal(key, model, images, epsilon=epsilon, norm=norm, epochs=epochs, **views)
+    common: dict[str, Any] = {"norm": norm, "epsilon": epsilon, "stop": False, "draws": False, **options}
+    return run(_added, key, model, images, labels, numbers={"perturbation": change.perturbation}, **common)
 
 
 def _added(problem: Problem, numbers: Numbers) -> Found:
-    nothing = jnp.zeros(len(problem.label), jnp.int32)
-    return Found(problem.clean + numbers["perturbation"][None], nothing, nothing, nothing)
+    return Found(problem.clean + numbers["perturbation"][None])
 
 
-@functools.partial(jax.jit, static_argnames="program")
+@functools.partial(jax.jit, static_argnames=("apply", "norm", "epochs", "steps", "candidates", "transform", "samples"))
 def _search(
-    program: _Program, params: Any, key: jax.Array, images: Float[Array, "N H W C"], numbers: dict[str, jax.Array]
-) -> dict[str, jax.Array]:
-    apply = functools.partial(program.apply, params)
+    params: Any,
+    key: jax.Array,
+    images: Images,
+    numbers: Numbers,
+    *,
+    apply: Apply,
+    norm: str,
+    epochs: int,
+    steps: int,
+    candidates: int,
+    transform: Transform | None,
+    samples: int,
+) -> UniversalPerturbation:
     n = len(images)
     zero = jnp.zeros(images.shape[1:], jnp.float32)
     base = jax.random.fold_in(key, LANES)
@@ -217,13 +212,13 @@ def _search(
         lanes = Lanes(*rows, jnp.zeros((1, 0), jnp.float32), jnp.zeros(1, jnp.uint32), None)
         problem = Problem(
             lanes=lanes,
-            apply=apply,
+            apply=functools.partial(apply, params),
             criterion=misclassified(),
             norm="l2",
             targeted=False,
             rounded=False,
-            transform=program.transform,
-            samples=program.samples,
+            transform=transform,
+            samples=samples,
         )
         return dataclasses.replace(problem, lanes=lanes._replace(logits=problem.judged(begin)))
 
@@ -232,21 +227,20 @@ def _search(
             image, key = row
             return jnp.argmax(problem_of(image, change, jnp.int32(0), key).lanes.logits[0]).astype(jnp.int32)
 
-        return jax.lax.map(predict, (images, keys), batch_size=max(1, min(CHUNK // program.samples, n)))
+        return jax.lax.map(predict, (images, keys), batch_size=max(1, min(CHUNK // samples, n)))
 
     clean = classes(zero)
 
     def visit(change: jax.Array, which: jax.Array) -> tuple[jax.Array, None]:
         problem = problem_of(images[which], change, clean[which], keys[which])
-        options = {"steps": program.steps, "candidates": program.candidates}
-        nearest = deepfool.method(problem, overshoot=numbers["overshoot"], **options)
-        reached = nearest.steps[0] < program.steps
+        nearest = deepfool.method(problem, steps=steps, overshoot=numbers["overshoot"], candidates=candidates)
+        reached = jnp.asarray(nearest.steps)[0] < steps
         longer = change + jnp.where(reached, nearest.image[0] - problem.clean[0], 0.0)
-        return ball(program.norm, numbers["epsilon"], zero)(longer), None
+        return ball(norm, numbers["epsilon"], zero)(longer), None
 
     def unfinished(carry: Any) -> jax.Array:
         epoch, _, rates = carry
-        return (epoch < program.epochs) & (rates[epoch] < numbers["rate"])
+        return (epoch < epochs) & (rates[epoch] < numbers["rate"])
 
     def over(carry: Any) -> Any:
         epoch, change, rates = carry
@@ -254,13 +248,7 @@ def _search(
         change, _ = jax.lax.scan(visit, change, order)
         return epoch + 1, change, rates.at[epoch + 1].set(jnp.mean(classes(change) != clean, dtype=jnp.float32))
 
-    rates = jnp.full(program.epochs + 1, -1, jnp.float32).at[0].set(0.0)  # −1 where there was no such pass
+    rates = jnp.full(epochs + 1, -1, jnp.float32).at[0].set(0.0)  # −1 where there was no such pass
     _, change, rates = jax.lax.while_loop(unfinished, over, (jnp.int32(0), zero, rates))
     prediction = classes(change)
-    return {
-        "perturbation": change,
-        "fooled": prediction != clean,
-        "clean": clean,
-        "prediction": prediction,
-        "rate": rates,
-    }
+    return UniversalPerturbation(change, prediction != clean, clean, prediction, rates, norm)
