@@ -53,14 +53,14 @@ def ddn(problem: Problem, *, steps: int, gamma: jax.Array, initial: jax.Array) -
     most = farthest(clean, "l2")
     active = ~problem.done()
     # Numbers of the program rather than constants, which XLA would fold into roundings of its own.
-    bounds = jax.lax.optimization_barrier((jnp.float32(FIRST), jnp.float32(LAST)))
+    first, last = jax.lax.optimization_barrier((jnp.float32(FIRST), jnp.float32(LAST)))
 
     def advance(i: jax.Array, carry: Any) -> Any:
         best, x, size = carry
         _, gradient, logits = problem.gradient(x, draw=i)
         success = problem.success(logits)
         best = best.after(problem, x, success & active, problem.distance(x, "l2"))
-        step = cosine(*bounds, i, steps)
+        step = cosine(first, last, i, steps)
         change = x - clean + step * geometry.unit(gradient, "l2")
         size = jnp.minimum(size * jnp.where(success, 1 - gamma, 1 + gamma), most)
         moved = jnp.clip(clean + rows(size, change) * geometry.unit(change, "l2"), 0.0, 1.0)
@@ -68,6 +68,6 @@ def ddn(problem: Problem, *, steps: int, gamma: jax.Array, initial: jax.Array) -
 
     carry = (nothing_yet(problem), clean, jnp.full(len(active), initial))
     best, x, _ = jax.lax.fori_loop(0, steps, advance, carry)
-    last = problem.success(problem.logits(x, steps)) & active
-    best = best.after(problem, x, last, problem.distance(x, "l2"))
+    crossed = problem.success(problem.logits(x, steps)) & active
+    best = best.after(problem, x, crossed, problem.distance(x, "l2"))
     return Found(best.image, steps * active, steps * active, active)
