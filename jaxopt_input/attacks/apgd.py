@@ -234,8 +234,8 @@ def largest(gradient: Images, share: Float[Array, " L"]) -> Images:
 # ---- the attack ------------------------------------------------------------------------------------------------------
 
 
-@attack(*BALLS, budget=True, loss="cross_entropy", start="any", stop=True, draws="start", steps=count(100))
-def apgd(problem: Problem, *, steps: int) -> Found:
+@attack(*BALLS, budget=True, loss="cross_entropy", start="any", stop=True, draws="start")
+def apgd(problem: Problem, *, steps: int = count(100)) -> Found:
     """Auto-PGD: ascent with momentum, whose step of 2 ε halves where the loss no longer rises, from the best iterate.
 
     The step halves at a checkpoint where fewer than three quarters of the steps since the last one raised the loss, or

@@ -14,12 +14,12 @@ import numpy as np
 from jaxopt_input import checks, losses
 from jaxopt_input.attacks.apgd import apgd
 from jaxopt_input.attacks.criteria import misclassified
-from jaxopt_input.attacks.examine import transformed
+from jaxopt_input.attacks.examine import logits_of, transformed
 from jaxopt_input.attacks.fab import fab
 from jaxopt_input.attacks.result import NORMS, AttackResult
 from jaxopt_input.attacks.run import Options, chunk_within
 from jaxopt_input.attacks.square import square
-from jaxopt_input.engine.lanes import is_traced, resources, rounds
+from jaxopt_input.engine.lanes import is_traced, resources
 from jaxopt_input.errors import InputError, unknown
 from jaxopt_input.models.model import Model, in_dtype
 
@@ -205,10 +205,8 @@ def _before(
 ) -> AttackResult:
     """Before the first stage: the originals, those that are misclassified as successes at distance 0."""
     n = len(images)
-    parts = [model.activations(images[r.lanes], ["logits"])["logits"] for r in rounds(n, chunk)]
-    logits = jnp.concatenate(parts)[:n].astype(jnp.float32)
+    logits = logits_of(model, images, chunk)
     xp = jnp if is_traced(logits, images, labels) else np
-    logits = xp.asarray(logits)
     clean = logits.argmax(-1).astype(np.int32)
     success, nothing = clean != labels, xp.zeros(n, np.int32)
     return AttackResult(

@@ -26,15 +26,14 @@ def _adapted(size: Float[Array, " L"], hits: Int[Array, " L"]) -> Float[Array, "
     return jnp.clip(jnp.where(share > MANY, size * ADAPT, jnp.where(share < FEW, size / ADAPT, size)), 1e-6, 0.9)
 
 
-@attack(
-    "l2",
-    start="adversarial",
-    draws="steps",
-    steps=count(5000),
-    around=number(0.1, high=0.9, open_low=True),
-    towards=number(0.1, high=0.9, open_low=True),
-)
-def boundary(problem: Problem, *, steps: int, around: jax.Array, towards: jax.Array) -> Found:
+@attack("l2", start="adversarial", draws="steps")
+def boundary(
+    problem: Problem,
+    *,
+    steps: int = count(5000),
+    around: jax.Array = number(0.1, high=0.9, open_low=True),
+    towards: jax.Array = number(0.1, high=0.9, open_low=True),
+) -> Found:
     """The Boundary attack: from an adversarial image, random steps along the boundary and towards the original.
 
     Args:

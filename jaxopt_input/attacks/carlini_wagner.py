@@ -17,17 +17,15 @@ from jaxopt_input.engine.lanes import rows, where
 ENOUGH = 0.9999  # a search along one c ends where a tenth of its steps lowered the loss by less
 
 
-@attack(
-    "l2",
-    to_boundary=True,
-    steps=count(1000),
-    searches=count(9),
-    learning_rate=number(0.01, open_low=True),
-    confidence=number(0.0),
-    c=number(1e-3, open_low=True),
-)
+@attack("l2", to_boundary=True)
 def carlini_wagner(
-    problem: Problem, *, steps: int, searches: int, learning_rate: jax.Array, confidence: jax.Array, c: jax.Array
+    problem: Problem,
+    *,
+    steps: int = count(1000),
+    searches: int = count(9),
+    learning_rate: jax.Array = number(0.01, open_low=True),
+    confidence: jax.Array = number(0.0),
+    c: jax.Array = number(1e-3, open_low=True),
 ) -> Found:
     """Carlini & Wagner's attack in L2: min ‖δ‖² + c · max(z_y − max_{i≠y} z_i + κ, 0), of x + δ = (tanh w + 1) / 2.
 

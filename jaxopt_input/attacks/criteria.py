@@ -29,13 +29,7 @@ class Criterion:
     def __call__(
         self, logits: Float[Array, " classes"], label: Int[Array, ""], target: Int[Array, ""]
     ) -> Bool[Array, ""]:
-        """Whether these logits are a success.
-
-        Args:
-            logits: of one image.
-            label: its true class.
-            target: the class that it is to get; the label itself where there is no target.
-        """
+        """Whether the logits of one image are a success; the target is the label where there is none."""
         return jnp.asarray(self.function(logits, label, target, *self.numbers), bool)
 
 
@@ -142,10 +136,6 @@ def refuse_beyond_boundary(criterion: Criterion | Callable[..., Any] | None, att
 
 def as_criterion(criterion: Criterion | Callable[..., Any] | None, targeted: bool) -> Criterion:
     """A criterion from one, from a function, or from None: the target where there is one, else misclassification.
-
-    Args:
-        criterion: a `Criterion`, a function of (logits, label, target), or None.
-        targeted: whether the attack has targets.
 
     Raises:
         InputError: for anything else.

@@ -16,14 +16,14 @@ from jaxopt_input.engine.lanes import rows, where
 FIRST, LAST = 1.0, 0.01  # lengths of the step
 
 
-@attack(
-    "l2",
-    loss="cross_entropy",
-    steps=count(100),
-    gamma=number(0.05, high=0.999, open_low=True),
-    initial=number(1.0, open_low=True),
-)
-def ddn(problem: Problem, *, steps: int, gamma: jax.Array, initial: jax.Array) -> Found:
+@attack("l2", loss="cross_entropy")
+def ddn(
+    problem: Problem,
+    *,
+    steps: int = count(100),
+    gamma: jax.Array = number(0.05, high=0.999, open_low=True),
+    initial: jax.Array = number(1.0, open_low=True),
+) -> Found:
     """Decoupled direction and norm: the nearest adversarial image in L2.
 
     Each step moves along the gradient and then sets the length of the change: γ shorter after a success, γ longer

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from jaxopt_input.attacks.geometry import bisect
 from jaxopt_input.attacks.nearest import Nearest, nothing_yet
 from jaxopt_input.attacks.problem import START, Problem, until_done
 from jaxopt_input.engine.lanes import rows, where
@@ -28,15 +29,12 @@ def judge(problem: Problem, x: Images, draw: int | jax.Array) -> Bool[Array, " L
 def to_boundary(problem: Problem, x: Images, draw: int | jax.Array) -> Images:
     """On the segment from the original to each success, a success close to the boundary: `BISECTIONS` queries."""
 
-    def halve(_: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = carry
-        middle = (low + high) / 2
-        success = judge(problem, problem.clean + rows(middle, x) * (x - problem.clean), draw)
-        return jnp.where(success, low, middle), jnp.where(success, middle, high)
+    def on_the_way(part: jax.Array) -> Images:
+        return problem.clean + rows(part, x) * (x - problem.clean)
 
     whole = jnp.ones(len(x), jnp.float32)
-    _, high = jax.lax.fori_loop(0, BISECTIONS, halve, (0 * whole, whole))
-    return problem.clean + rows(high, x) * (x - problem.clean)
+    _, part = bisect(lambda part: ~judge(problem, on_the_way(part), draw), 0 * whole, whole, BISECTIONS)
+    return on_the_way(part)
 
 
 def _adversarial_start(problem: Problem) -> tuple[Images, Bool[Array, " L"], Int[Array, " L"]]:

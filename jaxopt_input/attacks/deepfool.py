@@ -49,8 +49,10 @@ def differences(
     return jnp.einsum("klc,lc->kl", weights, logits), gradients, logits
 
 
-@attack("l2", "linf", to_boundary=True, steps=count(50), overshoot=number(0.02), candidates=count(10))
-def deepfool(problem: Problem, *, steps: int, overshoot: jax.Array, candidates: int) -> Found:
+@attack("l2", "linf", to_boundary=True)
+def deepfool(
+    problem: Problem, *, steps: int = count(50), overshoot: jax.Array = number(0.02), candidates: int = count(10)
+) -> Found:
     """DeepFool: steps to the nearest of the boundaries that the network, made linear at the iterate, has.
 
     Args:

@@ -1,13 +1,13 @@
 """An attack from its method: a decorator that makes an attack out of a function of lanes.
 
-    @attack("l2", loss="cross_entropy", steps=count(100), gamma=number(0.05, high=0.999))
-    def shrinking(problem, *, steps, gamma):
+    @attack("l2", loss="cross_entropy")
+    def shrinking(problem, *, steps: int = count(100), gamma: jax.Array = number(0.05, high=0.999)):
         ...
         return Found(image, steps_taken, gradients, forwards)
 
 `shrinking(key, model, images, labels, steps=20)` is then an attack, and `shrinking.method` the function itself. Each
-argument of the method has a kind, which holds its default and checks it; numbers are traced, so that others of them run
-the same program. The library's own attacks are written so.
+argument of the method has a kind in place of a default, which holds that of the attack and checks what a caller gives;
+numbers are traced, so that others of them run the same program. The library's own attacks are written so.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Attack(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What one argument of a method may be.
+    """What one argument of a method may be, in place of its default, as `dataclasses.field` is of a field's.
 
     Attributes:
         default: what it is unless the caller says otherwise.
@@ -62,30 +62,34 @@ class Kind:
     traced: bool = False
 
 
-def count(default: int) -> Kind:
+def count(default: int) -> Any:
     """The kind of whole numbers from 1 up."""
     return Kind(default, checks.count, "int")
 
 
-def flag(default: bool) -> Kind:
+def flag(default: bool) -> Any:
     """The kind of what is on or off."""
     return Kind(default, lambda _, value: bool(value), "bool")
 
 
-def choice(*options: str) -> Kind:
+def choice(*options: str) -> Any:
     """The kind of names among some, the default first."""
     return Kind(options[0], lambda name, value: checks.one_of(name, value, options), "str")
 
 
-def number(default: float | None, low: float = 0.0, high: float = np.inf, *, open_low: bool = False) -> Kind:
+def number(
+    default: float | None, low: float = 0.0, high: float = np.inf, *, open_low: bool = False, static: bool = False
+) -> Any:
     """The kind of numbers within [low, high], without `low` itself if `open_low`; the default None counts as 0."""
 
-    def canonical(name: str, value: Any) -> np.ndarray:
+    def canonical(name: str, value: Any) -> Any:
         if value is None and default is None:
             return np.zeros((), np.float32)
-        return checks.number(name, value, low, high, open_low=open_low)
+        checked = checks.number(name, value, low, high, open_low=open_low)
+        return float(value) if static else checked
 
-    return Kind(default, canonical, "ArrayLike" if default is not None else "ArrayLike | None", traced=True)
+    type = "float" if static else "ArrayLike" if default is not None else "ArrayLike | None"
+    return Kind(default, canonical, type, traced=not static)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +111,6 @@ def attack(
     stop: bool = False,
     draws: str = "",
     to_boundary: bool = False,
-    **kinds: Kind,
 ) -> Callable[[Callable[..., Found]], Attack]:
     """Make an attack out of a method, a function of a `Problem` and of arguments of its own that returns a `Found`.
 
@@ -120,7 +123,6 @@ def attack(
         stop: whether it has an argument `stop`, which the method has as `problem.stop`.
         draws: where it draws at random: at its "start", in its "steps", or, "", nowhere.
         to_boundary: whether it goes no further than a class's boundary; it refuses the criteria that ask for more.
-        kinds: of the arguments of the method: `count`, `flag`, `choice`, `number` or a `Kind`.
 
     Returns:
         A decorator. What it returns takes a key, a model, images, labels, these arguments and `Options`, and returns
@@ -128,17 +130,20 @@ def attack(
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxopt_input as joi
-        >>> @attack("linf", budget=True, share=number(0.5, high=1.0))
-        ... def darken(problem, *, share):
+        >>> @attack("linf", budget=True)
+        ... def darken(problem, *, share=number(0.5, high=1.0)):
         ...     return Found(problem.clean - share * problem.epsilon[:, None, None, None])
         >>> model = joi.from_function(lambda level, x, taps: {"logits": jnp.stack([x.mean((1, 2, 3)), level], -1)},
         ...                           jnp.array([0.4]), image_shape=(4, 4, 3), taps=("logits",))
         >>> darken(jax.random.key(0), model, jnp.full((1, 4, 4, 3), 0.5), 0, epsilon=0.2, share=0.75).success.tolist()
         [True]
     """
-    signature = _signature(norms, budget, loss, start, stop, kinds)
 
     def decorate(method: Callable[..., Found]) -> Attack:
+        parameters = inspect.signature(method).parameters.values()
+        kinds = {p.name: p.default for p in parameters if isinstance(p.default, Kind)}
+        signature = _signature(norms, budget, loss, start, stop, kinds)
+
         @functools.wraps(method)
         def call(*args: Any, **keywords: Any) -> AttackResult:
             try:

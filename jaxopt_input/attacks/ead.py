@@ -28,27 +28,17 @@ def shrink(x: Images, clean: Images, beta: jax.Array) -> Images:
     return jnp.clip(clean + jnp.sign(change) * jnp.maximum(jnp.abs(change) - beta, 0.0), 0.0, 1.0)
 
 
-@attack(
-    "l1",
-    to_boundary=True,
-    steps=count(100),
-    searches=count(9),
-    learning_rate=number(0.01, open_low=True),
-    beta=number(1e-3),
-    confidence=number(0.0),
-    c=number(1e-3, open_low=True),
-    decision=choice("l1", "en"),
-)
+@attack("l1", to_boundary=True)
 def ead(
     problem: Problem,
     *,
-    steps: int,
-    searches: int,
-    learning_rate: jax.Array,
-    beta: jax.Array,
-    confidence: jax.Array,
-    c: jax.Array,
-    decision: str,
+    steps: int = count(100),
+    searches: int = count(9),
+    learning_rate: jax.Array = number(0.01, open_low=True),
+    beta: jax.Array = number(1e-3),
+    confidence: jax.Array = number(0.0),
+    c: jax.Array = number(1e-3, open_low=True),
+    decision: str = choice("l1", "en"),
 ) -> Found:
     """The elastic-net attack: min ‖δ‖² + β ‖δ‖₁ + c · max(z_y − max_{i≠y} z_i + κ, 0), by FISTA within the box.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,22 +37,12 @@ REPORTS = 20  # of progress
 NONE = -1.0  # in place of a probability where there is no finite one: less than all
 
 
-class Encoding(Protocol):
-    """Genomes and what they denote; hashable."""
-
-    def init(self, key: jax.Array) -> Any:
-        """A random genome."""
-
-    def mutate(self, key: jax.Array, genome: Any, rate: jax.Array) -> Any:
-        """A genome, each part changed with this chance."""
-
-    def decode(self, genome: Any) -> jax.Array:
-        """The image `[H, W, C]` in [0, 1]."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Direct:
-    """The genome is the image; numbers change by polynomial mutation."""
+    """The genome is the image; numbers change by polynomial mutation.
+
+    As every encoding it makes random genomes, changes each part of one with a chance, and decodes one into an image.
+    """
 
     shape: tuple[int, int, int]
 
@@ -118,7 +108,7 @@ class CPPN:
         return jax.nn.sigmoid(2 * values[-colors:]).T.reshape(self.shape)
 
 
-ENCODINGS: dict[str, Any] = {"direct": Direct, "cppn": CPPN}
+ENCODINGS: dict[str, type[Direct] | type[CPPN]] = {"direct": Direct, "cppn": CPPN}
 
 
 def map_elites(
@@ -204,7 +194,7 @@ class _Program:
     """All that is static."""
 
     apply: Apply
-    encoding: Encoding
+    encoding: Direct | CPPN
     generations: int
     population: int
 

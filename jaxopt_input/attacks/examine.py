@@ -33,11 +33,12 @@ def transformed(*trees: Any) -> bool:
     return is_traced(trees) or is_traced(jnp.int32(0) + 0)
 
 
-def logits_of(model: Model, images: Float[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N classes"]:
-    """The logits of images, a chunk of one shape at a time."""
+def logits_of(model: Model, images: Any, chunk: int = CHUNK) -> Float[np.ndarray, "N classes"]:
+    """The logits of images, a chunk of one shape at a time; traced where they or the parameters are."""
     n = len(images)
-    parts = [model.activations(images[r.lanes], ["logits"])["logits"] for r in rounds(n, min(CHUNK, n))]
-    return np.concatenate([np.asarray(part, np.float32) for part in parts])[:n]
+    parts = [model.activations(images[r.lanes], ["logits"])["logits"] for r in rounds(n, min(chunk, n))]
+    xp: Any = jnp if is_traced(parts) else np
+    return xp.concatenate([xp.asarray(part, np.float32) for part in parts])[:n]
 
 
 def check_logits(model: Model, images: Float[np.ndarray, "N H W C"] | None = None) -> None:

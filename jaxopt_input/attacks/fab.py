@@ -28,16 +28,14 @@ def begin(problem: Problem, best: Nearest, reach: jax.Array, turn: jax.Array) ->
     return where(problem.lanes.restart == 0, problem.clean, away)
 
 
-@attack(
-    "linf",
-    "l2",
-    to_boundary=True,
-    draws="steps",
-    steps=count(100),
-    candidates=count(9),
-    reach=number(0.3, open_low=True),
-)
-def fab(problem: Problem, *, steps: int, candidates: int, reach: jax.Array) -> Found:
+@attack("linf", "l2", to_boundary=True, draws="steps")
+def fab(
+    problem: Problem,
+    *,
+    steps: int = count(100),
+    candidates: int = count(9),
+    reach: jax.Array = number(0.3, open_low=True),
+) -> Found:
     """FAB-T, the fast adaptive boundary attack towards one class after another: the nearest adversarial image.
 
     Each step projects the iterate and the original onto the boundary of the network made linear, within the box, goes

@@ -103,8 +103,8 @@ def fgsm(problem: Problem) -> Found:
     return _ascend(problem, problem.clean, problem.epsilon, 1)
 
 
-@attack("linf", budget=True, loss="cross_entropy", stop=True, steps=count(10), step=number(None, open_low=True))
-def bim(problem: Problem, *, steps: int, step: jax.Array) -> Found:
+@attack("linf", budget=True, loss="cross_entropy", stop=True)
+def bim(problem: Problem, *, steps: int = count(10), step: jax.Array = number(None, open_low=True)) -> Found:
     """The basic iterative method: FGSM in small steps from the original, within the L∞ ball.
 
     Args:
@@ -128,19 +128,15 @@ def bim(problem: Problem, *, steps: int, step: jax.Array) -> Found:
     return _ascend(problem, problem.clean, _size(problem, step, 0.25), steps)
 
 
-@attack(
-    *BALLS,
-    budget=True,
-    loss="cross_entropy",
-    start="any",
-    stop=True,
-    draws="start",
-    steps=count(40),
-    step=number(None, open_low=True),
-    random_start=flag(True),
-    sparsity=number(0.99, high=1.0),
-)
-def pgd(problem: Problem, *, steps: int, step: jax.Array, random_start: bool, sparsity: jax.Array) -> Found:
+@attack(*BALLS, budget=True, loss="cross_entropy", start="any", stop=True, draws="start")
+def pgd(
+    problem: Problem,
+    *,
+    steps: int = count(40),
+    step: jax.Array = number(None, open_low=True),
+    random_start: bool = flag(True),
+    sparsity: jax.Array = number(0.99, high=1.0),
+) -> Found:
     """Projected gradient ascent on a loss, from random starts within the ball.
 
     Args:
@@ -175,16 +171,14 @@ def pgd(problem: Problem, *, steps: int, step: jax.Array, random_start: bool, sp
     return _ascend(problem, x, _size(problem, step, 0.25), steps, sparsity=sparsity)
 
 
-@attack(
-    "linf",
-    budget=True,
-    loss="cross_entropy",
-    stop=True,
-    steps=count(10),
-    step=number(None, open_low=True),
-    decay=number(1.0),
-)
-def mi_fgsm(problem: Problem, *, steps: int, step: jax.Array, decay: jax.Array) -> Found:
+@attack("linf", budget=True, loss="cross_entropy", stop=True)
+def mi_fgsm(
+    problem: Problem,
+    *,
+    steps: int = count(10),
+    step: jax.Array = number(None, open_low=True),
+    decay: jax.Array = number(1.0),
+) -> Found:
     """The momentum iterative method: x + step · sign(v), v ← decay · v + g / ‖g‖₁, within the L∞ ball.
 
     Its images transfer to other networks better than those of BIM.

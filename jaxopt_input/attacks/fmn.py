@@ -49,21 +49,20 @@ def _linear_distance(distance: Any, value: Any, gradient: Images, norm: str) -> 
 
 
 def _gamma(name: str, value: Any) -> np.ndarray:
-    """The first γ and the last."""
     return checks.number(name, value, 0, 0.999, open_low=True) / np.array([1, 50], np.float32)
 
 
-@attack(
-    "l2",
-    "l0",
-    "l1",
-    "linf",
-    loss="margin",
-    steps=count(100),
-    step=number(1.0, open_low=True),
-    gamma=Kind(0.05, _gamma, "ArrayLike", traced=True),
-)
-def fmn(problem: Problem, *, steps: int, step: jax.Array, gamma: jax.Array) -> Found:
+GAMMA: Any = Kind(0.05, _gamma, "ArrayLike", traced=True)  # the first γ and the last
+
+
+@attack("l2", "l0", "l1", "linf", loss="margin")
+def fmn(
+    problem: Problem,
+    *,
+    steps: int = count(100),
+    step: jax.Array = number(1.0, open_low=True),
+    gamma: jax.Array = GAMMA,
+) -> Found:
     """Fast minimum-norm: the nearest adversarial image in L0, L1, L2 or L∞.
 
     A gradient step, then a projection into a ball around the original: γ smaller after a success, γ larger else, and

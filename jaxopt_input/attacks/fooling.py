@@ -130,15 +130,8 @@ def fool(
         xp.asarray(x)
         for x in (solution.best_image, solution.loss, solution.evaluations, solution.finite, solution.dead)
     )
-    # As a PNG would hold it, judged again.
-    image: Any = to_8bit(best, best)
-    logits: Any
-    if traced:
-        logits = model.apply(model.params, image, ("logits",))["logits"].astype(jnp.float32)
-    else:
-        image = np.asarray(image)
-        logits = logits_of(model, image)
-    probability = xp.asarray(jax.nn.softmax(logits))[np.arange(len(label)), label]
+    image = xp.asarray(to_8bit(best, best))  # as a PNG would hold it, judged again
+    probability = xp.asarray(jax.nn.softmax(logits_of(model, image)))[np.arange(len(label)), label]
     count = evaluations.sum() + len(label)
     return Fooling(
         image,

@@ -5,6 +5,7 @@ A lane is one image under attack, with its own ε. Nothing here reads another la
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax
@@ -15,7 +16,7 @@ from jaxopt_input.engine.lanes import flat, rows, where
 from jaxopt_input.projections import ball
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float
+    from jaxtyping import Array, Bool, Float
 
     Images = Float[Array, "L H W C"]
 
@@ -83,6 +84,26 @@ def steepest(gradient: Float[Array, "L ..."], p: str) -> Float[Array, "L ..."]:
     return (largest * jnp.sign(x)).reshape(gradient.shape)
 
 
+def bisect(
+    above: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array, halvings: int = HALVINGS
+) -> tuple[jax.Array, jax.Array]:
+    """The ends of each lane's interval after so many halvings; `above(middle)` says where it goes on above the middle.
+
+    Example:
+        >>> low, high = bisect(lambda x: x * x < 2, jnp.zeros(1), jnp.full(1, 2.0))
+        >>> low.round(4).tolist(), bool((high - low)[0] < 1e-6)
+        ([1.4142000675201416], True)
+    """
+
+    def halve(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        up = above(middle)
+        return jnp.where(up, middle, low), jnp.where(up, high, middle)
+
+    return jax.lax.fori_loop(0, halvings, halve, (low, high))
+
+
 def inwards(direction: Images, image: Images) -> Images:
     """A direction without what would leave [0, 1] at once."""
     leaves = ((image <= 0) & (direction < 0)) | ((image >= 1) & (direction > 0))
@@ -92,10 +113,7 @@ def inwards(direction: Images, image: Images) -> Images:
 def clip_to_ball(image: Images, clean: Images, epsilon: Float[Array, " L"], p: str) -> Images:
     """The nearest images within ε of the clean ones, then within [0, 1], which takes none of them out of the ball.
 
-    Args:
-        image, clean: `[L, H, W, C]`.
-        epsilon: `[L]`.
-        p: "linf", "l2" or "l1".
+    The norm p is "linf", "l2" or "l1".
     """
     inside = jax.vmap(lambda x, center, radius: ball(p, radius, center)(x))(image, clean, epsilon)
     return jnp.clip(inside, 0.0, 1.0)
@@ -105,10 +123,6 @@ def into_l1_ball_and_box(image: Images, clean: Images, epsilon: Float[Array, " L
     """The nearest images that lie both within ε of the clean ones in L1 and within [0, 1].
 
     Clipping after the ball, as `clip_to_ball` does, lands in both, but as a rule not at the nearest of them.
-
-    Args:
-        image, clean: `[L, H, W, C]`, the clean ones in [0, 1].
-        epsilon: `[L]`.
 
     Source:
         Croce & Hein, Mind the Box: l1-APGD for Sparse Adversarial Attacks on Image Classifiers (2021), proposition 2.1,
@@ -130,13 +144,7 @@ def into_l1_ball_and_box(image: Images, clean: Images, epsilon: Float[Array, " L
     def length(cut: jax.Array) -> jax.Array:
         return jnp.sum(remainder(cut), -1)
 
-    def halve(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = ends
-        middle = (low + high) / 2
-        over = length(middle) > epsilon
-        return jnp.where(over, middle, low), jnp.where(over, high, middle)
-
-    low, high = jax.lax.fori_loop(0, HALVINGS, halve, (jnp.zeros_like(epsilon), jnp.max(size, -1)))
+    low, high = bisect(lambda cut: length(cut) > epsilon, jnp.zeros_like(epsilon), jnp.max(size, -1))
     longer, shorter = length(low), length(high)
     between = jnp.where(longer > shorter, (longer - epsilon) / jnp.where(longer > shorter, longer - shorter, 1.0), 1.0)
     cut = jnp.where(longer > epsilon, low + jnp.clip(between, 0.0, 1.0) * (high - low), 0.0)
@@ -168,15 +176,8 @@ def random_in_ball(keys: jax.Array, shape: tuple[int, ...], p: str) -> Float[Arr
 def to_hyperplane(image: Images, normal: Images, rise: Float[Array, " L"], p: str) -> Images:
     """The least change d with ⟨normal, d⟩ = rise that keeps the image within [0, 1].
 
-    Where the box is too small for it, the change that comes nearest: every number that matters at its bound.
-
-    Args:
-        image, normal: `[L, H, W, C]`.
-        rise: `[L]`, of either sign.
-        p: "linf" or "l2".
-
-    Returns:
-        `[L, H, W, C]`.
+    Where the box is too small for it, the change that comes nearest: every number that matters at its bound. The rise
+    has either sign; p is "linf" or "l2".
 
     Source:
         Croce & Hein, Minimally distorted adversarial examples with a fast adaptive boundary attack (2020), section
@@ -217,12 +218,9 @@ def to_hyperplane(image: Images, normal: Images, rise: Float[Array, " L"], p: st
 def to_8bit(image: Images, clean: Images, epsilon: Float[Array, " L"] | None = None, p: str = "linf") -> Images:
     """Images rounded to 8 bits, as a PNG would hold them: the very numbers that reading it gives.
 
-    Args:
-        image, clean: `[L, H, W, C]`.
-        epsilon: `[L]`: where rounding to the nearest leaves the ball around the clean image, numbers are rounded
-            towards that image instead: in L∞ those that leave it, otherwise those nearest to the middle of two levels,
-            as many as it takes. The clean image, if it came from 8 bits itself, lies on the way.
-        p: the norm of the ball.
+    Where rounding to the nearest leaves the ball of radius ε, if any, in the norm p around the clean image, numbers are
+    rounded towards that image instead: in L∞ those that leave it, otherwise those nearest to the middle of two levels,
+    as many as it takes. The clean image, if it came from 8 bits itself, lies on the way.
 
     Example:
         >>> clean = jnp.zeros((1, 1, 1, 3))
@@ -246,15 +244,12 @@ def to_8bit(image: Images, clean: Images, epsilon: Float[Array, " L"] | None = N
     if p == "linf":
         return jnp.where(jnp.abs(nearest - clean) > rows(radius, image), _level(inner), nearest)
 
-    def halve(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = ends
-        middle = (low + high) / 2
-        outside = norm(rounded(middle) - clean, p) > radius
-        return jnp.where(outside, middle, low), jnp.where(outside, high, middle)
+    def outside(images: Images) -> Bool[Array, " L"]:
+        return norm(images - clean, p) > radius
 
     half, all_inwards = jnp.full_like(epsilon, 0.5), jnp.full_like(epsilon, 2.0)
-    least = jax.lax.fori_loop(0, HALVINGS, halve, (half, all_inwards))[1]
-    return where(norm(nearest - clean, p) > radius, rounded(least), nearest)
+    _, least = bisect(lambda least: outside(rounded(least)), half, all_inwards)
+    return where(outside(nearest), rounded(least), nearest)
 
 
 def _level(number: jax.Array) -> jax.Array:

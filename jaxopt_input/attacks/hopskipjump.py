@@ -44,8 +44,8 @@ def _normal(problem: Problem, x: Images, reach: Float[Array, " L"], t: jax.Array
     return geometry.unit(where((share == 0) | (share == 1), one_sided, balanced), "l2")
 
 
-@attack("l2", start="adversarial", draws="steps", steps=count(40), directions=count(100))
-def hop_skip_jump(problem: Problem, *, steps: int, directions: int) -> Found:
+@attack("l2", start="adversarial", draws="steps")
+def hop_skip_jump(problem: Problem, *, steps: int = count(40), directions: int = count(100)) -> Found:
     """HopSkipJump: the nearest adversarial image in L2, from predicted classes alone.
 
     From an adversarial image, bisection to the boundary; there the normal is estimated from random directions, and a

@@ -41,14 +41,8 @@ class Objective:
         return self.sign * self.builder(*classes)
 
 
-def _left(label: Any) -> Loss:
-    return losses.carlini_wagner(label)
-
-
-def _reached(target: Any) -> Loss:
-    return losses.carlini_wagner(target, targeted=True)
-
-
+_left = functools.partial(losses.carlini_wagner, targeted=False)
+_reached = functools.partial(losses.carlini_wagner, targeted=True)
 # For each name the objective without and with a target.
 OBJECTIVES: dict[str, tuple[Objective, Objective]] = {
     "cross_entropy": (Objective(losses.cross_entropy, "label", 1.0), Objective(losses.cross_entropy, "target", -1.0)),

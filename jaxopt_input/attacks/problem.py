@@ -180,9 +180,6 @@ class Problem:
             images: `[L, H, W, C]`.
             objective: (label, target) → the loss; the method's if None.
             draw: as in `logits`.
-
-        Returns:
-            `[L]`, `[L, H, W, C]`, `[L, classes]`.
         """
         objective = objective or self.objective
         taps = tuple(dict.fromkeys((*objective(jnp.int32(0), jnp.int32(0)).taps, "logits")))
@@ -200,16 +197,7 @@ class Problem:
     def jacobian(
         self, images: Images, weights: Float[Array, "K L classes"], draw: int | jax.Array = 0
     ) -> tuple[Float[Array, "L classes"], Float[Array, "K L H W C"]]:
-        """The logits, and the gradients of some weighted sums of them, one pass back each.
-
-        Args:
-            images: `[L, H, W, C]`.
-            weights: `[K, L, classes]`.
-            draw: as in `logits`.
-
-        Returns:
-            `[L, classes]`, `[K, L, H, W, C]`.
-        """
+        """The logits, and the gradients of K weighted sums of them, one pass back each."""
         logits, pull = jax.vjp(lambda x: self.logits(x, draw), images)
         return logits, jax.lax.map(lambda weight: pull(weight)[0], weights)
 

@@ -98,12 +98,8 @@ class AttackResult:
     def robust_accuracy(self, epsilons: Sequence[float]) -> Float[Array, "*E budgets"]:
         """The robust accuracy at each ε in the attack's norm, from one run of an attack that minimizes it.
 
-        Args:
-            epsilons: budgets, in the norm of the attack.
-
-        Returns:
-            `[…, len(epsilons)]`: the share of images that are classified rightly and for which the attack has no
-            adversarial example within ε.
+        It is the share of images that are classified rightly and have no adversarial example within ε that the attack
+        knows of: `[…, len(epsilons)]`.
         """
         success = self.success & (self.prediction != self.label)
         distance = _numpy_of(self.success).where(success, self.distance[self.norm], np.inf)
@@ -127,11 +123,7 @@ class AttackResult:
         return first.mean(-1)
 
     def take(self, images: Any) -> AttackResult:
-        """The part of the result that belongs to some of the images.
-
-        Args:
-            images: indices, a slice, or a mask.
-        """
+        """The part of the result that belongs to some of the images: indices, a slice, or a mask."""
         return self._by_image(lambda axis, x: x[(slice(None),) * axis + (images,)])
 
     @classmethod
@@ -168,12 +160,7 @@ class AttackResult:
 
     @staticmethod
     def stack(results: Sequence[AttackResult], epsilon: Any) -> AttackResult:
-        """Results of the same images at several budgets, each without an axis of budgets, as one with that axis.
-
-        Args:
-            results: one per budget.
-            epsilon: `[E]` or `[E, N]`, the budgets.
-        """
+        """Results of the same images at budgets `[E]` or `[E, N]`, each without an axis of them, as one with it."""
         first, *others = _with_all_warnings(results)
         axes = dict.fromkeys(_EACH, 0)
         stacked = first._by_axis(lambda axis, *parts: _numpy_of(parts[0]).stack(parts, axis), axes, *others)

@@ -30,7 +30,6 @@ from jaxopt_input.engine import lanes
 from jaxopt_input.engine.lanes import Best, Layout, Resources, ahead, flat, on_each_device, where
 from jaxopt_input.engine.memory import image_bytes, images_within
 from jaxopt_input.errors import InputError
-from jaxopt_input.losses.adversarial import best_other
 from jaxopt_input.models.model import Apply, Model, in_dtype
 from jaxopt_input.transforms import Transform, View, as_transform
 
@@ -387,11 +386,7 @@ def _judge(program: _Program, problem: Problem, outcome: Found) -> dict[str, jax
     else:  # a search without an end has nothing to show
         image, logits = where(success, (image, logits), (clean, problem.lanes.logits))
     # How far a lane is ahead: the nearer success, or the larger lead of the class that it is to have.
-    other = jax.vmap(best_other)
-    picked = jnp.take_along_axis(logits, problem.target[:, None], 1)[:, 0]
-    lead = other(logits, problem.label) - jnp.take_along_axis(logits, problem.label[:, None], 1)[:, 0]
-    if program.targeted:
-        lead = picked - other(logits, problem.target)
+    margin = jax.vmap(losses.margin.formula)(logits, problem.target)
     distances = {p: jnp.where(success, geometry.norm(image - clean, p), jnp.inf) for p in NORMS}
     return {
         "image": image,
@@ -403,7 +398,7 @@ def _judge(program: _Program, problem: Problem, outcome: Found) -> dict[str, jax
         "steps": outcome.steps,
         "gradients": outcome.gradients,
         "forwards": outcome.forwards + 1,
-        "merit": -distances[program.norm] if program.minimizes else lead,
+        "merit": -distances[program.norm] if program.minimizes else -margin if program.targeted else margin,
         "distance": distances,
         "history": dict(outcome.history),
     }

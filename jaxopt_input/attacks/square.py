@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input import checks
 from jaxopt_input.attacks import geometry
-from jaxopt_input.attacks.define import Kind, attack, count, flag
+from jaxopt_input.attacks.define import attack, count, flag, number
 from jaxopt_input.attacks.problem import START, Found, Problem, until_done
 from jaxopt_input.engine.lanes import rows, where
 
@@ -146,22 +145,14 @@ def _propose(problem: Problem, x: Images, keys: jax.Array, side: jax.Array) -> I
     return jnp.clip(moved, 0.0, 1.0)
 
 
-def _share(name: str, value: Any) -> float:
-    return float(checks.number(name, value, 0, 1, open_low=True))
-
-
-@attack(
-    "linf",
-    "l2",
-    budget=True,
-    loss="margin",
-    stop=True,
-    draws="steps",
-    queries=count(5000),
-    share=Kind(0.8, _share, "float"),
-    rescale=flag(True),
-)
-def square(problem: Problem, *, queries: int, share: float, rescale: bool) -> Found:
+@attack("linf", "l2", budget=True, loss="margin", stop=True, draws="steps")
+def square(
+    problem: Problem,
+    *,
+    queries: int = count(5000),
+    share: float = number(0.8, high=1.0, open_low=True, static=True),
+    rescale: bool = flag(True),
+) -> Found:
     """The Square attack: a random search that changes a random square at a time and keeps what raises the loss.
 
     It sees the logits alone: where it finds what attacks by gradient do not, these are masked.

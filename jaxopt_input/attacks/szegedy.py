@@ -95,8 +95,14 @@ def _advance(s: _Search, trial: jax.Array, value: jax.Array, gradient: jax.Array
     return where(ended, following, s._replace(bracket=b, kept=kept, trials=trials))
 
 
-@attack("l2", loss="cross_entropy", evaluations=count(40), searches=count(12), c=number(1e-2, open_low=True))
-def szegedy(problem: Problem, *, evaluations: int, searches: int, c: jax.Array) -> Found:
+@attack("l2", loss="cross_entropy")
+def szegedy(
+    problem: Problem,
+    *,
+    evaluations: int = count(40),
+    searches: int = count(12),
+    c: jax.Array = number(1e-2, open_low=True),
+) -> Found:
     """Szegedy's attack: min ‖r‖² + c · loss(x + r, target) with x + r in [0, 1], for the c with the nearest success.
 
     L-BFGS with its line search, projected into the box; c is ten times as large until one succeeds, ten times as small

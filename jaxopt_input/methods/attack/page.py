@@ -37,17 +37,17 @@ def attack_page(
     """
     page = Page()
     budgets = [None] if result.epsilon is None else np.atleast_1d(result.epsilon).tolist()
-    by_budget = _by_budget(result, len(budgets), len(photos.images))
-    for e, budget in enumerate(budgets):
-        for i in range(len(photos.images)):
-            row = _row(result, by_budget, e, i, model, photos.sources[i], budget)
+    parts = [result] if result.success.ndim == 1 else [result.at_budget(e) for e in range(len(budgets))]
+    for e, (budget, part) in enumerate(zip(budgets, parts, strict=True)):
+        for i, source in enumerate(photos.sources):
+            row = _row(part, i, model, source, budget)
             row["image"] = f"image{i}.png" if len(budgets) == 1 else f"image{i}-epsilon{e}.png"
             text = {key: row[key] for key in ("source", "label", "target", "epsilon", "success")}
-            page.items[row["image"]] = Picture(by_budget["image"][e, i], metadata(model.info.name, seed, **text))
+            page.items[row["image"]] = Picture(part.image[i], metadata(model.info.name, seed, **text))
             page.rows.append(row)
     page.items["adversarial.npz"] = _arrays(result, photos.images)
     most = 0 if result.epsilon is None else int(np.argmax(np.reshape(result.epsilon, (len(budgets), -1)).max(1)))
-    sheets(page, _sheet(photos.images, {name: values[most] for name, values in by_budget.items()}, result, model))
+    sheets(page, _sheet(photos.images, parts[most], model))
     curve = _curve(result, epsilons)
     page.items["robust.png"] = Figure(lambda: _figure(curve, result.norm))
     at = epsilons if result.minimizes else [budget for budget in budgets if budget is not None]
@@ -76,32 +76,21 @@ def attack_page(
     return page
 
 
-def _by_budget(result: AttackResult, budgets: int, count: int) -> dict[str, np.ndarray]:
-    """What is known of each image, `[budgets, N, …]` by name; distances as "distance_l2" and so on."""
-    names = ("image", "success", "finite", "prediction", "probability", "steps", "gradients", "forwards")
-    fields = {name: np.asarray(getattr(result, name)) for name in names}
-    fields |= {f"distance_{norm}": np.asarray(distance) for norm, distance in result.distance.items()}
-    lead = np.ndim(result.success)
-    return {name: np.reshape(values, (budgets, count, *values.shape[lead:])) for name, values in fields.items()}
-
-
-def _row(
-    result: AttackResult, values: dict[str, np.ndarray], e: int, i: int, model: Model, source: str, budget: Any
-) -> dict[str, Any]:
-    """What `run.json` says of image i at budget e."""
-    label = int(result.label[i])
+def _row(part: AttackResult, i: int, model: Model, source: str, budget: float | None) -> dict[str, Any]:
+    """What `run.json` says of image i at one budget."""
+    label = int(part.label[i])
     return {
         "source": source,
         "label": label,
         "name": model.info.label(label),
-        "target": None if result.target is None else int(result.target[i]),
+        "target": None if part.target is None else int(part.target[i]),
         "epsilon": budget,
-        "prediction": {"clean": int(result.clean[i]), "adversarial": int(values["prediction"][e, i])},
-        "probability": number(values["probability"][e, i]),
-        "success": bool(values["success"][e, i]),
-        "finite": bool(values["finite"][e, i]),
-        "distance": {norm: number(values[f"distance_{norm}"][e, i]) for norm in result.distance},
-        **{name: int(values[name][e, i]) for name in ("steps", "gradients", "forwards")},
+        "prediction": {"clean": int(part.clean[i]), "adversarial": int(part.prediction[i])},
+        "probability": number(part.probability[i]),
+        "success": bool(part.success[i]),
+        "finite": bool(part.finite[i]),
+        "distance": {norm: number(distance[i]) for norm, distance in part.distance.items()},
+        **{name: int(getattr(part, name)[i]) for name in ("steps", "gradients", "forwards")},
     }
 
 
@@ -141,16 +130,16 @@ def _figure(curve: dict[str, list[float]], norm: str) -> Any:
     return chart
 
 
-def _sheet(images: np.ndarray, values: dict[str, np.ndarray], result: AttackResult, model: Model) -> list[Any]:
+def _sheet(images: np.ndarray, part: AttackResult, model: Model) -> list[Any]:
     """Original, adversarial image and their difference about gray, amplified to the full range."""
     rows = []
     for i in range(min(len(images), SHOWN)):
-        change = values["image"][i] - images[i]
+        change = part.image[i] - images[i]
         largest = np.abs(change).max()
         difference = 0.5 + 0.5 * change / (largest if largest > 0 else 1)
-        classes = int(result.label[i]), int(values["prediction"][i])
+        classes = int(part.label[i]), int(part.prediction[i])
         names = [model.info.label(index) or f"class {index}" for index in classes]
-        distance = values[f"distance_{result.norm}"][i]
-        fate = f"taken for {names[1]}, {result.norm} {epsilon_text(distance)}" if values["success"][i] else "resists"
-        rows.append(Row([to_uint8(np.stack([images[i], values["image"][i], difference]))], f"{names[0]}: {fate}"))
+        distance = epsilon_text(float(part.distance[part.norm][i]))
+        fate = f"taken for {names[1]}, {part.norm} {distance}" if part.success[i] else "resists"
+        rows.append(Row([to_uint8(np.stack([images[i], part.image[i], difference]))], f"{names[0]}: {fate}"))
     return sheet(rows)
