@@ -73,13 +73,7 @@ def check_logits(model: Model, images: Float[np.ndarray, "N H W C"] | None = Non
 
 
 def _refuse_probabilities(name: str, logits: Float[np.ndarray, "N classes"], trace: Callable[[], ClosedJaxpr]) -> None:
-    """Raise an `InputError` where logits are probabilities, as nearly as the network's precision allows.
-
-    Args:
-        name: of the network.
-        logits: what it says.
-        trace: makes its jaxpr; called where it matters.
-    """
+    """Raise an `InputError` where logits are probabilities, as nearly as the precision of the traced network allows."""
     off = float(np.abs(logits.sum(1) - 1).max())
     if logits.shape[1] < 2 or not (logits >= 0).all() or off > max(TOLERANCE.values()):
         return
@@ -124,7 +118,7 @@ def examine(
     images: Float[np.ndarray, "N H W C"],
     labels: Int[np.ndarray, " N"],
 ) -> tuple[Float[np.ndarray, "N classes"], tuple[str, ...]]:
-    """The originals' logits, and signs of gradient masking, which are warned of.
+    """The originals' logits, and a line for each sign of gradient masking, which are warned of.
 
     Args:
         model: the network.
@@ -132,9 +126,6 @@ def examine(
         plan: shares the images out among devices, as many at once as it does lanes.
         images: the originals.
         labels: their true classes.
-
-    Returns:
-        The logits, and a line for each sign.
 
     Raises:
         InputError: where the logits are probabilities.
@@ -150,22 +141,18 @@ def examine(
     logits, slope = (np.concatenate([part[k] for part in parts])[:n] for k in (0, 1))
     name = model.info.name
     _refuse_probabilities(name, logits, lambda: _look.trace(model.apply, params, *batch).jaxpr)
-    signs = []
-    if again is not None and not np.allclose(parts[0][0], again, rtol=1e-3, atol=1e-4, equal_nan=True):
-        signs.append(
-            f"{name} is random: attack the mean over its randomness, by transform= and samples=, or make it exact"
-        )
+    random = again is not None and not np.allclose(parts[0][0], again, rtol=1e-3, atol=1e-4, equal_nan=True)
     flat = int((slope == 0).sum())
-    if flat:
-        signs.append(
-            f"the gradient of {name} is zero at {flat} of {n} images: try loss='margin', or square, which needs none"
-        )
     largest = np.partition(logits, -2, -1)[:, -2:]
     saturated = int((largest[:, 1] - largest[:, 0] > 30).sum())
-    if saturated * 4 > n:
-        signs.append(
-            f"the logits of {name} saturate its softmax at {saturated} of {n} images: try loss='dlr' or 'margin'"
-        )
+    texts = {
+        f"{name} is random: attack the mean over its randomness, by transform= and samples=, or make it exact": random,
+        f"the gradient of {name} is zero at {flat} of {n} images: try loss='margin', or square, which needs none": flat,
+        f"the logits of {name} saturate its softmax at {saturated} of {n} images: try loss='dlr' or 'margin'": (
+            saturated * 4 > n
+        ),
+    }
+    signs = tuple(text for text, holds in texts.items() if holds)
     for text in signs:
         warnings.warn(text, GradientMaskingWarning, stacklevel=4)
-    return logits, tuple(signs)
+    return logits, signs

@@ -116,20 +116,11 @@ def fool(
     traced = transformed(model.params, key)
     if not traced:
         check_logits(model)
-    solution = minimize(
-        -losses.class_log_probability(label),
-        model,
-        image=pixels(sd=sd),
-        optimizer=optimizer,
-        steps=steps,
-        key=key,
-        on=on,
-    )
+    loss = -losses.class_log_probability(label)
+    solution = minimize(loss, model, image=pixels(sd=sd), optimizer=optimizer, steps=steps, key=key, on=on)
     xp: Any = jnp if traced else np
-    best, loss, evaluations, finite, dead = (
-        xp.asarray(x)
-        for x in (solution.best_image, solution.loss, solution.evaluations, solution.finite, solution.dead)
-    )
+    names = ("best_image", "loss", "evaluations", "finite", "dead")
+    best, history, evaluations, finite, dead = (xp.asarray(getattr(solution, name)) for name in names)
     image = xp.asarray(to_8bit(best, best))  # as a PNG would hold it, judged again
     probability = xp.asarray(jax.nn.softmax(logits_of(model, image)))[np.arange(len(label)), label]
     count = evaluations.sum() + len(label)
@@ -137,7 +128,7 @@ def fool(
         image,
         label,
         probability,
-        xp.exp(-loss).T,
+        xp.exp(-history).T,
         count if traced else int(count),
         finite & xp.isfinite(probability),
         dead & (probability < 1),

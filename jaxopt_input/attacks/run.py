@@ -436,10 +436,11 @@ def _under_transformation(program: _Program, work: _Work, plan: Layout) -> dict[
     parts = _in_chunks(functools.partial(_attack, program, *work.shared), plan.chunk, *rows)
     each = jax.tree.map(lambda x: x.reshape(budgets, restarts, n, *x.shape[1:]), parts)
     of_restart = [jax.tree.map(lambda x, r=r: x[:, r].reshape(-1, *x.shape[3:]), each) for r in range(restarts)]
-    kept = of_restart[0]
-    for new in of_restart[1:]:
-        better = ahead(new["success"], new["merit"], kept["success"], kept["merit"])
-        kept = where(better, new, kept)
+
+    def better(kept: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+        return where(ahead(new["success"], new["merit"], kept["success"], kept["merit"]), new, kept)
+
+    kept = functools.reduce(better, of_restart)
     spent = {name: each[name].sum(1, dtype=jnp.int32).reshape(-1) for name in _SUMMED}
     kept.pop("merit")
     return {**kept, **spent, "of_start": each["success"]}

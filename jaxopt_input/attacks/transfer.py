@@ -117,7 +117,7 @@ def transfer(
     draw = jax.random.normal(jax.random.fold_in(checks.typed_key(key), NOISE), images.shape, jnp.float32)
     noise = np.asarray(draw) / np.sqrt(np.square(draw).mean((1, 2, 3), keepdims=True))
 
-    error, control, sizes, success, signs = [], [], [], [], []
+    rows, signs = [], []
     evaluations = wrong.size + 2 * len(models) ** 2 * len(right)
     for model in models.values():
         result = attack(key, model, images, labels)
@@ -129,23 +129,12 @@ def transfer(
         made = np.clip(images + change, 0, 1)
         size = _rms(made - images)
         noisy = np.clip(images + size[:, None, None, None] * noise, 0, 1)
-        error.append([(_predict(other, made) != labels).mean() for other in models.values()])
-        control.append([(_predict(other, noisy) != labels).mean() for other in models.values()])
-        sizes.append(size.mean())
-        success.append(result.success.mean())
+        rates = [[(_predict(other, x) != labels).mean() for other in models.values()] for x in (made, noisy)]
+        rows.append((*rates, size.mean(), result.success.mean()))
         signs.append((*result.warnings, *_lost(model, broken)))
         evaluations += int(np.sum(result.gradients) + np.sum(result.forwards))
-    return Transfer(
-        names=tuple(models),
-        error=np.array(error),
-        noise=np.array(control),
-        rms=np.array(sizes),
-        success=np.array(success),
-        counted=len(right),
-        clean=clean,
-        evaluations=evaluations,
-        warnings=tuple(signs),
-    )
+    error, control, lengths, success = (np.array(column) for column in zip(*rows, strict=True))
+    return Transfer(tuple(models), error, control, lengths, success, len(right), clean, evaluations, tuple(signs))
 
 
 def _rms(change: Float[np.ndarray, "N H W C"]) -> Float[np.ndarray, " N"]:

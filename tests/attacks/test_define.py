@@ -1,0 +1,105 @@
+"""Attacks made of methods: their signatures, and what they refuse."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxopt_input as joi
+from jaxopt_input import attacks
+from jaxopt_input.attacks import Found
+from jaxopt_input.attacks.define import attack, choice, count, flag, number
+
+KEY = jax.random.key(0)
+
+
+@attack("linf", "l2", budget=True, start="adversarial", draws="start")
+def shift(
+    problem,
+    *,
+    times: int = count(2),
+    share: jax.Array = number(0.5, high=1.0),
+    most: jax.Array = number(None, open_low=True),
+    way: str = choice("up", "down"),
+    random_start: bool = flag(True),
+):
+    """Every number a share of ε up or down, so many times; by `most` at most, where it is not 0."""
+    reach = times * share * problem.epsilon
+    reach = jnp.where(most > 0, jnp.minimum(reach, most), reach)[:, None, None, None]
+    return Found(problem.clean + (reach if way == "up" else -reach), steps=times)
+
+
+def test_an_attack_has_the_signature_and_the_docstring_of_its_method():
+    parameters = inspect.signature(shift).parameters
+    own = ["epsilon", "norm", "times", "share", "most", "way", "random_start", "start", "options"]
+    assert list(parameters) == ["key", "model", "images", "labels", *own]
+    assert {name: parameters[name].default for name in own[1:8]} == {
+        "norm": "linf", "times": 2, "share": 0.5, "most": None, "way": "up", "random_start": True, "start": None,
+    }  # fmt: skip
+    assert shift.__doc__.startswith("Every number")
+    assert list(inspect.signature(shift.method).parameters) == ["problem", *own[2:7]]
+
+
+def test_arguments_reach_the_method(toy, toy_batch):
+    images = np.clip(toy_batch[0], 0.2, 0.8)
+    for given, change in (
+        ({}, 0.1),  # twice half of ε
+        ({"times": 1}, 0.05),
+        ({"share": 0.25}, 0.05),
+        ({"most": 0.03}, 0.03),
+        ({"way": "down"}, -0.1),
+    ):
+        result = shift(KEY, toy, images, toy_batch[1], epsilon=0.1, **given)
+        raw = np.where(
+            result.success[:, None, None, None] & (result.steps == 0)[:, None, None, None], np.nan, result.raw
+        )
+        # The difference of numbers below 1 is within two of their last bits.
+        np.testing.assert_allclose(np.nanmax(np.abs(raw - images - change)), 0, atol=2e-7)
+        assert set(result.steps.tolist()) <= {0, given.get("times", 2)}
+
+
+def test_another_number_does_not_compile_again(toy, toy_batch, compilations):
+    shift(KEY, toy, *toy_batch, epsilon=0.1)
+    with compilations() as seen:
+        shift(KEY, toy, *toy_batch, epsilon=0.2, share=0.1, most=0.3)
+    assert seen.count == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "hint"),
+    [
+        ({}, TypeError, r"shift\(\): missing a required argument: 'epsilon'"),
+        ({"epsilon": None}, joi.InputError, "give epsilon"),
+        ({"epsilon": 0.1, "tmes": 2}, TypeError, "takes no argument tmes"),
+        ({"epsilon": 0.1, "times": 0}, joi.InputError, "times must be at least 1"),
+        ({"epsilon": 0.1, "share": 2.0}, joi.InputError, "share is a number at least 0 and at most 1"),
+        ({"epsilon": 0.1, "share": None}, joi.InputError, "share"),
+        ({"epsilon": 0.1, "most": 0.0}, joi.InputError, "most is a number above 0"),
+        ({"epsilon": 0.1, "way": "aside"}, joi.InputError, "way is one of up, down"),
+        ({"epsilon": 0.1, "norm": "l1"}, joi.InputError, "norm is one of linf, l2"),
+        ({"epsilon": 0.1, "target": 0}, joi.InputError, "give them as start"),
+        ({"epsilon": 0.1, "restarts": 2, "random_start": False}, joi.InputError, "would be copies"),
+    ],
+)
+def test_mistakes(toy, toy_batch, arguments, error, hint):
+    with pytest.raises(error, match=hint):
+        shift(KEY, toy, *toy_batch, **arguments)
+
+
+def test_an_attack_without_a_loss_says_so(toy, toy_batch):
+    @attack("l2")
+    def lost(problem):
+        return Found(problem.gradient(problem.clean)[1])
+
+    with pytest.raises(TypeError, match="no loss of its own"):
+        lost(KEY, toy, *toy_batch)
+
+
+def test_the_librarys_attacks_are_made_so():
+    plain = {"autoattack", "universal_attack"}  # several attacks one after another, and one change for all images
+    made = {name for name in attacks.__all__ if hasattr(getattr(attacks, name), "method")}
+    takes_options = {name for name in attacks.__all__ if callable(f := getattr(attacks, name)) and name != "run"
+                     and inspect.isfunction(f) and "options" in inspect.signature(f).parameters}  # fmt: skip
+    assert made == takes_options - plain
