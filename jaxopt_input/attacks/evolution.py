@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxopt_input import checks
 from jaxopt_input.attacks.examine import check_logits, transformed
-from jaxopt_input.attacks.fooling import Fooling, classes_of, some_classes
+from jaxopt_input.attacks.fooling import Fooling, some_classes
 from jaxopt_input.engine.lanes import Resources, resources, where
 from jaxopt_input.models.model import Apply, Model, in_dtype
 
@@ -158,7 +158,7 @@ def map_elites(
         >>> fooling.image.shape, bool((fooling.probability > 0.9).all())
         ((3, 2, 2, 3), True)
     """
-    on, label = resources(on), some_classes(classes, model, classes_of(model))
+    on, label = resources(on), some_classes(classes, model)
     kind = ENCODINGS[checks.one_of("encoding", encoding, tuple(ENCODINGS))]
     mutation_rate = RATES[encoding] if mutation_rate is None else mutation_rate
     generations, population = checks.count("generations", generations), checks.count("population", population)

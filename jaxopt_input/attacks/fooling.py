@@ -108,8 +108,7 @@ def fool(
         >>> fooling.image.shape, bool((fooling.probability > 0.99).all())
         ((2, 2, 2, 3), True)
     """
-    total = classes_of(model)
-    label = some_classes(classes, model, total)
+    label = some_classes(classes, model)
     sd = DEVIATION[checks.one_of("init", init, tuple(DEVIATION))]
     steps = checks.count("steps", steps)
     optimizer = optimizers.yosinski(learning_rate, desired_progress=progress, decay=decay)
@@ -143,8 +142,9 @@ def classes_of(model: Model) -> int:
     return logits[0]
 
 
-def some_classes(classes: ArrayLike | None, model: Model, total: int) -> Int[np.ndarray, " N"]:
+def some_classes(classes: ArrayLike | None, model: Model) -> Int[np.ndarray, " N"]:
     """The classes a caller asks for, none twice; all if None."""
+    total = classes_of(model)
     chosen = np.arange(total, dtype=np.int32) if classes is None else np.atleast_1d(classes)
     label = checks.classes("class", chosen, len(chosen), model, total)
     if len(np.unique(label)) < len(label):

@@ -143,8 +143,8 @@ def run(
 
     Returns:
         An `AttackResult`. Its counts leave out the gradient at the original with which the network is examined.
-        Under a transformation (`jax.jit`, `jax.vmap` over keys, parameters, images, …) it holds JAX arrays, what needs
-        values is not checked, gradient masking is not looked for, and the caller decides on the devices.
+        Under a transformation such as `jax.jit` it holds JAX arrays, what needs values is not checked, gradient masking
+        is not looked for, and the caller decides on the devices.
 
     Raises:
         InputError: before the method is compiled, for labels out of range or of another type, images outside [0, 1],
