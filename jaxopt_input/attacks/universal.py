@@ -115,23 +115,18 @@ def universal(
         "overshoot": checks.number("overshoot", overshoot),
     }
     transform = as_transform(transform)
+    static: dict[str, Any] = {
+        "epochs": checks.count("epochs", epochs),
+        "steps": checks.count("steps", steps),
+        "candidates": checks.count("candidates", candidates),
+        "transform": transform,
+        "samples": checks.samples(samples, transform),
+    }
     key = checks.typed_key(key)
     traced = transformed(model.params, key, images, numbers)
     if not traced:
         check_logits(model, images)
-    outcome = _search(
-        model.params,
-        key,
-        images,
-        numbers,
-        apply=model.apply,
-        norm=norm,
-        epochs=checks.count("epochs", epochs),
-        steps=checks.count("steps", steps),
-        candidates=checks.count("candidates", candidates),
-        transform=transform,
-        samples=checks.samples(samples, transform),
-    )
+    outcome = _search(model.params, key, images, numbers, apply=model.apply, norm=norm, **static)
     if not traced:
         outcome = jax.device_get(outcome)
     rate = (jnp if traced else np).where(outcome.rate < 0, np.float32(np.nan), outcome.rate)
