@@ -128,6 +128,9 @@ def attack(
         A decorator. What it returns takes a key, a model, images, labels, these arguments and `Options`, and returns
         an `AttackResult`; its `method` is the function itself.
 
+    Raises:
+        InputError: for an argument of the method without a kind.
+
     Example:
         >>> import jax, jax.numpy as jnp, jaxopt_input as joi
         >>> @attack("linf", budget=True)
@@ -140,8 +143,13 @@ def attack(
     """
 
     def decorate(method: Callable[..., Found]) -> Attack:
-        parameters = inspect.signature(method).parameters.values()
-        kinds = {p.name: p.default for p in parameters if isinstance(p.default, Kind)}
+        _, *own = inspect.signature(method).parameters.values()
+        kinds = {parameter.name: parameter.default for parameter in own}
+        for name, kind in kinds.items():
+            if not isinstance(kind, Kind):
+                raise InputError(
+                    f"{method.__name__}: give {name} a kind for a default, such as count(10), not {kind!r}"
+                )
         signature = _signature(norms, budget, loss, start, stop, kinds)
 
         @functools.wraps(method)

@@ -69,14 +69,7 @@ METHODS = {
 def arguments(
     method: str, *, norm: str | None, epsilon: Any, steps: int | None, loss: str | None
 ) -> tuple[Entry, dict[str, Any]]:
-    """The attack of a name, and those of a caller's arguments that it takes.
-
-    Args:
-        method: one of `METHODS`.
-        norm: None for its default.
-        epsilon: the budgets; None for none.
-        steps: None for its default.
-        loss: None for its default.
+    """The attack of a name in `METHODS`, and those of a caller's arguments that it takes; None is the default of each.
 
     Raises:
         InputError: for an unknown name, or arguments that it does not take or needs.

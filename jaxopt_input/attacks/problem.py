@@ -99,7 +99,7 @@ class Problem:
     """Lanes, and the network under attack as functions of one image per lane.
 
     Attributes:
-        lanes: a `Lanes`; what it says of the images are attributes of the problem as well.
+        lanes: a `Lanes`, most of whose fields are attributes of the problem as well.
         apply: images, taps → activations.
         criterion: logits `[classes]`, label, target → success.
         targeted: whether the lanes have targets.

@@ -79,8 +79,8 @@ def transfer(
         rms: amplify each change to this RMS before it is clipped; None leaves it.
 
     Raises:
-        InputError: for fewer than two networks, networks without logits or that differ in image size or classes, an
-            RMS that is not positive, or where no image is classified rightly by all.
+        InputError: for fewer than two networks, or some without logits or that differ in image size or classes, an RMS
+            that is not positive, or where no image is classified rightly by all.
 
     Source:
         Szegedy et al., Intriguing properties of neural networks (2014), section 4.2, tables 2 to 4.

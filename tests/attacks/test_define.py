@@ -97,6 +97,14 @@ def test_an_attack_without_a_loss_says_so(toy, toy_batch):
         lost(KEY, toy, *toy_batch)
 
 
+def test_an_argument_needs_a_kind():
+    with pytest.raises(joi.InputError, match="mine: give steps a kind"):
+
+        @attack("l2")
+        def mine(problem, *, steps=10):
+            return Found(problem.clean)
+
+
 def test_the_librarys_attacks_are_made_so():
     plain = {"autoattack", "universal_attack"}  # several attacks one after another, and one change for all images
     made = {name for name in attacks.__all__ if hasattr(getattr(attacks, name), "method")}

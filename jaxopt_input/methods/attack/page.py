@@ -22,18 +22,13 @@ POINTS = 33  # of a curve of robust accuracy
 def attack_page(
     result: AttackResult, photos: Originals, epsilons: Sequence[float] | None, method: str, model: Model, seed: int
 ) -> Page:
-    """What an attack found.
+    """The images of an attack: one row and picture per image and budget, in the order of the budgets.
 
     Args:
         result: of N images, with or without an axis of budgets.
         photos: the originals.
         epsilons: the budgets; for an attack that minimizes a norm those to report robust accuracy at, or None.
-        method: the name of the attack.
-        model: what was attacked.
-        seed: of the run.
-
-    Returns:
-        A page whose rows have one picture per image and budget, in the order of the budgets.
+        method, model, seed: the name of the attack, the network, and the seed of the run.
     """
     page = Page()
     budgets = [None] if result.epsilon is None else np.atleast_1d(result.epsilon).tolist()

@@ -24,7 +24,7 @@ REMEDIES = {
 def fooling_page(
     fooling: Fooling, model: Model, judge: Model | None, verdict: np.ndarray | None, method: str, unit: str, seed: int
 ) -> Page:
-    """Fooling images, with what another network says of them.
+    """Fooling images, one row per class, with what another network says of them.
 
     Args:
         fooling: images of N classes.
@@ -34,9 +34,6 @@ def fooling_page(
         method: a key of `REMEDIES`.
         unit: what a step of the history is called.
         seed: of the run.
-
-    Returns:
-        A page with one row per class; its entry "median" is that of the probabilities which are finite.
     """
     page = Page(evaluations=int(fooling.evaluations), remedies=(REMEDIES[method], REMEDIES[method]))
     opinion = None if verdict is None else np.asarray(jax.nn.softmax(verdict))

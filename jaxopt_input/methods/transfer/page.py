@@ -15,16 +15,10 @@ from jaxopt_input.runs.page import Figure, Page, number
 
 
 def transfer_page(result: Transfer, models: Mapping[str, Model], photos: Originals) -> Page:
-    """Error rates as a figure and as numbers.
+    """Error rates of K networks as a figure and as numbers.
 
-    Args:
-        result: of K networks.
-        models: these networks, by name.
-        photos: the originals.
-
-    Returns:
-        A page with one row per network: the `error` that what was made for it, and the `noise` of the same size, causes
-        in each, and the `warnings` of its attack.
+    One row per network: the `error` that what was made for it, and the `noise` of the same size, causes in each, and
+    the `warnings` of its attack.
     """
     page = Page(evaluations=int(result.evaluations))
     for k, name in enumerate(result.names):
@@ -51,9 +45,6 @@ def transfer_page(result: Transfer, models: Mapping[str, Model], photos: Origina
 
 def table(result: Transfer) -> str:
     """The error rates as text: one row for what was made for each network, and one for noise of its size.
-
-    Args:
-        result: of K networks.
 
     Example:
         >>> one, rms = np.array([[1.0, 0.25], [0.5, 1.0]]), np.array([0.01, 0.02])
