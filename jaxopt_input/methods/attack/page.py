@@ -134,7 +134,7 @@ def _sheet(images: np.ndarray, part: AttackResult, model: Model) -> list[Any]:
         difference = 0.5 + 0.5 * change / (largest if largest > 0 else 1)
         classes = int(part.label[i]), int(part.prediction[i])
         names = [model.info.label(index) or f"class {index}" for index in classes]
-        distance = epsilon_text(float(part.distance[part.norm][i]))
-        fate = f"taken for {names[1]}, {part.norm} {distance}" if part.success[i] else "resists"
+        distance = float(part.distance[part.norm][i])
+        fate = f"taken for {names[1]}, {part.norm} {epsilon_text(distance)}" if part.success[i] else "resists"
         rows.append(Row([to_uint8(np.stack([images[i], part.image[i], difference]))], f"{names[0]}: {fate}"))
     return sheet(rows)
