@@ -69,6 +69,16 @@ def test_budgets(folder):
     assert info["evaluations"] == sum(one["gradients"] + one["forwards"] for one in results)
 
 
+def test_images_that_resist(folder):
+    """A budget far below a level of 255 changes no class; what has no distance is shown all the same."""
+    done = call("--images", "set/a", "--epsilon", "1e-7", "--steps", 1)
+    assert done.exit_code == 0, done.output
+    info = read(folder)
+    assert info["accuracy"] == {"clean": 1.0, "robust": 1.0}
+    assert not any(row["success"] for row in info["results"])
+    assert all(row["distance"]["linf"] is None for row in info["results"])
+
+
 def test_nearest_with_curve_and_predicted_labels(folder):
     file = folder / "set" / "a" / "0.png"
     done = call("--images", file, "--method", "ddn", "--steps", 30, "--epsilon", "0.01,10")
