@@ -92,6 +92,7 @@ class Config:
     ema: float = 0.995
     color: float = 0.2  # brightness and contrast jitter
     mirror: bool = True
+    noise: float = 0.0  # the largest noise added to half of the images, as L∞, in pixels of [0, 1]
     seed: int = 0
     note: str = ""  # what the card is to say besides
 
@@ -151,11 +152,12 @@ CONFIGS = {
     "mnist": Config(
         dataset="mnist",
         network=MNIST,
-        phases=(Phase(8, 28, 0.7),),
+        phases=(Phase(8, 28, 0.7, shift=2),),
         evaluation=pgd50("linf", 0.1),
         label_smoothing=0.0,
         color=0.0,
         mirror=False,
+        noise=0.4,
     ),
     "cifar10": Config(
         dataset="cifar10",
@@ -399,6 +401,16 @@ def augment(key: jax.Array, images: jax.Array, phase: Phase, color: float, mirro
     return jnp.clip((images - mean) * contrast + mean * brightness, 0, 1)
 
 
+def add_noise(key: jax.Array, images: jax.Array, most: float) -> jax.Array:
+    """Noise on half of the images, each of an L∞ norm drawn up to `most`: of random signs or uniform, as likely."""
+    keys = jax.random.split(key, 4)
+    shape = (len(images), 1, 1, 1)
+    size = most * jax.random.uniform(keys[0], shape) * (jax.random.uniform(keys[1], shape) < 0.5)
+    uniform = jax.random.uniform(keys[2], images.shape, minval=-1)
+    noise = jnp.where(jax.random.uniform(keys[3], shape) < 0.5, jnp.sign(uniform), uniform)
+    return jnp.clip(images + size * noise, 0, 1)
+
+
 # --- Attack ---------------------------------------------------------------------------------------------------------
 
 
@@ -449,6 +461,8 @@ def train_step(
     network = SmallNet(**settings.network, norm=True)
     key = jax.random.fold_in(jax.random.key(settings.seed), state["step"])
     images = augment(key, images, phase, settings.color, settings.mirror)
+    if settings.noise:
+        images = add_noise(jax.random.fold_in(key, 2), images, settings.noise)
     if attack := settings.adversary:
         folded = fold(state["variables"])  # with the running statistics: half the time of batch statistics
         adversary = SmallNet(**settings.network)
@@ -707,6 +721,7 @@ def model_card(name: str, config: Config, data: Data, path: Path, seconds: dict[
     )
     changes = ["mirror"] * config.mirror + ["crop"] * any(p.min_area < 1 for p in config.phases)
     changes += [f"contrast and brightness (±{config.color:.0%})"] * bool(config.color)
+    changes += [f"noise of up to {config.noise:g} at L∞ on half of the images"] * bool(config.noise)
     beginning = f"Begins with the weights of `{config.begin}`. " if config.begin else ""
     adversary = f"Trained on the images that {described(config.adversary)} makes. " if config.adversary else ""
     command = name.replace("-half", " --half ")
