@@ -89,9 +89,21 @@ def test_accuracy_is_the_card_s(name, images):
     accuracy = float((np.concatenate(parts) == labels[:1000]).mean())
     clean, attacked = stated(name)
     assert abs(accuracy - clean) < 3 * np.sqrt(clean * (1 - clean) / 1000) + 1e-3
-    floors = {"tin100": 0.5, "tin100-robust": 0.35, "cifar10": 0.88, "cifar10-robust": 0.6, "mnist": 0.992}
+    floors = {"tin100": 0.5, "tin100-robust": 0.35, "cifar10": 0.88, "cifar10-robust": 0.6, "mnist": 0.995}
     assert clean >= floors[name]
-    assert attacked >= {"tin100-robust": clean / 2, "cifar10-robust": 0.3}.get(name, 0)
+    assert attacked >= {"tin100-robust": clean / 2, "cifar10-robust": 0.3, "mnist": 0.8}.get(name, 0)
+
+
+@pytest.mark.slow
+@needs_data
+@pytest.mark.parametrize("size", [0.1, 0.25])
+def test_mnist_withstands_noise(size, images):
+    """What an attack of that L∞ finds must not be what random signs find: they cost at most 5 % (88 % before)."""
+    x, labels = images["mnist"]
+    model = joi.load("mnist")
+    signs = np.random.default_rng(0).choice(np.float32([-size, size]), x.shape)
+    logits = jax.jit(lambda x: model.apply(model.params, x, ("logits",))["logits"])(np.clip(x + signs, 0, 1))
+    assert (np.asarray(logits).argmax(-1) != labels).mean() < 0.05
 
 
 @pytest.mark.slow
