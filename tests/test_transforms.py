@@ -89,6 +89,19 @@ def test_choices():
     assert rotate.degrees.count(0) == 6
 
 
+@pytest.mark.parametrize("part", [t.scale([0.5, 1, 2, 4]), t.rotate([0, 10, 20, 30]), t.jitter(3)])
+def test_each_outcome_is_as_likely(part):
+    """Of 400 draws each of four outcomes has 100, with a standard deviation of 9; alone and within a composition."""
+    keys = jax.random.split(KEY, 400)
+    alone = jax.vmap(part.matrix)(keys)
+    first = t.compose(part, t.rotate([5]))
+    composed = jax.vmap(lambda key: part.choice(t._draws(first.parts, jax.random.split(key))[0]))(keys)
+    for matrices in (alone, composed):
+        _, counts = np.unique(np.asarray(matrices)[:, 0], axis=0, return_counts=True)
+        assert len(counts) == 4
+        assert counts.min() > 55  # five standard deviations
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lucid", "jitter"])
 def test_named_transforms_keep_the_shape_and_show_the_image(name):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxopt_input import attacks, losses
-from jaxopt_input.attacks.apgd import checkpoints
+from jaxopt_input.attacks.apgd import _with_momentum, checkpoints
+from jaxopt_input.attacks.problem import Lanes, Problem
 
 KEY = jax.random.key(0)
 STEPS = 20
@@ -95,6 +96,48 @@ def test_follows_the_authors_loop(toy, toy_batch, norm, epsilon, loss):
         halved += sizes[moving - 1] < sizes[0]
     assert halved
     assert (found.gradients == STEPS + 1).all()
+
+
+class Scripted(Problem):
+    """A problem whose losses are a list, whatever the images are; its gradients are noise."""
+
+    def gradient(self, images, objective=None, draw=0):
+        slope = jax.random.normal(jax.random.fold_in(KEY, draw), images.shape)
+        return self.losses[:, draw], slope, jnp.zeros((len(images), 2))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_halves_where_the_authors_loop_does(norm):
+    """Losses of all kinds: also some that rise at each step without coming near the best, which halve every other time.
+
+    A script decides, and not rounding, whether a step raised the loss: sizes agree in all of them.
+    """
+    rng, n = np.random.default_rng(0), 40
+    steps = rng.normal(size=(n, STEPS + 1)) + rng.uniform(-0.5, 2, (n, 1))
+    script = np.cumsum(steps, 1)
+    script[: n // 2, 0] += rng.uniform(0, 20, n // 2)  # a good start that later steps do not reach
+    script = script.astype(np.float32)
+    clean = rng.uniform(0.2, 0.8, (n, 2, 2, 1)).astype(np.float32)
+    start = clean + rng.uniform(-0.05, 0.05, clean.shape).astype(np.float32)
+    none = jnp.zeros(n, jnp.int32)
+    rows = Lanes(clean, none, none, jnp.full(n, 0.1), jax.random.split(KEY, n), jnp.zeros((n, 2)), none, start)
+    problem = Scripted(rows, None, lambda logits, label, target: False, False, False, norm=norm, stop=False)
+    object.__setattr__(problem, "losses", jnp.asarray(script))
+    found = jax.jit(lambda: _with_momentum(problem, STEPS))()
+    slopes = np.asarray(jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(KEY, i), clean.shape))(np.arange(21)))
+    second = 0
+    for lane in range(n):
+        calls = iter(range(STEPS + 1))
+
+        def gradient(x, lane=lane, calls=calls):
+            i = next(calls)
+            return float(script[lane, i]), slopes[i, lane].astype(np.float64)
+
+        seen, sizes = reference(gradient, clean[lane].astype(np.float64), start[lane].astype(np.float64), 0.1, norm)
+        np.testing.assert_array_equal(found.history["loss"][lane], seen.astype(np.float32))
+        np.testing.assert_allclose(found.history["step_size"][lane], sizes, rtol=1e-6)
+        second += sizes[7] < sizes[6] and (np.diff(script[lane])[4:7] > 0).all()
+    assert second  # at the checkpoint after step 7, three rises in three steps: the second condition alone
 
 
 def test_checkpoints():

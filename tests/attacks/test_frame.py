@@ -144,6 +144,34 @@ def test_targets(toy, toy_batch):
     assert named.target.tolist() == [2]
 
 
+def stand_still(problem, numbers):
+    return attacks.Found(problem.clean)
+
+
+def test_random_targets_are_any_other_class_as_likely(linear):
+    """Of 600 images each of the two other classes is the target of 300, with a standard deviation of 12."""
+    images = np.random.default_rng(0).uniform(0.1, 0.9, (600, 6, 6, 3)).astype(np.float32)
+    labels = np.arange(600) % 3
+    away = (attacks.run(stand_still, KEY, linear, images, labels, target="random").target - labels) % 3
+    assert (away > 0).all()
+    for label in range(3):
+        assert 70 < (away[labels == label] == 1).sum() < 130  # of 200, five standard deviations either way
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_beyond_the_budget_nothing_is_a_success(linear, norm):
+    """A method that leaves the ball has no success there, whatever the network says."""
+
+    def leave(problem, numbers):
+        return attacks.Found(jnp.ones_like(problem.clean))
+
+    image = np.full((1, 6, 6, 3), 0.5, np.float32) + np.float32([0.01, 0, 0])
+    distance = geometry.norm(1 - image, norm)
+    result = attacks.run(leave, KEY, linear, image, [0], norm=norm, epsilon=distance * np.float32([[0.9], [1.1]]),
+                         criterion=lambda z, label, target: z[0] > 0.9)  # fmt: skip
+    assert result.success.tolist() == [[False], [True]]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("criterion", "holds"),

@@ -52,6 +52,14 @@ def test_rounds_cover_each_lane_once_in_one_shape(grid, chunk):
     np.testing.assert_array_equal(np.ravel_multi_index(places, grid), real)
 
 
+@pytest.mark.parametrize("total", [1, 7, 8, 9, 17, 100])
+def test_rounds_are_in_equal_parts(total):
+    """As few rounds as fit, and in all fewer lanes of padding than there are rounds."""
+    plan = layout((total,), Resources(devices=ONE), most=8)
+    assert len(plan.rounds) == -(-total // 8)
+    assert sum(len(r.lanes) - r.real for r in plan.rounds) < len(plan.rounds)
+
+
 def test_groups_stay_together():
     assert layout((5, 6), Resources(devices=ONE), group=6, most=8).chunk % 6 == 0
     assert layout((5, 6), Resources(devices=ONE, chunk=600), group=6).chunk == 30

@@ -365,6 +365,45 @@ def test_bfloat16_activations(toy):
     assert bool((half.loss != full.loss).any())
 
 
+@pytest.mark.parametrize(("steps", "every"), [(5, 1), (47, 2), (48, 3)])
+def test_sixteen_parts_are_checked_unless_asked_for(linear, steps, every):
+    s = solve(joi.losses.class_logit(1), linear, transform="jitter", steps=steps, starts=1)
+    assert s.check_steps == (*range(0, steps, every), steps)
+    assert s.evaluations.tolist() == [steps + 1 + len(s.check_steps)]
+
+
+def still(loss, model, **kw):
+    """A run whose image does not move."""
+    kw = {"image": joi.images.pixels(sd=0.1), "optimizer": joi.optimizers.sgd(1e-12), "starts": 1, "steps": 1} | kw
+    return solve(loss, model, **kw)
+
+
+def test_noise_derives_from_the_name_of_the_target(linear):
+    both = still(joi.losses.class_logit([1, 2]), linear, snapshots=(0,)).snapshots[0]
+    alone = still(joi.losses.class_logit([2]), linear, snapshots=(0,)).snapshots[0]
+    assert float(jnp.abs(both[0] - both[1]).max()) > 0.1  # independent noise of 0.1: differences of up to 0.5 or so
+    np.testing.assert_array_equal(both[1], alone[0])
+
+
+def test_of_equal_iterates_the_first_is_kept(linear):
+    s = solve(0.0 * joi.losses.class_logit(1), linear, steps=3, snapshots=(0,), optimizer=joi.optimizers.adam(0.1))
+    assert s.best_step.tolist() == [0, 0]
+    np.testing.assert_array_equal(s.best_image, s.snapshots[0])
+
+
+def test_a_gradient_that_is_not_finite_ends_a_start():
+    """The slope of a root is infinite at 0, its value is not."""
+    model = joi.from_function(
+        lambda p, x, taps: {"logits": jnp.sqrt(jnp.abs(x - 0.5)).mean((1, 2)) @ p}, jnp.eye(3), image_shape=(4, 4, 3),
+        taps=("logits",),
+    )  # fmt: skip
+    initial = np.stack([np.full((4, 4, 3), level, np.float32) for level in (0.5, 0.25)])
+    s = solve(joi.losses.class_logit(1), model, steps=2, optimizer=joi.optimizers.sgd(0.1), initial=initial)
+    assert np.isfinite(s.loss).all()
+    assert s.finite.tolist() == [False, True]
+    np.testing.assert_array_equal(s.image[0], initial[0])
+
+
 def test_a_start_that_fails_does_not_spoil_the_others():
     def apply(params, image, taps):
         mean = image.mean((1, 2, 3))

@@ -66,6 +66,17 @@ def test_caricature_and_shortfall():
     assert bool(jnp.isfinite(no_gradient).all())
 
 
+def test_a_caricature_that_looks_elsewhere_keeps_a_slope():
+    """Below a cosine of 0.1 the factor is 0.1: what points away is worth a tenth, and still draws the image there."""
+    there = np.array([[[1.0, 0.0]]])
+    loss = joi.losses.caricature("map", there)
+    for cosine, factor in ((-0.5, 0.1), (0.05, 0.1), (0.5, 0.5)):
+        own = 2 * np.array([[[cosine, np.sqrt(1 - cosine**2)]]])
+        np.testing.assert_allclose(loss({"map": own}, None), 2 * cosine * factor, rtol=1e-4)
+    slope = jax.grad(lambda a: loss({"map": a}, None))(np.array([[[0.0, 1.0]]]))
+    np.testing.assert_allclose(slope, [[[0.1, 0.0]]], rtol=1e-4, atol=1e-6)
+
+
 def solve(loss, model, **kw):
     options = {"image": joi.images.pixels(sd=0.1), "optimizer": joi.optimizers.adam(0.05), "steps": 12, "starts": 3}
     return joi.minimize(loss, model, **{**options, "key": KEY, **kw})

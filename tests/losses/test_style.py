@@ -170,6 +170,19 @@ def test_pairs_of_a_large_map_are_taken_block_by_block():
     assert np.isfinite(value(few, a))
 
 
+def test_blocks_are_dealt_over_the_whole_map():
+    """A ramp to the right and a ramp to the left have the same values: blocks of neighbors would see two textures."""
+
+    def cubic(a, b, **kw):
+        return value(losses.mmd("a", b, "polynomial", degree=3, offset=1.0, **kw), a)
+
+    ramp = np.linspace(0, 1, 1024, dtype=np.float32).reshape(32, 32, 1)
+    neighbors = ramp.reshape(4, 8, 32, 1)
+    undealt = np.mean([cubic(x, y) for x, y in zip(neighbors, neighbors[::-1], strict=True)])
+    assert undealt > 1
+    assert abs(cubic(ramp[::-1, ::-1], ramp, samples=256)) < 0.01 * undealt  # blocks of 256 differ by chance
+
+
 @pytest.mark.parametrize("name", BUILDERS)
 def test_positions_are_those_of_the_masks(name):
     a, b, inside = features(0), features(1, scale=1.5) + 0.3, np.arange(3, 21, 2)

@@ -121,6 +121,39 @@ def test_relative_terms_are_one_where_the_layer_is_silent(name):
     np.testing.assert_allclose(loss({"relu1_1": jnp.zeros((6, 5, 4))}, jnp.asarray(IMAGE)), 2.0, rtol=1e-4)
 
 
+MAPS, SHAPES = ({"relu1_1": X["relu1_1"], "relu2_1": X["relu2_1"]}, {"relu1_1": (6, 5, 4), "relu2_1": (6, 5, 4)})
+
+
+@pytest.mark.parametrize("units", ["relative", "published"])
+def test_content_is_the_mean_over_its_layers(units):
+    s = Settings(content_weight=3.0, units=units)
+    at = functools.partial(lambda layers: content_loss({layer: Y[layer] for layer in layers}, s)(MAPS, IMAGE))
+    each = [float(at([layer])) for layer in MAPS]
+    assert each[0] != pytest.approx(each[1], rel=0.01)
+    np.testing.assert_allclose(at(MAPS), np.mean(each), rtol=1e-5)
+
+
+def test_style_losses_are_added_by_their_factors():
+    def at(*named):
+        loss = style_loss(Y, SHAPES, Settings(losses=named), {"relu1_1": 0.5, "relu2_1": 2.0}, jax.random.key(0))
+        return float(loss(MAPS, jnp.asarray(IMAGE)))
+
+    np.testing.assert_allclose(at(("gram", 3.0)), 3 * at("gram"), rtol=1e-5)
+    np.testing.assert_allclose(at(("gram", 3.0), ("mean", 0.5)), 3 * at("gram") + 0.5 * at("mean"), rtol=1e-5)
+
+
+def test_each_layer_has_sliced_directions_of_its_own():
+    def directions(key):
+        s = Settings(losses=("sliced-wasserstein",))
+        loss = style_loss(Y, SHAPES, s, dict.fromkeys(SHAPES, 1.0), key)
+        return [leaf for leaf in jax.tree.leaves(loss) if np.shape(leaf) == (4, 4)]
+
+    first, second = directions(jax.random.key(0))
+    assert np.abs(first - second).max() > 0.1
+    assert np.abs(first - directions(jax.random.key(1))[0]).max() > 0.1
+    np.testing.assert_array_equal(first, directions(jax.random.key(0))[0])
+
+
 def test_default_layers_are_one_of_each_size(toy):
     assert default_layers(toy, (12, 10, 3)) == (("first",), ("first",))
 
