@@ -112,6 +112,7 @@ def test_named_transforms_keep_the_shape_and_show_the_image(name):
     assert bool((views.min((1, 2, 3)) < 0.51).any())  # gray comes into view at some draws
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lucid", "jitter"])
 def test_gradient_is_the_adjoint(name):
     """⟨T x, y⟩ = ⟨x, Tᵀ y⟩ for the linear part, and no gradient is lost inside."""

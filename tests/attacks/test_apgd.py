@@ -64,6 +64,7 @@ def reference(gradient, x0, start, epsilon, norm):
     return np.array(seen), np.array(sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "epsilon", "loss"), [("linf", 0.004, "dlr"), ("l2", 2.0, "cross_entropy")])
 def test_follows_the_authors_loop(toy, toy_batch, norm, epsilon, loss):
     images, labels = toy_batch
@@ -146,6 +147,7 @@ def test_checkpoints():
 
 
 # In L1 the optimum is one number, but the authors' rounding of 2 / 1.5 leaves steps at two.
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "enough", "steps"), [("linf", 1.03, 10), ("l2", 1.03, 10), ("l1", 1.35, 40)])
 def test_budget(halfspace, norm, enough, steps):
     problem = halfspace((4, 5, 3))

@@ -9,6 +9,7 @@ from jaxopt_input import attacks
 KEY = jax.random.key(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attack", "norm", "factor", "arguments"),
     [
@@ -29,6 +30,7 @@ def test_nearest(halfspace, attack, norm, factor, arguments):
         assert (found.forwards > 100).all()
 
 
+@pytest.mark.slow
 def test_without_a_start_the_original_comes_back(halfspace):
     problem = halfspace((4, 5, 3), 3)
     found = attacks.hop_skip_jump(

@@ -30,6 +30,7 @@ def test_elites(toy, encoding):
     np.testing.assert_allclose(np.diag(share), found.probability, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_progress_changes_nothing_and_some_classes_suffice(toy, compilations):
     """The loop is the same in one call and in many; another key, rate or class does not compile again."""
     told, other = [], jax.random.key(1)
@@ -47,6 +48,7 @@ def test_progress_changes_nothing_and_some_classes_suffice(toy, compilations):
     assert told[-1] == (30, 30, pytest.approx(1 - whole.probability.mean()))
 
 
+@pytest.mark.slow
 def test_challengers_that_are_not_finite_never_win(cliff):
     """Half of all random images are too dark in some color."""
     found = attacks.map_elites(KEY, cliff, generations=10, population=20)
@@ -74,6 +76,7 @@ def test_probabilities_are_refused(probable, precision):
         attacks.map_elites(KEY, probable[precision], 0)
 
 
+@pytest.mark.slow
 def test_mutation_changes_as_much_as_asked_for():
     direct, cppn = Direct((8, 8, 3)), CPPN((8, 8, 3))
     genome = direct.init(KEY)

@@ -51,6 +51,7 @@ def gradient_of(model, images, labels):
     return np.asarray(jax.grad(total)(jnp.asarray(images)))
 
 
+@pytest.mark.slow
 def test_steps_are_the_formulas(toy, toy_batch):
     images, labels = toy_batch
     args = (KEY, toy, images, labels)

@@ -394,6 +394,7 @@ def test_what_is_no_transform_is_said(toy, toy_batch, transform):
         small_pgd(toy, *toy_batch, transform=transform)
 
 
+@pytest.mark.slow
 def test_a_transform_has_a_name(toy, toy_batch):
     by_name = small_pgd(toy, *toy_batch, transform="jitter")
     plain = small_pgd(toy, *toy_batch, transform=joi.transforms.by_name("jitter"))

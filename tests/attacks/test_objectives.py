@@ -19,6 +19,7 @@ def lead(logits, label, target):
     return jnp.where(target == label, best, logits[target]) - logits[label]
 
 
+@pytest.mark.slow
 def test_a_function_attacks_as_the_loss_of_the_library_does(toy, toy_batch):
     images, labels = toy_batch
     options = {"epsilon": 0.05, "steps": 4}

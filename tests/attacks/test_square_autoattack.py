@@ -69,6 +69,7 @@ def test_square(halfspace, norm, factor):
     assert (found.forwards[0] == 301).all()  # and the last judgment
 
 
+@pytest.mark.slow
 def test_autoattack(toy, toy_batch):
     images, labels = toy_batch
     labels = np.where(np.arange(8) < 1, (labels + 1) % 5, labels)

@@ -76,6 +76,7 @@ def test_more_lanes_than_a_chunk_run_one_chunk_after_another(linear, batch):
     same(inside, attack(KEY, linear, images))
 
 
+@pytest.mark.slow
 def test_vmap_over_keys_parameters_and_images(linear, batch):
     images, labels = batch
 
@@ -95,6 +96,7 @@ def test_vmap_over_keys_parameters_and_images(linear, batch):
     np.testing.assert_allclose(by_epsilon(budgets), several, **CLOSE)
 
 
+@pytest.mark.slow
 def test_other_attacks_under_jit(linear, batch):
     images, _ = batch
     search = functools.partial(attacks.universal, epsilon=0.05, epochs=2)
@@ -165,6 +167,7 @@ print("fine")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("switch", "script"),
     [

@@ -266,6 +266,7 @@ def test_a_budget_of_evaluations_ends_a_line_search(toy):
         joi.optimizers.lbfgs(max_evaluations=0)
 
 
+@pytest.mark.slow
 def test_lbfgs_begins_anew_where_its_direction_leads_nowhere():
     """Below an energy of 10 the gradient points uphill: nothing that L-BFGS knows, and nothing downhill, helps."""
 

@@ -13,6 +13,7 @@ def drawn(key, image):
     return 0 * image + jax.random.uniform(key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [joi.optimizers.sgd(0.1), joi.optimizers.lbfgs()], ids=["rule", "line search"])
 def test_the_view_is_redrawn_at_each_step_and_start(linear, optimizer):
     """The loss is the number that the view's key draws: no two of 3 starts x 7 evaluations agree."""

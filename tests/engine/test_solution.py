@@ -168,6 +168,7 @@ def test_targets_are_parsed_values(toy, text):
     assert expand(str(target), toy) == [target]
 
 
+@pytest.mark.slow
 def test_visualize_holds_what_was_asked_for(toy):
     s = joi.visualize(toy, ["class:2", "0.5*first:1+second:3", "class:0", "first:1~first:2"], starts=2, steps=2)
     assert [type(target) for target in s.targets] == [Target, Joint, Target, Between]

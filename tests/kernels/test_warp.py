@@ -12,6 +12,7 @@ COLUMNS, ROWS = 7, 5
 PIXELS = np.random.default_rng(0).uniform(size=(ROWS * COLUMNS, 3)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_neighbors_in_pairs_are_those_taken_singly():
     """The same numbers, and the same gradient up to the order in which repeated pixels are added."""
     corner = jnp.asarray([0, 8, 8, 3, (ROWS - 1) * COLUMNS - 2])

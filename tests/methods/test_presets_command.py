@@ -38,6 +38,7 @@ def read(folder):
     return json.loads((folder / "out" / "run.json").read_text())
 
 
+@pytest.mark.slow
 def test_yosinski_writes_last_and_majority(visualize, tmp_path):
     done = visualize("--preset", "yosinski-3", "--target", "first:1", "--starts", 2)
     assert done.exit_code == 0, done.output
@@ -59,6 +60,7 @@ def test_yosinski_writes_last_and_majority(visualize, tmp_path):
     assert info["results"][0]["image"] == "minus-class-1-2-first-2-start0.png"
 
 
+@pytest.mark.slow
 def test_maco_writes_its_importance_as_alpha(visualize, tmp_path):
     done = visualize("--preset", "maco", "--target", "class:c", "--redirect-relu", "--regularizer", "l2=1e-4")
     assert done.exit_code == 0, done.output

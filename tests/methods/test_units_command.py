@@ -93,6 +93,7 @@ def test_mistakes(folder, args, code, hint):
         assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_compare(folder):
     done = visualize("--target", "class:a", "--target", "first:3", "--starts", 2, "--compare", "unit_nets:other")
     assert done.exit_code == 0, done.output

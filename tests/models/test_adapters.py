@@ -206,6 +206,7 @@ def test_other_parameters_do_not_compile_again(library, compilations):
     assert not np.array_equal(first.loss, second.loss)
 
 
+@pytest.mark.slow
 def test_models_built_alike_are_equal(library):
     build = ADAPTERS[library] if library != "equinox" else lambda: joi.from_equinox(EquinoxNamed(), image_shape=SHAPE)
     first, second = build(), build()

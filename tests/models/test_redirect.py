@@ -58,6 +58,7 @@ def test_every_form_of_relu_is_found(relu):
     np.testing.assert_array_equal(gradient(redirected, images, 1.0), 0)  # what pushes down is of no use
 
 
+@pytest.mark.slow
 def test_living_networks_are_as_before():
     """The bundled network: the same activations, and the same gradient where no ReLU is dead throughout."""
     model = joi.load("tin100")

@@ -90,6 +90,7 @@ def test_a_shallow_tap_costs_little(random_params):
     assert depths[1] < whole / 3
 
 
+@pytest.mark.slow
 def test_bfloat16(random_params):
     image = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (random_params, image))
