@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from jaxopt_input.errors import InputError
+from jaxopt_input.errors import InputError, InputWarning
 
 if TYPE_CHECKING:
     from jaxopt_input import attacks, data, images, losses, networks, optimizers, projections, transforms
@@ -30,6 +30,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "InputError",
+    "InputWarning",
     "Model",
     "ModelInfo",
     "ReceptiveField",

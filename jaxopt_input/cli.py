@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from jaxopt_input.errors import InputError
+from jaxopt_input.errors import InputError, printable
 from jaxopt_input.methods.attack.command import attack
 from jaxopt_input.methods.bench.command import bench
 from jaxopt_input.methods.directions.command import directions
@@ -73,7 +73,7 @@ class _Commands(click.Group):
             formatter.write_dl(rows)
 
     def _fail(self, ctx: click.Context, message: str, status: int) -> None:
-        click.echo(f"jaxopt-input: {' '.join(message.split())}", err=True)
+        click.echo(printable(f"jaxopt-input: {' '.join(message.split())}"), err=True)
         ctx.exit(status)
 
 

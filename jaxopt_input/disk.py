@@ -10,7 +10,7 @@ from pathlib import Path
 
 import platformdirs
 
-from jaxopt_input.errors import system_errors
+from jaxopt_input.errors import InputError, system_errors
 
 StrPath = str | os.PathLike[str]
 CACHE_VARIABLE = "JAXOPT_INPUT_CACHE"
@@ -22,9 +22,12 @@ def user_folder() -> Path:
 
 
 def read_bytes(path: StrPath) -> bytes:
-    """What is in a file, or an `InputError`."""
+    """What is in a regular file, or an `InputError`: others, such as a pipe or a device, may never come to an end."""
     with system_errors(f"read {path}"):
-        return Path(path).read_bytes()
+        file = Path(path)
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise InputError(f"cannot read {path}: it is a pipe, a socket or a device; copy it into a file")
+        return file.read_bytes()
 
 
 @contextlib.contextmanager

@@ -10,8 +10,41 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 
+MOST = 60  # letters of a name in a message
+
+
 class InputError(ValueError):
-    """A mistake in what the caller passed, in one line that says what to try instead."""
+    """A mistake in what the caller passed, in one line that says what to try instead.
+
+    Names come from files and from networks: what of them cannot be shown is escaped, as by `printable`.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message)))
+
+
+class InputWarning(UserWarning):
+    """What a caller should know of what was passed, although it can be used; a run records it, and says it last."""
+
+
+def printable(text: str, most: int | None = None) -> str:
+    r"""A text on one line that a terminal, a drawing and a file of UTF-8 can take, at most so many letters of it.
+
+    A control character is escaped, and a byte of a file name that is not UTF-8 is shown as the byte.
+
+    Example:
+        >>> print(printable("a\x1b[2J\udce9"), printable("a" * 9, 4))
+        a\x1b[2J\xe9 aaa…
+    """
+
+    def shown(letter: str) -> str:
+        if letter.isspace():
+            return " "
+        byte = ord(letter) - 0xDC00
+        return rf"\x{byte:02x}" if 0x80 <= byte <= 0xFF else letter.encode("unicode_escape").decode()
+
+    text = text if text.isprintable() else "".join(c if c.isprintable() else shown(c) for c in text)
+    return text if most is None or len(text) <= most else text[: most - 1] + "…"
 
 
 def unknown(kind: str, name: object, options: Iterable[str], hint: str = "") -> InputError:
@@ -31,9 +64,9 @@ def unknown(kind: str, name: object, options: Iterable[str], hint: str = "") -> 
     options = list(dict.fromkeys(options))
     folded = {option.casefold(): option for option in reversed(options)}
     near = [folded[n] for n in difflib.get_close_matches(str(name).casefold(), folded, n=3, cutoff=0.6)]
-    listing = ", ".join(options[:12]) + (", …" if len(options) > 12 else "")
-    offer = f"nearest: {', '.join(near)}" if near else f"known: {listing}"
-    return InputError(f"unknown {kind} {str(name)!r}; {offer}{'; ' + hint if hint else ''}")
+    listing = ", ".join(printable(option, MOST) for option in options[:12]) + (", …" if len(options) > 12 else "")
+    offer = f"nearest: {', '.join(printable(option, MOST) for option in near)}" if near else f"known: {listing}"
+    return InputError(f"unknown {kind} '{printable(str(name), MOST)}'; {offer}{'; ' + hint if hint else ''}")
 
 
 def lookup(kind: str, name: str, options: Mapping[str, Value], hint: str = "") -> Value:

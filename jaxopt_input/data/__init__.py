@@ -10,7 +10,7 @@ is read. Two things vary, and have names: the size asked for, and how an image o
     pad       the whole image, with gray (0.5) beside it
 """
 
-from jaxopt_input.data.pictures import SUFFIXES, read_image, save_png, to_pillow, to_uint8
+from jaxopt_input.data.pictures import SUFFIXES, read_image, read_mask, save_png, to_pillow, to_uint8
 from jaxopt_input.data.sets import Batch, Dataset, files, folder, load, named
 from jaxopt_input.disk import atomic
 from jaxopt_input.names import FITS
@@ -26,6 +26,7 @@ __all__ = [
     "load",
     "named",
     "read_image",
+    "read_mask",
     "save_png",
     "to_pillow",
     "to_uint8",

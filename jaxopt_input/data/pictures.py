@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
 from jaxopt_input.disk import StrPath, atomic, read_bytes
-from jaxopt_input.errors import InputError, one_line, unknown
+from jaxopt_input.errors import InputError, one_line, printable, unknown
 from jaxopt_input.names import FITS
 
-SUFFIXES = (".avif", ".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf",
+    ".jpg", ".jpx", ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".sgi", ".tga", ".tif", ".tiff", ".webp",
+)  # fmt: skip
 
 # What Pillow raises for files that are damaged.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)
 
 
 def to_uint8(image: Any) -> np.ndarray:
@@ -37,9 +42,20 @@ def to_uint8(image: Any) -> np.ndarray:
 
 
 def to_pillow(image: Any) -> Image.Image:
-    """A Pillow image of `[H, W, C]` floats in [0, 1] or 8-bit integers, C being 1 or 3."""
+    """A Pillow image of `[H, W, C]` floats in [0, 1] or 8-bit integers; of 2 or more than 3 bands, each as a gray tile.
+
+    Example:
+        >>> to_pillow(np.zeros((4, 6, 2))).size
+        (12, 4)
+    """
     array = np.asarray(image)
     array = array if array.dtype == np.uint8 else to_uint8(array)
+    height, width, bands = array.shape
+    if bands not in (1, 3):
+        across = math.ceil(math.sqrt(bands))
+        rows = -(-bands // across)
+        array = np.pad(array, [(0, 0), (0, 0), (0, rows * across - bands)]).reshape(height, width, rows, across)
+        array = array.transpose(2, 0, 3, 1).reshape(rows * height, across * width, 1)
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
@@ -48,8 +64,8 @@ def save_png(path: StrPath, image: Any, metadata: Mapping[str, str] | None = Non
 
     Args:
         path: the file; its folder exists.
-        image: `[H, W, C]` floats in [0, 1] or 8-bit integers (C is 1 or 3), or a Pillow image.
-        metadata: text to keep inside the file, by keyword.
+        image: `[H, W, C]` floats in [0, 1] or 8-bit integers, as of `to_pillow`, or a Pillow image.
+        metadata: text to keep inside the file, by keyword; as by `printable`.
 
     Example:
         >>> import tempfile
@@ -60,7 +76,7 @@ def save_png(path: StrPath, image: Any, metadata: Mapping[str, str] | None = Non
     """
     info = PngImagePlugin.PngInfo()
     for keyword, text in (metadata or {}).items():
-        info.add_text(keyword, text)
+        info.add_text(keyword, printable(text))
     with atomic(path) as part:
         picture = image if isinstance(image, Image.Image) else to_pillow(image)
         picture.save(part, format="PNG", pnginfo=info)
@@ -100,14 +116,8 @@ def fitting_shape(image_shape: Sequence[int], fit: str) -> tuple[int, int, int]:
 
 def decode(data: bytes, name: str, shape: tuple[int, int, int] | None, fit: str) -> np.ndarray:
     """The float32 `[H, W, C]` of an encoded image."""
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            opened.load()
-            image = _plain(_upright(opened))
-    except Image.UnidentifiedImageError as error:
-        raise InputError(f"{name} is not an image of any format that Pillow reads") from error
-    except _DAMAGE as error:
-        raise InputError(f"{name} is a damaged or unreadable image: {one_line(error)}") from error
+    with _opened(data, name) as opened:
+        image = _plain(_upright(opened))
     channels = 3
     if shape is not None:
         image, channels = _fit(image, shape[1], shape[0], fit), shape[2]
@@ -119,6 +129,59 @@ def decode(data: bytes, name: str, shape: tuple[int, int, int] | None, fit: str)
     if array.ndim == 2:
         array = np.repeat(array[..., None], channels, axis=2)
     return array
+
+
+def read_mask(file: StrPath) -> np.ndarray:
+    """A mask as float32 `[H, W]` in [0, 1]: its opacity where any of it is transparent, else how white it is.
+
+    A file of the numbers 0 and 1 is a mask as well.
+
+    Args:
+        file: a file of any format that Pillow reads.
+
+    Raises:
+        InputError: as `read_image`, and for colors or numbers of classes, which say of no place whether it counts.
+
+    Example:
+        >>> import tempfile
+        >>> save_png(file := tempfile.mkdtemp() + "/a.png", np.array([[[0], [255]]], np.uint8))
+        >>> read_mask(file).tolist()
+        [[0.0, 1.0]]
+    """
+    data, name = read_bytes(file), str(file)
+    with _opened(data, name) as opened:
+        if "transparency" in opened.info or opened.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
+            alpha = np.asarray(_upright(opened).convert("RGBA").getchannel("A"), np.float32) / np.float32(255)
+            if alpha.min() < 1:
+                return alpha
+        index = np.asarray(_upright(opened)) if opened.mode in ("L", "P") or opened.mode.startswith("I") else None
+    pixels = decode(data, name, None, "center")
+    if index is not None and index.max(initial=0) == 1 and np.ptp(pixels) < 2 / 255:  # numbers, not levels of gray
+        return index.astype(np.float32)
+    advice = "a mask is white where it counts and black elsewhere; of a map of classes, save (map == CLASS) * 255"
+    if np.ptp(pixels, -1).max() > 16 / 255:  # more than what JPEG makes of gray
+        raise InputError(f"the mask {name} has colors: {advice}")
+    if 0 < pixels.max() < 0.25:
+        raise InputError(f"the mask {name} is {round(255 * float(pixels.max()))} of 255 at its whitest: {advice}")
+    return pixels.mean(-1)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """An encoded image, loaded; what Pillow raises within is an `InputError`."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            yield image
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{name} is too large to be read unasked: {one_line(error).partition(',')[0]}; allow it by --max-pixels, "
+            "or PIL.Image.MAX_IMAGE_PIXELS in Python"
+        ) from error
+    except Image.UnidentifiedImageError as error:
+        raise InputError(f"{name} is not an image of any format that Pillow reads") from error
+    except _DAMAGE as error:
+        raise InputError(f"{name} is a damaged or unreadable image: {one_line(error)}") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import os
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
@@ -15,7 +16,7 @@ import numpy as np
 from jaxopt_input.checks import count
 from jaxopt_input.data.pictures import SUFFIXES, decode, fitting_shape
 from jaxopt_input.disk import StrPath, read_bytes
-from jaxopt_input.errors import InputError, one_line, unknown
+from jaxopt_input.errors import InputError, InputWarning, one_line, printable, system_errors, unknown
 from jaxopt_input.models.model import Model
 
 
@@ -25,7 +26,7 @@ class Batch(NamedTuple):
     Attributes:
         images: float32 `[N, H, W, C]` in [0, 1].
         labels: int32 `[N]`: the model's class indices; -1 where there is no label.
-        names: N file names, or names within the set.
+        names: N file names, or names within the set; bytes that are not UTF-8 are escaped.
     """
 
     images: np.ndarray
@@ -122,7 +123,37 @@ class Dataset:
         encoded = self._source.read(indices)
         for k, item in enumerate(encoded):
             images[k] = decode(item.data, item.name, self.image_shape, self.fit)
-        return [(item.label, item.name) for item in encoded]
+        return [(item.label, printable(item.name)) for item in encoded]
+
+    def intact(self) -> Dataset:
+        """The part of it that can be read, each image decoded once to see; an `InputWarning` names the rest.
+
+        Raises:
+            InputError: if no image can be read.
+        """
+
+        def error_of(index: int) -> str | None:
+            try:
+                [item] = self._source.read([index])
+                decode(item.data, item.name, self.image_shape, self.fit)
+            except InputError as error:
+                return str(error)
+            return None
+
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="jaxopt-input-images") as pool:
+            errors = list(pool.map(error_of, self._indices))
+        damaged = [error for error in errors if error is not None]
+        if len(damaged) == len(self):
+            raise InputError(f"no image of {self.name} can be read: {damaged[0]}")
+        if damaged:
+            warnings.warn(f"{_some('damaged image', damaged)} skipped", InputWarning, stacklevel=2)
+        return dataclasses.replace(self, _indices=[i for i, e in zip(self._indices, errors, strict=True) if e is None])
+
+
+def _some(what: str, items: Sequence[str], most: int = 8) -> str:
+    """So many of something, with the first of them."""
+    listing = "; ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+    return f"{len(items)} {what}{'s' * (len(items) > 1)} ({listing})"
 
 
 _PART = 16  # images that a thread decodes at once: short enough to share the work, long enough to be worth a hand-over
@@ -168,7 +199,7 @@ def files(
         raise InputError("no image files were given")
     for name in names:
         if not os.path.isfile(name):
-            raise InputError(f"no image file {name}")
+            raise InputError(f"{name} is no regular file" if os.path.exists(name) else f"no image file {name}")
     return dataset_of(_Files(names, [-1] * len(names)), names[0], (), model, image_shape, fit)
 
 
@@ -181,8 +212,8 @@ def folder(
 ) -> Dataset:
     """A folder of images, in one sub-folder a class or without labels; read in order of their names.
 
-    A class folder may hold its images at any depth. Files with other suffixes than an image's, and hidden ones, are
-    passed over.
+    A class folder may hold its images at any depth. Hidden files are passed over, and others whose suffix is no
+    image's, with an `InputWarning` that counts them.
 
     Args:
         path: the folder.
@@ -192,7 +223,8 @@ def folder(
         fit: one of `FITS`.
 
     Raises:
-        InputError: for a folder that is missing or empty, or a class folder that the model does not know.
+        InputError: for a folder that is missing, empty or cannot be read to its end, or a class folder that the model
+            does not know.
 
     Example:
         >>> import pathlib, tempfile
@@ -208,8 +240,12 @@ def folder(
     root = os.fspath(path)
     if not os.path.isdir(root):
         raise InputError(f"no folder {root}")
-    loose = _images(root, deep=False)
-    classes = {entry.name: _images(entry.path) for entry in _visible(root) if entry.is_dir()}
+    others: list[str] = []
+    loose = _images(root, others, deep=False)
+    classes = {entry.name: _images(entry.path, others) for entry in _visible(root) if entry.is_dir()}
+    if others and (loose or any(classes.values())):
+        text = f"{_some('file', others, 3)} in {root} passed over: no suffix of an image"
+        warnings.warn(text, InputWarning, stacklevel=2)
     if loose and any(classes.values()):
         raise InputError(f"{root} holds images beside its class folders, such as {os.path.basename(loose[0])}")
     if loose:
@@ -226,18 +262,23 @@ def folder(
 
 
 def _visible(path: str) -> list[os.DirEntry[str]]:
-    with os.scandir(path) as entries:
+    with system_errors(f"read the folder {path}"), os.scandir(path) as entries:
         return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
 
-def _images(path: str, *, deep: bool = True) -> list[str]:
-    """The image files of a folder, in order of their names."""
+def _images(path: str, others: list[str], *, deep: bool = True, above: tuple[str, ...] = ()) -> list[str]:
+    """The image files of a folder, in order of their names; `others` gets the names of its other files."""
+    here = os.path.realpath(path)
+    if here in above:
+        raise InputError(f"the folder {path} is a link to one that holds it: remove the link")
     paths: list[str] = []
     for entry in _visible(path):
         if entry.is_dir():
-            paths += _images(entry.path) if deep else []
+            paths += _images(entry.path, others, above=(*above, here)) if deep else []
         elif entry.name.casefold().endswith(SUFFIXES):
             paths.append(entry.path)
+        else:
+            others.append(entry.name)
     return paths
 
 
@@ -246,11 +287,16 @@ def _class_indices(names: Sequence[str], model: Model | None, what: str) -> list
     if model is None:
         return list(range(len(names)))
     indices = []
-    for name in names:
-        try:
-            indices.append(model.info.class_index(name))
-        except InputError as error:
-            raise InputError(f"{what.format(name)} is no class of {model.info.name}: {error}") from error
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", InputWarning)
+        for name in names:
+            try:
+                indices.append(model.info.class_index(name))
+            except InputError as error:
+                raise InputError(f"{what.format(name)} is no class of {model.info.name}: {error}") from error
+    if lines := [str(warning.message) for warning in said]:
+        more = f"; likewise {len(lines) - 1} more" if len(lines) > 1 else ""
+        warnings.warn(lines[0] + more, InputWarning, stacklevel=3)
     return indices
 
 
@@ -386,15 +432,23 @@ def load(
     *,
     image_shape: Sequence[int] | None = None,
     fit: str = "center",
+    skip_damaged: bool = False,
 ) -> Dataset:
     """A data set by what a command line would name: a folder, a file, or `NAME:SPLIT` of tensorflow-datasets.
+
+    Args:
+        what: its name.
+        model, image_shape, fit: as of `folder`.
+        skip_damaged: whether to leave out images that cannot be read, as `Dataset.intact` does.
 
     Raises:
         InputError: as `folder`, `files` and `named` do.
     """
+    if skip_damaged:
+        return load(what, model, image_shape=image_shape, fit=fit).intact()
     if os.path.isdir(what):
         return folder(what, model, image_shape=image_shape, fit=fit)
-    if os.path.isfile(what) or what.casefold().endswith(SUFFIXES):
+    if os.path.exists(what) or what.casefold().endswith(SUFFIXES):
         return files([what], model, image_shape=image_shape, fit=fit)
     if what.startswith((".", "~", os.sep)):
         raise InputError(f"no folder or file {what}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxopt_input.draw.sheet import printable
+from jaxopt_input.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,8 +35,7 @@ def plain(text: str, most: int = 60) -> str:
         >>> print(plain("5 $ and more"), plain("a" * 99, 4))
         5 \\$ and more aaa…
     """
-    text = printable(text)
-    return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")
+    return printable(text, most).replace("$", r"\$")
 
 
 def loss_curves(losses: np.ndarray, names: Sequence[str], logarithmic: bool = False) -> Figure:

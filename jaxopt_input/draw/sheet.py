@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from jaxopt_input.data import to_pillow
+from jaxopt_input.errors import printable
 
 INK, PAPER, GAP = (32, 32, 32), (255, 255, 255), 6
 WIDEST = 12  # pictures side by side before a group goes on below
@@ -140,7 +141,9 @@ def _box(pictures: Pictures, side: int, largest: int) -> tuple[int, int]:
 
 
 def _size(picture: Any) -> tuple[int, int]:
-    height, width = picture.size[::-1] if isinstance(picture, Image.Image) else np.shape(picture)[:2]
+    if not isinstance(picture, Image.Image) and np.shape(picture)[2] in (1, 3):
+        return np.shape(picture)[0], np.shape(picture)[1]
+    width, height = (picture if isinstance(picture, Image.Image) else to_pillow(picture)).size
     return height, width
 
 
@@ -227,8 +230,3 @@ def _wrapped(caption: str) -> str:
 
 def _width(text: str, font: Font) -> int:
     return max((math.ceil(font.getlength(line)) for line in text.split("\n")), default=0)
-
-
-def printable(text: str) -> str:
-    """A text with a question mark for each letter that cannot be drawn, such as a control character."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -283,7 +283,7 @@ def identity(name: str) -> int:
         >>> identity("class:60")
         588625623
     """
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogatepass")).digest()[:4], "big")
 
 
 def keys(base: jax.Array, identities: jax.Array, numbers: jax.Array) -> jax.Array:

@@ -132,9 +132,9 @@ def parse(text: str, model: Model, image_shape: tuple[int, int, int] | None = No
         classes = shapes["logits"][-1]
         if rest == "*":
             return [Target("class", "logits", index) for index in range(classes)]
-        if not model.info.labels and rest.isdigit() and int(rest) < classes:
-            return [Target("class", "logits", int(rest))]
-        return [Target("class", "logits", model.info.class_index(rest))]
+        index = model.info.class_index(rest)
+        check_index("class", index, classes, model.info.name)
+        return [Target("class", "logits", index)]
     if layer not in shapes:
         raise unknown("layer", layer, [*shapes, "class"], "classes are written class:NAME")
     if not colon:

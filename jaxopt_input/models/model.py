@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input.checks import as_shape
-from jaxopt_input.errors import InputError, lookup, one_line, unknown
+from jaxopt_input.errors import MOST, InputError, InputWarning, lookup, one_line, printable, unknown
 
 Apply = Callable[[Any, jax.Array, tuple[str, ...]], dict[str, jax.Array]]
 LINES = 8  # layers that a printed model lists
@@ -46,38 +48,66 @@ class ModelInfo:
     def class_index(self, name: str | int) -> int:
         """The index of a class by label, synonym, WordNet id or index.
 
-        Upper case, spaces and underscores make no difference.
+        Upper case, spaces and underscores make no difference. A label wins over another class's synonym, and either
+        over an index of the same digits, with an `InputWarning`. An integer is an index; so are the digits of a class
+        where the network has no labels.
 
         Raises:
-            InputError: for an unknown class, offering the nearest names.
+            InputError: for an unknown class, offering the nearest names, and for a name that classes share.
 
         Example:
             >>> info = ModelInfo((8, 8, 3), ("logits",), ("ant", "polar bear"), (("n1",), ("n2", "ice bear")))
             >>> info.class_index("Ice_bear"), info.class_index("n1"), info.class_index("1")
             (1, 0, 1)
         """
-        text = str(name).strip()
-        classes = len(self.labels)
+        text, classes = str(name).strip(), len(self.labels)
+        index = int(text) if re.fullmatch("-?[0-9]{1,18}", text) else None
         if not classes:
+            if index is not None and index >= 0:
+                return index
             raise InputError(f"{self.name} has no class labels: give it `labels`, or name a layer's channel instead")
-        if text.lstrip("-").isdigit():
-            if not 0 <= int(text) < classes:
-                raise InputError(f"class {text} does not exist: {self.name} has classes 0 to {classes - 1}")
-            return int(text)
+        named = [] if isinstance(name, int | np.integer) else self._named(text)
+        if len(named) > 1:
+            raise InputError(
+                f"{len(named)} classes of {self.name} are called '{printable(text, MOST)}': "
+                f"{', '.join(map(self._distinct, named))}; name one by its index or its WordNet id"
+            )
+        if named:
+            if index not in (None, named[0]) and 0 <= index < classes:
+                warnings.warn(
+                    f"class {text} is the label of index {named[0]}; index {text} has the label "
+                    f"{printable(self.labels[index], MOST)}",
+                    InputWarning,
+                    stacklevel=2,
+                )
+            return named[0]
+        if index is None:
+            raise unknown("class", text, (*self.labels, *(name for group in self.synonyms for name in group)))
+        if not 0 <= index < classes:
+            raise InputError(f"class {text} does not exist: {self.name} has classes 0 to {classes - 1}")
+        return index
+
+    def _named(self, text: str) -> list[int]:
+        """The classes of a name."""
+        if not self.synonyms and self.labels.count(text) == 1:  # letters, say, that differ in their case alone
+            return [self.labels.index(text)]
         folded = _fold(text)
-        names: list[str] = []
         for kind in (zip(self.labels), self.synonyms):  # a label wins over another class's synonym
-            for index, group in enumerate(kind):
-                if folded in map(_fold, group):
-                    return index
-                names += group
-        raise unknown("class", text, names)
+            if same := [index for index, group in enumerate(kind) if folded in map(_fold, group)]:
+                return same
+        return []
+
+    def _distinct(self, index: int) -> str:
+        """An index, with the first of the further names of the class."""
+        further = self.synonyms[index][:1] if self.synonyms else ()
+        return " ".join([str(index), *(f"({name})" for name in further)])
 
     def label(self, index: int) -> str | None:
         """The label of a class, or None for a model without labels."""
         return self.labels[index] if self.labels else None
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def _fold(name: str) -> str:
     return " ".join(name.replace("_", " ").split()).casefold()
 

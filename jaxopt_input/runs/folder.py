@@ -7,11 +7,12 @@ import json
 import os
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jaxopt_input.errors import InputError
+from jaxopt_input.errors import InputError, printable
 
 RECORD = "run.json"
 
@@ -86,8 +87,6 @@ class Folder:
 
     def save(self, name: str, item: Any) -> None:
         """Write one item of a page under its name, whole or not at all."""
-        import numpy as np
-
         from jaxopt_input.data import atomic, save_png
         from jaxopt_input.draw.animation import save_animation
         from jaxopt_input.runs.page import Figure, Film, Picture
@@ -103,9 +102,9 @@ class Folder:
                 if isinstance(item, Figure):
                     item.draw().savefig(part, format="png", metadata={"Software": None})
                 elif isinstance(item, str):
-                    part.write_text(item)
+                    part.write_text(item, encoding="utf-8", errors="backslashreplace")
                 else:
-                    np.savez(part, **item)
+                    save_arrays(part, item)
         self.add(name)
 
     def add(self, name: str) -> None:
@@ -130,6 +129,16 @@ class Folder:
         for folder in folders:
             with contextlib.suppress(OSError):  # holds what is no run's
                 folder.rmdir()
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays as an .npz, whatever their names: `np.savez` takes no "file", and none that is not UTF-8."""
+    import numpy as np
+
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{printable(name)}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
 
 
 def earlier_files(folder: Path) -> list[str]:

@@ -47,6 +47,9 @@ OPTIONS = {
         "Precision of products and convolutions; bfloat16 means that of the activations as well.  [default: JAX's own: "
         "float32 on a CPU, tf32 on a GPU]"
     )),
+    "max_pixels": click.option("--max-pixels", type=click.IntRange(min=1), help=(
+        "Read images of up to so many pixels, where they are more than 179 million."
+    )),
     "log": click.option("--log", type=click.Choice(list(LOGS)), help="Send the losses of each step there too."),
 }  # fmt: skip
 
@@ -78,6 +81,11 @@ def run_options(*, without: Collection[str] = ()) -> Decorator:
         ['out', 'overwrite', 'config']
     """
     return together([option for name, option in OPTIONS.items() if name not in without])
+
+
+skip_damaged_option = click.option("--skip-damaged", is_flag=True, help=(
+    "Leave out images that cannot be read, and name them; each is read once first."
+))  # fmt: skip
 
 
 def preset_option(names: tuple[str, ...], default: str = "default") -> Decorator:

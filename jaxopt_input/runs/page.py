@@ -6,6 +6,7 @@ A page knows of no folder: `runs.folder` writes each item under its name, `runs.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,7 +32,7 @@ class Picture:
     """A picture.
 
     Attributes:
-        image: `[H, W, C]` in [0, 1] or 8-bit, C being 1, 3 or 4; or a Pillow image.
+        image: `[H, W, C]` in [0, 1] or 8-bit, as of `data.to_pillow`; or a Pillow image.
         text: what its file says of it, by keyword.
     """
 
@@ -106,8 +107,10 @@ def metadata(model: str, seed: int, **text: Any) -> dict[str, str]:
     return {**shown, "Software": f"jaxopt_input {jaxopt_input.__version__}", "model": model, "seed": str(seed)}
 
 
-def picture_names(targets: Sequence[str], starts: Sequence[int], before: Iterable[str] = ()) -> list[str]:
+def picture_names(targets: Sequence[str], starts: Sequence[int] = (), before: Iterable[str] = ()) -> list[str]:
     """One name per lane, made of its target and start; a number is added where it would be one of those before.
+
+    Without starts the names are of the targets alone.
 
     Example:
         >>> picture_names(["class:3", "-a/b:1", "-a:b:1"], [0, 1, 1])
@@ -115,10 +118,12 @@ def picture_names(targets: Sequence[str], starts: Sequence[int], before: Iterabl
     """
     names = dict.fromkeys(before)
     earlier = len(names)
-    for target, start in zip(targets, starts, strict=True):
+    ends = [f"-start{start}" for start in starts] or [""] * len(targets)
+    for target, end in zip(targets, ends, strict=True):
         stem = re.sub(r"[^A-Za-z0-9.,_]+", "-", target.replace("-", "minus-", 1) if target.startswith("-") else target)
-        stem = f"{stem.lstrip('-.')[:100]}-start{start}"
-        names[f"{stem}.png" if f"{stem}.png" not in names else f"{stem}-{len(names)}.png"] = None
+        stem = (stem.lstrip("-.")[:100] or "target") + end
+        numbered = (f"{stem}-{number}.png" for number in itertools.count(len(names)))
+        names[next(name for name in itertools.chain([f"{stem}.png"], numbered) if name not in names)] = None
     return list(names)[earlier:]
 
 

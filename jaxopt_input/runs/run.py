@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import jaxopt_input
-from jaxopt_input.errors import InputError
+from jaxopt_input.errors import InputError, InputWarning, printable
 from jaxopt_input.runs.folder import Folder
 from jaxopt_input.runs.html import html
 from jaxopt_input.runs.options import arguments_of, check_finite, spec_of
@@ -190,11 +190,22 @@ class Run:
         self._entries |= page.entries
         self._entries["evaluations"] = self._entries.get("evaluations", 0) + page.evaluations
         self._notes += page.notes
-        if page.warnings:
-            self._entries["warnings"] = [*self._entries.get("warnings", []), *page.warnings]
+        self._warn(page.warnings)
         self._remedies = page.remedies or self._remedies
         self._alone = self._alone if page.alone is None else page.alone
         self._record()
+
+    def _warn(self, lines: Sequence[str]) -> None:
+        if lines:
+            before = self._entries.get("warnings", [])
+            self._entries["warnings"] = [*before, *(line for line in dict.fromkeys(lines) if line not in before)]
+
+    def _hear(self, show: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+        """Record a warning of what the run was given; show others as they would be."""
+        if issubclass(category, InputWarning):
+            self._warn([str(message)])
+        else:
+            show(message, category, *where)
 
     def order(self, images: Sequence[str]) -> None:
         """Put the rows into the order of these pictures."""
@@ -238,11 +249,16 @@ class Run:
         import jax
 
         self._info["jax"] = jax.__version__
+        enter = self._stack.enter_context
+        enter(warnings.catch_warnings())
+        warnings.simplefilter("always", InputWarning)
+        warnings.showwarning = functools.partial(self._hear, warnings.showwarning)
         if self._whole is not None:
             self._info["device"] = self._whole._info["device"]
             return
-        enter = self._stack.enter_context
         keep_compiled(self.context)
+        if self._options.get("max_pixels"):
+            enter(_large_images(self._options["max_pixels"]))
         devices = self.devices
         self._info["device"] = f"{devices[0].platform} {devices[0].device_kind} x {len(devices)}"
         enter(jax.default_device(devices[0]))
@@ -275,12 +291,12 @@ class Run:
     def _tell(self) -> None:
         """The last words of a command, on standard output and standard error."""
         for line in self._notes:
-            click.echo(line)
+            click.echo(printable(line))
         for line in (*self._entries.get("warnings", ()), *self.failures):
-            click.echo(f"jaxopt-input: {line}", err=True)
+            click.echo(printable(f"jaxopt-input: {line}"), err=True)
         seconds = self.info["seconds"]
         click.echo(f"{seconds['compile']:.1f} s compiling, {seconds['run']:.1f} s running")
-        click.echo(f"open {self.out / 'index.html'}")
+        click.echo(printable(f"open {self.out / 'index.html'}"))
         if self.failed:
             self.context.exit(1)
 
@@ -370,6 +386,21 @@ def _stopping(run: Run) -> Iterator[None]:
         os.close(writing)
         thread.join()
         os.close(reading)
+
+
+@contextlib.contextmanager
+def _large_images(pixels: int) -> Iterator[None]:
+    """Inside the block Pillow reads images of up to so many pixels, and no fewer than before."""
+    from PIL import Image
+
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = before and max(before, -(-pixels // 2))  # it warns there, and refuses twice that
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def keep_compiled(context: click.Context) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -252,7 +253,8 @@ def test_class_folders_by_wordnet_id_label_synonym_and_index(tmp_path, model):
         write(tmp_path / folder / inside)
     (tmp_path / "ant" / "boxes.txt").write_text("not an image, and not named like one")
     (tmp_path / ".hidden").mkdir()
-    dataset = data.folder(tmp_path, model)
+    with pytest.warns(joi.InputWarning, match=r"1 file \(boxes.txt\) in .* passed over"):
+        dataset = data.folder(tmp_path, model)
     assert len(dataset) == 4
     assert dataset.classes == ("0", "Ice_bear", "ant", "n02")
     (batch,) = dataset.batches()
@@ -291,6 +293,72 @@ def test_folders_that_are_refused(tmp_path, model):
         with pytest.raises(joi.InputError, match=hint) as caught:
             data.folder(tmp_path / name, model)
         assert "\n" not in str(caught.value)
+
+
+def test_class_folders_of_numbers_are_labels(tmp_path):
+    """Folders in text order are 0, 1, 10, 11, 2, …; so are the labels of a network trained on them."""
+    labels = tuple(sorted(map(str, range(12))))
+    model = joi.from_function(
+        lambda params, x, taps: {"logits": x.mean((1, 2)) @ params},
+        jnp.ones((3, 12)), image_shape=(4, 4, 3), taps=("logits",), labels=labels,
+    )  # fmt: skip
+    for name in labels:
+        write(tmp_path / name / "a.png")
+    with pytest.warns(joi.InputWarning, match="class 10 is the label of index 2.*; likewise 9 more") as said:
+        dataset = data.folder(tmp_path, model)
+    assert len(said) == 1
+    (batch,) = dataset.batches()
+    assert batch.labels.tolist() == list(range(12))
+
+
+def test_a_folder_that_cannot_be_walked_to_its_end(tmp_path, model, monkeypatch):
+    write(tmp_path / "ant" / "1.png")
+    (tmp_path / "ant" / "again").symlink_to(tmp_path / "ant")
+    with pytest.raises(joi.InputError, match="link to one that holds it"):
+        data.folder(tmp_path, model)
+    (tmp_path / "ant" / "again").unlink()
+    (tmp_path / "ant" / "closed").mkdir()
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(joi.InputError, match=r"cannot read the folder .*closed: Permission denied"):
+        data.folder(tmp_path, model)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [(".jfif", "JPEG"), (".jp2", "JPEG2000"), (".JPC", "JPEG2000"), (".dib", "BMP")]
+)
+def test_suffixes_of_images(tmp_path, suffix, kind):
+    Image.fromarray(RGB).save(tmp_path / f"a{suffix}", kind)
+    (tmp_path / "no-suffix").write_bytes(b"")
+    with pytest.warns(joi.InputWarning, match="no-suffix"):
+        assert len(data.folder(tmp_path, image_shape=(4, 4, 3))) == 1
+
+
+def test_damaged_images_are_named_and_left_out(tmp_path, model):
+    for name in "abc":
+        write(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:-30])
+    with pytest.warns(joi.InputWarning, match=r"1 damaged image \(.*b\.png is a damaged.* skipped"):
+        dataset = data.load(str(tmp_path), model, skip_damaged=True)
+    (batch,) = dataset.batches()
+    assert [name[-5:] for name in batch.names] == ["a.png", "c.png"]
+    for name in "ac":
+        (tmp_path / f"{name}.png").write_bytes(b"")
+    with pytest.raises(joi.InputError, match=r"no image of .* can be read: .*a\.png"):
+        data.load(str(tmp_path), model, skip_damaged=True)
+
+
+def test_a_name_that_is_not_utf8_is_escaped(tmp_path, model):
+    write(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    (batch,) = data.folder(tmp_path, model).batches()
+    assert batch.names == (f"{tmp_path}/caf\\xe9.png",)
 
 
 def test_batches_do_not_depend_on_threads_or_size(tmp_path):

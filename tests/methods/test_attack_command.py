@@ -1,6 +1,7 @@
 """The command `attack`: its files, its numbers and its mistakes."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -128,3 +129,33 @@ def test_mistakes_leave_nothing(folder, args, status, hint):
     assert not (folder / "out").exists()
     if status == 1:
         assert done.stderr.strip().count("\n") == 0
+
+
+@pytest.mark.slow
+def test_class_folders_of_numbers_and_names_that_are_not_utf8(folder, write_module):
+    source = (
+        "import jax.numpy as jnp, jaxopt_input as joi\n"
+        "def build():\n"
+        "    labels = tuple(sorted(map(str, range(12))))\n"
+        "    return joi.from_function(lambda p, x, taps: {'logits': x.mean((1, 2)) @ p}, jnp.ones((3, 12)),\n"
+        "                             image_shape=(8, 8, 3), taps=('logits',), labels=labels)\n"
+    )
+    write_module("numbers_net", source)
+    for name in ("10", "2"):
+        (folder / "numbers" / name).mkdir(parents=True)
+        joi.data.save_png(folder / "numbers" / name / os.fsdecode(b"caf\xe9.png"), np.full((8, 8, 3), 0.5))
+    (folder / "numbers" / "2" / "torn.png").write_bytes(b"")
+    done = call("--images", "numbers", "--model", "numbers_net:build", "--method", "fgsm", "--epsilon", "4/255")
+    assert done.exit_code == 1
+    assert "torn.png" in done.output
+    arguments = ("--images", "numbers", "--model", "numbers_net:build", "--method", "fgsm", "--epsilon", "4/255")
+    done = call(*arguments, "--skip-damaged")
+    assert done.exit_code == 0, done.output
+    assert "class 10 is the label of index 2" in done.output
+    info = read(folder)
+    assert [(row["source"], row["label"], row["name"]) for row in info["results"]] == [
+        ("numbers/10/caf\\xe9.png", 2, "10"),
+        ("numbers/2/caf\\xe9.png", 4, "2"),
+    ]
+    assert Image.open(folder / "out" / "image0.png").text["source"] == "numbers/10/caf\\xe9.png"
+    assert [warning[:15] for warning in info["warnings"]] == ["class 10 is the", "1 damaged image"]

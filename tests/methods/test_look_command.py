@@ -51,8 +51,9 @@ def test_maps(folder):
 
 
 def test_layers_of_like_names_have_pictures_of_their_own():
-    page = maps_page({"a/b": np.ones((4, 4, 2)), "a-b": np.zeros((4, 4, 3))})
-    assert [name for name in page.items if name.startswith("maps")] == ["maps-a-b.png", "maps-a-b-1.png"]
+    maps = {name: np.ones((4, 4, 2)) for name in ("a/b", "a-b", "a-b-1", "a-b-start0")}
+    names = [name for name in maps_page(maps).items if name.startswith("maps")]
+    assert names == ["maps-a-b.png", "maps-a-b-1.png", "maps-a-b-1-2.png", "maps-a-b-start0.png"]
 
 
 @pytest.mark.parametrize(("command", "extra", "lanes"), [("grid", ("--cells", 2), 4), ("groups", ("--groups", 3), 3)])

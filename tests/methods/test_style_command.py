@@ -49,6 +49,25 @@ def test_stylize_writes_a_folder(pictures):
 
 
 @pytest.mark.slow
+def test_a_mask_that_is_white_on_transparent_holds_the_style_back(pictures):
+    """Outside the mask, but for one pixel of the 3x3 kernel, the result is the content, to 8 bits."""
+    inside = np.zeros((20, 24), np.uint8)
+    inside[5:15, 6:12] = 255
+    Image.fromarray(np.stack([np.full_like(inside, 255)] * 3 + [inside], -1)).save("mask.png")
+    done = run(
+        "stylize", "content.png", "style.png", "--model", "toy_nets:build", "--size", 24, "--steps", 5,
+        "--content-mask", "mask.png", "--content-weight", 0, "--tv-weight", 0, "--initial", "content",
+        "--style-layer", "first", "--loss", "gram", "--parameterization", "pixels", "--out", "out",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    result, content = (np.asarray(Image.open(name), np.int32) for name in ("out/stylize-start0.png", "content.png"))
+    changed = np.abs(result - content).max(-1) > 1
+    assert changed[5:15, 6:12].mean() > 0.5
+    changed[4:16, 5:13] = False
+    assert not changed.any()
+
+
+@pytest.mark.slow
 def test_texture_is_reproducible_and_of_the_size_asked_for(pictures):
     images = []
     for name in ("a", "b"):

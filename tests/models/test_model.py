@@ -1,6 +1,7 @@
 """Adapters and the listing of layers, with real Linen modules."""
 
 import dataclasses
+import warnings
 
 import flax.linen as nn
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import jaxopt_input as joi
+from jaxopt_input.models.model import ModelInfo
 
 
 class Plain(nn.Module):
@@ -109,6 +111,61 @@ def test_class_index(toy):
     for name, hint in [("ante", "ant"), ("5", "0 to 4"), (-1, "-1"), ("polar baer", "polar bear")]:
         with pytest.raises(joi.InputError, match=hint):
             info.class_index(name)
+
+
+NUMBERS = tuple(sorted(str(n) for n in range(12)))  # in text order, as the class folders of a data set are
+
+
+def test_a_label_of_digits_wins_over_an_index_and_it_is_said():
+    info = ModelInfo((8, 8, 3), ("logits",), NUMBERS)
+    with pytest.warns(joi.InputWarning, match="class 2 is the label of index 4; index 2 has the label 10"):
+        assert info.class_index("2") == 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [info.class_index(n) for n in (0, "0", 2, np.int64(10))] == [0, 0, 2, 10]  # agree, or are integers
+    shifted = ModelInfo((8, 8, 3), ("logits",), ("1", "2", "3"))
+    assert shifted.class_index("0") == 0  # no label, but an index
+    assert shifted.class_index("3") == 2  # no index, but a label
+
+
+@pytest.mark.parametrize("name", ["²", "٣", "", "-", "--1", "9" * 5000])
+def test_what_is_no_index_is_an_unknown_class(toy, name):
+    with pytest.raises(joi.InputError, match="unknown class"):
+        toy.info.class_index(name)
+
+
+def test_digits_are_an_index_where_there_are_no_labels():
+    info = ModelInfo((8, 8, 3), ("logits",))
+    assert info.class_index("7") == 7
+    for name in ("-1", "ant"):
+        with pytest.raises(joi.InputError, match="no class labels"):
+            info.class_index(name)
+
+
+def test_a_name_that_classes_share_is_refused_with_what_tells_them_apart():
+    labels, wnids = ("crane", "Cardigan", "cardigan", "crane", "jay"), ("n02", "n021", "n029", "n03", "n01")
+    info = ModelInfo((8, 8, 3), ("logits",), labels, tuple((wnid, "bird") for wnid in wnids))
+    for name, hint in [
+        ("crane", r"2 classes of model are called 'crane': 0 \(n02\), 3 \(n03\)"),
+        ("cardigan", r"1 \(n021\), 2 \(n029\)"),
+        ("bird", "5 classes"),
+    ]:
+        with pytest.raises(joi.InputError, match=hint):
+            info.class_index(name)
+    assert [info.class_index(name) for name in ("n03", "jay", "3")] == [3, 4, 3]
+    letters = ModelInfo((8, 8, 3), ("logits",), ("A", "a", "b"))  # without further names case tells them apart
+    assert [letters.class_index(name) for name in ("A", "a", "B")] == [0, 1, 2]
+
+
+def test_names_are_shown_without_control_characters_and_cut():
+    info = ModelInfo((8, 8, 3), ("logits",), ("\x1b[2J\x1b]0;title\x07", "y" * 300, "\ud800"))
+    with pytest.raises(joi.InputError) as caught:
+        info.class_index("\x1b[2Jz" + "z" * 300)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert len(text) < 300
+    assert "y" * 59 + "…" in text
+    assert "y" * 60 not in text
 
 
 @pytest.mark.parametrize(

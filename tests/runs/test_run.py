@@ -6,18 +6,22 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 import jaxopt_input as joi
 from jaxopt_input.cli import main
+from jaxopt_input.engine.lanes import identity
+from jaxopt_input.errors import printable
 from jaxopt_input.runs.folder import Folder, earlier_files
 from jaxopt_input.runs.options import run_options
-from jaxopt_input.runs.page import Page, Picture
+from jaxopt_input.runs.page import Page, Picture, losses_of, metadata, picture_names
 from jaxopt_input.runs.run import Run
 
 QUICK = ("--steps", 2, "--parameterization", "pixels", "--transform", "none")
@@ -310,3 +314,53 @@ def test_visualize_writes_each_chunk(toy_nets, monkeypatch):
     info, others = check_record(Path("stopped"))
     assert (info["state"], info["reason"], others) == ("failed", "stopped", set())
     assert [row["image"] for row in info["results"]] == images[:2]
+
+
+HOSTILE = ("\x1b[2J\x1b]0;title\x07", "$a_{b", "y" * 300, "\ud800 alone", "caf\udce9", "-.", "a\nb", "ж")
+
+
+def test_names_of_any_letters_are_written_and_shown(tmp_path):
+    """What a network or a file calls something ends no run, and reaches no terminal as it is."""
+    names = picture_names([*HOSTILE, *(f"-{name}" for name in HOSTILE)], [0] * 2 * len(HOSTILE), ["-start0.png"])
+    assert len(set(names)) == 2 * len(HOSTILE)
+    assert not [name for name in names if name[0] in "-." or len(name) > 120 or not name.isascii()]
+
+    def work(run):
+        page = Page(entries={"names": list(HOSTILE)}, notes=list(HOSTILE), warnings=list(HOSTILE))
+        for target, name in zip(HOSTILE, names, strict=False):
+            page.items[name] = Picture(np.zeros((4, 4, 3), np.uint8), metadata("toy\x1b", 0, target=target))
+            page.rows.append({"target": target, "image": name, "dead": True, "finite": False})
+        losses_of(page, np.ones((len(HOSTILE), 3)), HOSTILE)
+        page.items["arrays.npz"] = {name: np.ones(2) for name in (*HOSTILE, "file")}
+        run.write(page)
+
+    done = CliRunner().invoke(custom(work), ["--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, SystemExit), done.exception  # all are dead
+    assert all(letter.isprintable() or letter == "\n" for letter in done.output)
+    info, others = check_record(tmp_path / "out")
+    assert (info["state"], others) == ("failed", set())
+    assert info["names"] == list(HOSTILE)
+    assert np.load(tmp_path / "out" / "arrays.npz").files == [*map(printable, HOSTILE), "file"]
+    assert len({identity(name) for name in HOSTILE}) == len(HOSTILE)
+
+
+def test_a_warning_of_what_was_given_is_recorded_and_said_once(tmp_path):
+    def work(run):
+        for _ in range(2):
+            warnings.warn("class 2 is a label", joi.InputWarning, stacklevel=1)
+        run.write(Page())
+
+    done = CliRunner().invoke(custom(work), ["--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("jaxopt-input: class 2 is a label") == 1
+    assert read(tmp_path / "out")["warnings"] == ["class 2 is a label"]
+
+
+def test_pictures_of_so_many_pixels_are_read(toy_nets, monkeypatch):
+    joi.data.save_png(toy_nets / "a.png", np.zeros((100, 100, 3)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # it refuses twice as many
+    for extra, status in (((), 1), (("--max-pixels", 9998), 1), (("--max-pixels", 10_000), 0)):
+        done = call("look", "maps", "a.png", "--layer", "first", "--model", "toy_nets:build", "--out", "out", *extra)
+        assert done.exit_code == status, done.output
+        assert ("--max-pixels" in done.output) == bool(status)
+    assert Image.MAX_IMAGE_PIXELS == 4000

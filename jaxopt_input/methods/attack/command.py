@@ -56,7 +56,8 @@ def attack(context: click.Context, method: str, epsilon: str | None, **options: 
         model, target = run.model, options["target"]
         if target is not None:
             keywords["target"] = target if target in ("random", "least-likely") else class_of(target, model)
-        photos = originals(model, data.load(options["images"], model), options["limit"], options["label"])
+        dataset = data.load(options["images"], model, skip_damaged=options["skip_damaged"])
+        photos = originals(model, dataset, options["limit"], options["label"])
         stage = run.stage("image")
         on = Resources(stage.devices, stage.chunk, stage.memory, progress=stage.progress)
         with warnings.catch_warnings():

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from jaxopt_input.names import ATTACK_LOSSES, BALLS, listed
+from jaxopt_input.runs.options import skip_damaged_option
 
 OPTIONS = (
     click.option("--images", required=True, metavar="FOLDER|FILE|NAME:SPLIT", help=(
@@ -22,6 +23,7 @@ OPTIONS = (
         f"What is maximized: {listed(ATTACK_LOSSES)}.  [default: the method's]"
     )),
     click.option("--limit", type=click.IntRange(min=1), help="Only so many images, evenly spread.  [default: all]"),
+    skip_damaged_option,
 )  # fmt: skip
 
 

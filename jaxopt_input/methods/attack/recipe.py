@@ -48,7 +48,7 @@ def epsilon_text(epsilon: float) -> str:
 
 def class_of(name: str, model: Model) -> int:
     """The index of a class by name or, also for a network without labels, by index."""
-    return int(name) if name.strip().isdecimal() else model.info.class_index(name)
+    return model.info.class_index(name)
 
 
 def read(dataset: Dataset, limit: int | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -26,7 +26,7 @@ from jaxopt_input.runs.run import Run
 ))  # fmt: skip
 @click.option("--steps", type=click.IntRange(min=1), default=32, help="Updates in the whole loop.")
 @click.option("--repeats", type=click.IntRange(min=1), default=5, help="Rounds; in each of them every case runs once.")
-@run_options(without=("model_name", "seed", "memory", "chunk", "dtype", "precision", "log"))
+@run_options(without=("model_name", "seed", "memory", "chunk", "dtype", "precision", "max_pixels", "log"))
 @click.pass_context
 def bench(context: click.Context, models: tuple[str, ...], steps: int, repeats: int, **options: Any) -> None:
     """Measure gradients and whole loops per second, beside what the device can do; a single device is used.

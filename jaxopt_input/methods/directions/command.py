@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from jaxopt_input.names import POOLS, listed
-from jaxopt_input.runs.options import run_options
+from jaxopt_input.runs.options import run_options, skip_damaged_option
 from jaxopt_input.runs.run import Run
 
 
@@ -27,6 +27,7 @@ from jaxopt_input.runs.run import Run
 @click.option("--synthetic", is_flag=True, help="Make images for the units and directions on the sheets.")
 @click.option("--starts", type=click.IntRange(min=1), default=2, help="Random starts of each image that is made.")
 @click.option("--steps", type=click.IntRange(min=1), default=256, help="Updates of each image that is made.")
+@skip_damaged_option
 @run_options(without=("dtype",))
 @click.pass_context
 def directions(context: click.Context, **options: Any) -> None:
@@ -38,7 +39,8 @@ def directions(context: click.Context, **options: Any) -> None:
         from jaxopt_input.methods.exemplars.beside import show as exemplars
 
         model, show = run.model, options["show"]
-        dataset, on = data.load(options["dataset_name"], model), run.stage("image")
+        dataset = data.load(options["dataset_name"], model, skip_damaged=options["skip_damaged"])
+        on = run.stage("image")
         comparison = compare_directions(
             model,
             dataset,

@@ -27,7 +27,7 @@ OF_GRADIENT = {"init", "steps", "chunk"}
 ))  # fmt: skip
 @click.option("--generations", type=click.IntRange(min=1), default=200, help="Generations of evolution.")
 @click.option("--population", type=click.IntRange(min=1), default=1200, help="Children per generation.")
-@run_options(without=("memory", "dtype"))
+@run_options(without=("memory", "dtype", "max_pixels"))
 @click.pass_context
 def fool(context: click.Context, method: str, classes: str, **options: Any) -> None:
     """Make fooling images: from noise, gray or random patterns to what a network takes for a class with confidence."""

@@ -23,7 +23,7 @@ def look() -> None:
 
 @look.command()
 @click.option("--layer", metavar="LAYER", help="The layer.  [default: the network's first]")
-@run_options(without=PLAIN)
+@run_options(without=(*PLAIN, "max_pixels"))
 @click.pass_context
 def filters(context: click.Context, layer: str | None, **_: Any) -> None:
     """Show the filters of a layer, the first one by default, as they act on an image."""

@@ -9,6 +9,7 @@ from PIL import Image
 
 from jaxopt_input.draw.sheet import Row, sheet, square
 from jaxopt_input.engine.solution import Solution
+from jaxopt_input.errors import MOST, printable
 from jaxopt_input.methods.look.recipe import Filters, Grid, NeuronGroups
 from jaxopt_input.runs.page import Page, Picture, lanes, overview, picture_names, sheets
 
@@ -19,7 +20,7 @@ def filters_page(filters: Filters, layer: str) -> Page:
     page = Page(rows=[{"target": f"{layer}:{n}", "label": None, "dead": is_dead} for n, is_dead in dead], alone=False)
     sheets(page, _mosaic({layer: filter_pictures(filters.weights)}, side=64))
     _keep(page, {layer: filters.weights})
-    page.notes.append(f"{len(filters.dead)} filters of {layer}")
+    page.notes.append(f"{len(filters.dead)} filters of {printable(layer, MOST)}")
     return page
 
 
@@ -27,15 +28,15 @@ def maps_page(maps: Mapping[str, np.ndarray]) -> Page:
     """The feature maps of an image: a picture per layer, all of them as the sheet, the numbers, one row per map."""
     page = Page()
     pictures = {layer: map_pictures(of_layer) for layer, of_layer in maps.items()}
-    names = picture_names(list(maps), [0] * len(maps))
+    names = picture_names(list(maps))
     for name, (layer, of_layer) in zip(names, maps.items(), strict=True):
-        page.items[f"maps-{name.replace('-start0', '')}"] = Picture(_mosaic({layer: pictures[layer]})[0])
+        page.items[f"maps-{name}"] = Picture(_mosaic({layer: pictures[layer]})[0])
         extremes = zip(of_layer.max((0, 1)).tolist(), of_layer.min((0, 1)).tolist(), strict=True)
         for n, (largest, smallest) in enumerate(extremes):
             page.rows.append({"target": f"{layer}:{n}", "label": None, "largest": largest, "smallest": smallest})
     sheets(page, _mosaic(pictures))
     _keep(page, maps)
-    page.notes.append(f"the maps of {', '.join(maps)}")
+    page.notes.append(f"the maps of {', '.join(printable(layer, MOST) for layer in maps)}")
     return page
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from jaxopt_input.errors import MOST, printable
+
 
 @click.group()
 def models() -> None:
@@ -48,10 +50,10 @@ def models_info(context: click.Context, name: str, size: int | None) -> None:
     facts["parameters"] = f"{sum(int(np.size(leaf)) for leaf in jax.tree.leaves(model.params)):,}"
     facts["image"] = f"{_product(shape)}, values in [0, 1]"
     for fact, value in facts.items():
-        click.echo(f"{fact:<14} {value}")
+        click.echo(printable(f"{fact:<14} {value}"))
     click.echo("layers")
     for layer, dimensions in model.layers(shape).items():
-        click.echo(f"  {layer:<20} {_product(dimensions)}")
+        click.echo(f"  {printable(layer, MOST):<20} {_product(dimensions)}")
 
 
 def _product(shape: tuple[int, ...]) -> str:

@@ -164,7 +164,7 @@ def _styles(files: Sequence[str], options: dict[str, Any], model: Model) -> list
 def _mask(file: str) -> np.ndarray:
     from jaxopt_input import data
 
-    return data.read_image(file).mean(-1)
+    return data.read_mask(file)
 
 
 def _weighted(text: str) -> tuple[str, float]:

@@ -50,7 +50,8 @@ def transfer(context: click.Context, names: str, method: str, epsilon: str | Non
             raise InputError(f"each network is named once, not as in {names}")
         models = {name: run.load(name) for name in wanted}
         first = run.record_model(models[wanted[0]])
-        photos = originals(first, data.load(options["images"], first), options["limit"], options["label"])
+        dataset = data.load(options["images"], first, skip_damaged=options["skip_damaged"])
+        photos = originals(first, dataset, options["limit"], options["label"])
         number, stage = itertools.count(), run.stage("image")
 
         def attack(key: Any, model: Any, images: Any, labels: Any) -> attacks.AttackResult:

@@ -10,7 +10,7 @@ import click
 
 from jaxopt_input.methods.visualize.options import optimization_options
 from jaxopt_input.names import CLASS_OBJECTIVES, IMAGE_REGULARIZERS, LAYER_REGULARIZERS, listed
-from jaxopt_input.runs.options import MODEL, animate_option, refuse, run_options
+from jaxopt_input.runs.options import MODEL, animate_option, refuse, run_options, skip_damaged_option
 from jaxopt_input.runs.run import Run
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ NOT_ON_FIELDS = {"preset", "size", "class_objective", "like", "redirect_relu", "
 ))  # fmt: skip
 @click.option("--with-data", metavar="DATASET", help="Show each target's images of a data set: a folder or NAME:SPLIT.")
 @click.option("--top", type=click.IntRange(min=1), default=9, help="Images of --with-data at each end.")
+@skip_damaged_option
 @animate_option
 @run_options()
 @click.pass_context
@@ -75,7 +76,8 @@ def _visualize(run: Run, model: Model, options: dict[str, Any]) -> Solution:
     beside = None
     if options["with_data"]:
         wanted = [target for text in texts for target in expand(text, model, shape)]
-        on, dataset = run.stage("image"), data.load(options["with_data"], model)
+        dataset = data.load(options["with_data"], model, skip_damaged=options["skip_damaged"])
+        on = run.stage("image")
         beside = beside_targets(model, dataset, wanted, k=options["top"], on=on)
     on, programs = run.stage("step"), by_program(texts, model, shape)
     parts: list[Solution] = []
