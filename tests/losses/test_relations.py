@@ -96,10 +96,10 @@ def test_diversity_makes_the_starts_of_each_target_differ(toy):
     plain, other = solve(channels, toy, optimizer=rule), solve(diverse, toy, optimizer=rule)
     assert alike(other, 0) < alike(plain, 0) - 0.02
     assert alike(other, 1) < alike(plain, 1) - 0.02
-    split = solve(
-        diverse, toy, optimizer=rule, on=joi.Resources(chunk=3)
-    )  # each target's starts in a chunk of their own
-    np.testing.assert_allclose(split.image, other.image, atol=1e-3)  # another chunk shape: rounding
+    # Each target's starts in a chunk of their own. What another chunk shape rounds, further steps would blow up.
+    two = {"optimizer": rule, "steps": 2}
+    split = solve(diverse, toy, on=joi.Resources(chunk=3), **two)
+    np.testing.assert_allclose(split.image, solve(diverse, toy, **two).image, atol=1e-4)
 
 
 def test_interpolation_ends_are_the_targets_alone(toy):
