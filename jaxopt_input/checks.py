@@ -195,8 +195,18 @@ def require_budget(epsilon: Any) -> Any:
     return epsilon
 
 
-def budgets(epsilon: Any, n: int) -> np.ndarray:
-    """ε as `[]`, `[E]` or `[E, N]`, all positive."""
+def below_range(what: str, size: Any, norm: str) -> Any:
+    """The size of a change, unless it is the whole range of the images, or more, in a norm that no pixel adds to."""
+    if norm in ("linf", "rms") and not isinstance(size, jax.core.Tracer) and (largest := np.max(size)) >= 1:
+        raise InputError(
+            f"{what} is below 1 in {norm}, as images are in [0, 1], not {largest:g}: {largest:g} of 255 levels is "
+            f"{largest:g}/255"
+        )
+    return size
+
+
+def budgets(epsilon: Any, n: int, norm: str) -> np.ndarray:
+    """ε as `[]`, `[E]` or `[E, N]`, all positive or, among several, 0; below 1 in L∞."""
     traced = isinstance(epsilon, jax.core.Tracer)
     try:
         array = epsilon if traced else np.asarray(epsilon)
@@ -209,8 +219,9 @@ def budgets(epsilon: Any, n: int) -> np.ndarray:
         raise InputError(
             f"epsilon is a number, one per budget [E], or one per budget and image [E, {n}], not of shape {array.shape}"
         )
-    if not traced and not (np.isfinite(array) & (array > 0)).all():
+    if not traced and not (np.isfinite(array) & ((array > 0) | ((array == 0) & (array.ndim > 0)))).all():
         raise InputError(
-            f"epsilon must be positive, not {epsilon!r}; images are in [0, 1], so 8 of 255 levels is 8/255"
+            f"epsilon must be positive, or 0 beside others, not {epsilon!r}; images are in [0, 1], so 8 of 255 levels "
+            "is 8/255"
         )
-    return array
+    return below_range("epsilon", array, norm)

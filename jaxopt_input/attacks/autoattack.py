@@ -16,7 +16,7 @@ from jaxopt_input.attacks.apgd import apgd
 from jaxopt_input.attacks.criteria import misclassified
 from jaxopt_input.attacks.examine import logits_of, transformed
 from jaxopt_input.attacks.fab import fab
-from jaxopt_input.attacks.result import NORMS, AttackResult
+from jaxopt_input.attacks.result import NORMS, AttackResult, has_class
 from jaxopt_input.attacks.run import Options, chunk_within
 from jaxopt_input.attacks.square import square
 from jaxopt_input.engine.lanes import is_traced, resources
@@ -99,7 +99,7 @@ def autoattack(
     total = shapes["logits"][0] if "logits" in shapes else 0
     labels = checks.classes("label", labels, n, model, total)
     losses.targeted_dlr(0, 0).check(shapes)
-    budgets = checks.budgets(checks.require_budget(epsilon), n)
+    budgets = checks.budgets(checks.require_budget(epsilon), n, norm)
     steps, queries = checks.count("steps", steps), checks.count("queries", queries)
     targets = min(checks.count("targets", targets), total - 1)
     chunk = min(n, on.chunk or min(CHUNK, chunk_within(on.memory, model, images.shape[1:])))
@@ -148,7 +148,7 @@ def _sequence(
     rivals = xp.take_along_axis(order, last, -1)[:, :-1].astype(np.int32)
     stage_of = xp.full(n, -1, np.int32)
     for number, (stage, attack, rank) in enumerate(plan):
-        alive = np.arange(n) if traced else np.flatnonzero(~total.success)
+        alive = np.arange(n) if traced else np.flatnonzero(~total.success & (epsilon > 0))
         if not len(alive):
             break
         radius = epsilon[alive]
@@ -208,12 +208,12 @@ def _before(
     logits = logits_of(model, images, chunk)
     xp = jnp if is_traced(logits, images, labels) else np
     clean = logits.argmax(-1).astype(np.int32)
-    success, nothing = clean != labels, xp.zeros(n, np.int32)
+    success, nothing = (clean != labels) & has_class(logits), xp.zeros(n, np.int32)
     return AttackResult(
         image=images,
         raw=images,
         success=success,
-        finite=xp.isfinite(logits).all(-1),
+        finite=has_class(logits),
         label=labels,
         target=None,
         clean=clean,

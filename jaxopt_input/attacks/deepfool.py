@@ -46,7 +46,8 @@ def differences(
     chosen, led = (jax.nn.one_hot(index, total, dtype=jnp.float32) for index in (classes.T, rival))
     weights = chosen - led[None]
     logits, gradients = problem.jacobian(x, weights, draw)
-    return jnp.einsum("klc,lc->kl", weights, logits), gradients, logits
+    leads = jnp.take_along_axis(logits, classes, -1) - jnp.take_along_axis(logits, rival[:, None], -1)
+    return leads.T, gradients, logits
 
 
 @attack("l2", "linf", to_boundary=True)

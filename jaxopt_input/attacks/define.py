@@ -168,12 +168,15 @@ def attack(
                     "with a target this attack begins at images of that class: give them as start, or no target"
                 )
             values = {name: kind.canonical(name, arguments[name]) for name, kind in kinds.items()}
+            norm = checks.one_of("norm", arguments.get("norm", norms[0]), norms)
+            if budget and "step" in values:
+                checks.below_range("step", values["step"], norm)
             static = tuple((name, value) for name, value in values.items() if not kinds[name].traced)
             fixed_start = draws == "start" and (first is not None or not values.get("random_start", True))
             return run(
                 _Configured(method, static),
                 *bound.args[:4],
-                norm=checks.one_of("norm", arguments.get("norm", norms[0]), norms),
+                norm=norm,
                 epsilon=checks.require_budget(arguments["epsilon"]) if budget else None,
                 numbers={name: value for name, value in values.items() if kinds[name].traced},
                 objective=objective(arguments["loss"], targeted) if loss else None,

@@ -17,6 +17,7 @@ from jaxopt_input import checks
 from jaxopt_input.attacks.examine import check_logits, transformed
 from jaxopt_input.attacks.fooling import Fooling, some_classes
 from jaxopt_input.engine.lanes import Resources, resources, where
+from jaxopt_input.kernels.threefry import written_out
 from jaxopt_input.models.model import Apply, Model, in_dtype
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def map_elites(
         "rate": checks.number("mutation_rate", mutation_rate, 0, 1, open_low=True),
         "halve_every": np.float32(checks.count("halve_every", halve_every)),
     }
-    key = checks.typed_key(key)
+    key = written_out(checks.typed_key(key))
     traced = transformed(model.params, key, numbers)
     if on.dtype != "float32":
         model = in_dtype(model, on.dtype)

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from jaxopt_input import attacks
+from jaxopt_input import attacks, checks
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.errors import InputError, unknown
 
@@ -90,6 +90,8 @@ def arguments(
         raise InputError(f"{method} has a loss of its own: leave --loss out")
     if steps is not None and entry.steps is None:
         raise InputError(f"{method} is a single step: leave --steps out, or take bim or pgd")
+    if epsilon is not None:
+        checks.budgets(epsilon, 1, norm)
     options = {"norm": norm, "epsilon": epsilon, entry.steps: steps, "loss": loss}
     taken = {name: value for name, value in options.items() if value is not None and name and entry.takes(name)}
     return entry, dict(entry.fixed) | taken

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.objectives import Objective
+from jaxopt_input.attacks.result import has_class
 from jaxopt_input.losses.algebra import Loss
 from jaxopt_input.transforms import Transform
 
@@ -147,9 +148,9 @@ class Problem:
         return self.success(self.lanes.logits)
 
     def success(self, logits: Float[Array, "L classes"]) -> Bool[Array, " L"]:
-        """`[L]`: whether these logits `[L, classes]` are a success; never where they are not finite."""
+        """`[L]`: whether these logits `[L, classes]` are a success; never where they have no largest one."""
         met = jax.vmap(self.criterion)(logits, self.label, self.target)
-        return met & jnp.isfinite(logits).all(-1)
+        return met & has_class(logits)
 
     def confirmed(self, images: Images, success: Bool[Array, " L"]) -> Bool[Array, " L"]:
         """`[L]`: which successes of these images are no luck: under a random transform, those `judged` confirms."""

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_input.engine.lanes import is_traced
 from jaxopt_input.errors import InputError
 from jaxopt_input.targets import register
 
@@ -18,6 +19,30 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
     Array = np.ndarray | jax.Array
+
+
+def has_class(logits: Float[Array, "*N classes"]) -> Bool[Array, " *N"]:
+    """Whether logits have a largest one: none is NaN or +inf; −inf masks a class.
+
+    Example:
+        >>> has_class(np.array([[0.0, 1.0], [-np.inf, 1.0], [np.nan, 1.0], [-np.inf, -np.inf]])).tolist()
+        [True, True, False, False]
+    """
+    xp = _numpy_of(logits)
+    return xp.isfinite(xp.max(logits, -1))
+
+
+def length_text(length: float, norm: str) -> str:
+    """A budget or distance as it is mostly written: 255ths where pixels do not add up, so that all have one unit.
+
+    Example:
+        >>> [length_text(*length) for length in ((8 / 255, "linf"), (0.00774, "linf"), (0.5, "l2"), (np.inf, "l2"))]
+        ['8/255', '1.97/255', '0.5', '-']
+    """
+    if not np.isfinite(length):
+        return "-"
+    return f"{float(length) * 255:.3g}/255" if norm in ("linf", "rms") else f"{float(length):.4g}"
+
 
 NORMS = ("l0", "l1", "l2", "linf", "rms")
 
@@ -84,16 +109,54 @@ class AttackResult:
     epsilon: Float[Array, " *E"] | None
     warnings: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        parts = [f"{len(self.label)} images {self.image.shape[-3:]}", self.norm]
+        if is_traced(self.success, self.label, self.epsilon):
+            return f"AttackResult({', '.join(parts)}, traced)"
+        if self.epsilon is not None:
+            parts.append(f"epsilon {' '.join(length_text(e, self.norm) for e in np.atleast_1d(self.epsilon).ravel())}")
+        tallies = [part.tally() for part in self.by_budget()]
+        counts = ", ".join(f"{tally['found']} of {tally['right']}" for tally in tallies)
+        return f"AttackResult({', '.join(parts)}; misled of those classified rightly: {counts})"
+
     @property
     def accuracy(self) -> dict[str, Float[Array, " *E"]]:
         """The shares of images that are classified rightly: `clean`, and `robust`, rightly before and after."""
-        right = self._right
+        right = self.right
         return {"clean": right.mean(), "robust": (right & (self.prediction == self.label)).mean(-1)}
 
     @property
-    def _right(self) -> Bool[Array, " N"]:
+    def right(self) -> Bool[Array, " N"]:
         """Whether each original is classified rightly."""
-        return (self.clean == self.label) & _numpy_of(self.logits).isfinite(self.logits).all(-1)
+        return (self.clean == self.label) & has_class(self.logits)
+
+    def tally(self) -> dict[str, Any]:
+        """What a result without an axis of budgets comes to: figures over the images that were classified rightly.
+
+        Returns:
+            "images", how many; "right", how many of them were classified rightly before; "found", successes among
+            these; "median", the distance of half of these by norm, infinite where fewer were found.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+            >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3),
+            ...                           image_shape=(4, 4, 3), taps=("logits",))
+            >>> images = jnp.full((2, 4, 4, 3), 0.5).at[..., 0].add(0.05)
+            >>> joi.attacks.fgsm(jax.random.key(0), model, images, [0, 1], epsilon=0.1)  # the second was wrong before
+            AttackResult(2 images (4, 4, 3), linf, epsilon 25.5/255; misled of those classified rightly: 1 of 1)
+        """
+        right, xp = self.right, _numpy_of(self.success)
+        distances = {norm: xp.where(self.success, x, np.inf)[right] for norm, x in self.distance.items()}
+        return {
+            "images": len(right),
+            "right": int(right.sum()),
+            "found": int((right & self.success).sum()),
+            "median": {norm: float(np.median(x)) if len(x) else np.inf for norm, x in distances.items()},
+        }
+
+    def by_budget(self) -> list[AttackResult]:
+        """The parts of a result that belong to its budgets, in their order; itself where it has no axis of them."""
+        return [self] if self.success.ndim == 1 else [self.at_budget(e) for e in range(len(self.success))]
 
     def robust_accuracy(self, epsilons: Sequence[float]) -> Float[Array, "*E budgets"]:
         """The robust accuracy at each ε in the attack's norm, from one run of an attack that minimizes it.
@@ -104,7 +167,7 @@ class AttackResult:
         success = self.success & (self.prediction != self.label)
         distance = _numpy_of(self.success).where(success, self.distance[self.norm], np.inf)
         budgets = np.asarray(epsilons, np.float32)[:, None]
-        return (self._right & (distance[..., None, :] > budgets)).mean(-1)
+        return (self.right & (distance[..., None, :] > budgets)).mean(-1)
 
     def success_by_starts(self) -> Float[Array, "R E"]:
         """`[R, …]`: the share of images that the first 1, 2, …, R restarts succeed on.

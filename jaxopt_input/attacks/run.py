@@ -25,11 +25,12 @@ from jaxopt_input.attacks.criteria import Criterion, as_criterion, check_criteri
 from jaxopt_input.attacks.examine import examine, transformed
 from jaxopt_input.attacks.objectives import Objective
 from jaxopt_input.attacks.problem import RANDOM_TARGET, Found, Lanes, Method, Problem, no_objective
-from jaxopt_input.attacks.result import NORMS, AttackResult
+from jaxopt_input.attacks.result import NORMS, AttackResult, has_class
 from jaxopt_input.engine import lanes
 from jaxopt_input.engine.lanes import Best, Layout, Resources, ahead, flat, on_each_device, where
 from jaxopt_input.engine.memory import image_bytes, images_within
 from jaxopt_input.errors import InputError
+from jaxopt_input.kernels.threefry import written_out
 from jaxopt_input.models.model import Apply, Model, in_dtype
 from jaxopt_input.transforms import Transform, View, as_transform
 
@@ -133,7 +134,7 @@ def run(
         labels: `[N]` true classes, or a single class.
         norm: of the budget, or the one that is minimized: "l0", "l1", "l2", "linf".
         epsilon: the budget: a number, several (lanes of one program, one leading axis more in the result), or
-            `[E, N]`, of each image. None for a method that minimizes the norm.
+            `[E, N]`, of each image; among several, 0 leaves the original. None for a method that minimizes the norm.
         numbers: the method's own traced numbers, by name.
         objective: the loss the method maximizes, to be checked against the model.
         start: `[N, H, W, C]`, images to begin from.
@@ -148,7 +149,8 @@ def run(
 
     Raises:
         InputError: before the method is compiled, for labels out of range or of another type, images outside [0, 1],
-            budgets that are not positive, targets equal to the label, too few classes, or probabilities as logits.
+            budgets that are negative or, in L∞, 1 or more, targets equal to the label, too few classes, or
+            probabilities as logits.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxopt_input as joi
@@ -184,7 +186,7 @@ def run(
     check_criterion(criterion, total)
     if objective is not None and objective.levels_off:
         refuse_beyond_boundary(criterion, "the loss carlini_wagner")
-    budgets = None if epsilon is None else checks.budgets(epsilon, n)
+    budgets = None if epsilon is None else checks.budgets(epsilon, n, norm)
     if start is not None:
         start = checks.batch(start, model, "starts")
         if start.shape != images.shape:
@@ -199,7 +201,7 @@ def run(
     losses.margin(0).check(shapes)
     if objective is not None:
         objective(0, 0).check(shapes)
-    base = checks.typed_key(key)
+    base = written_out(checks.typed_key(key))
     traced_numbers = {name: _float32(value) for name, value in (numbers or {}).items()}
 
     program = _Program(
@@ -353,7 +355,8 @@ def _attack(program: _Program, params: Any, base: Any, criterion: Any, numbers: 
     if program.transform is not None:  # the logits of the originals are without it
         problem = dataclasses.replace(problem, lanes=problem.lanes._replace(logits=problem.judged(clean)))
     outcome = program.method(problem, numbers)
-    return _judge(program, problem, _untouched(outcome, problem.done() & program.stop, clean))
+    untouched = (problem.done() & program.stop) | (epsilon == 0)
+    return _judge(program, problem, _untouched(outcome, untouched, clean))
 
 
 @functools.partial(jax.jit, static_argnames=("program", "mesh"))
@@ -363,7 +366,7 @@ def _attack_round(program: _Program, mesh: Mesh, *arguments: Any) -> dict[str, A
 
 
 def _untouched(outcome: Found, done: Bool[jax.Array, " L"], clean: jax.Array) -> Found:
-    """What a method returned; the original, at no cost, where that was a success already."""
+    """What a method returned; the original, at no cost, where that was a success already, or may not change."""
 
     def count(x: jax.Array | int) -> jax.Array:
         return jnp.where(done, 0, jnp.asarray(x, jnp.int32))
@@ -378,7 +381,7 @@ def _judge(program: _Program, problem: Problem, outcome: Found) -> dict[str, jax
     usable = jnp.isfinite(flat(outcome.image)).all(-1)
     image = problem.counted(jnp.clip(where(usable, outcome.image, clean), 0.0, 1.0))
     logits = problem.judged(image)
-    finite = usable & jnp.isfinite(logits).all(-1)
+    finite = usable & has_class(logits)
     image, logits = where(finite, (image, logits), (clean, problem.lanes.logits))
     success = problem.success(logits)
     if not program.minimizes:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input import checks
+from jaxopt_input.attacks.control import controls
 from jaxopt_input.attacks.examine import logits_of
 from jaxopt_input.attacks.fooling import classes_of
-from jaxopt_input.attacks.result import AttackResult
+from jaxopt_input.attacks.result import AttackResult, has_class
 from jaxopt_input.errors import InputError
 from jaxopt_input.models.model import Model
 from jaxopt_input.targets import register
@@ -22,8 +22,6 @@ from jaxopt_input.targets import register
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
     from numpy.typing import ArrayLike
-
-NOISE = 2**31 - 4  # the purpose of the key of the control's noise
 
 Attack = Callable[[jax.Array, Model, np.ndarray, np.ndarray], AttackResult]
 
@@ -39,6 +37,7 @@ class Transfer:
         names: of the networks.
         error: `[K, K]`, made for the row's network, fed to the column's.
         noise: `[K, K]`, Gaussian noise with the RMS of the row's changes, image by image, fed to the column's.
+        signs: `[K, K]`, random signs with the L∞ norm of the row's changes, image by image, fed to the column's.
         rms: `[K]`, the mean RMS of each row's changes, after clipping.
         success: `[K]`, the share of counted images that each attack succeeded on, before any amplification.
         counted: how many images.
@@ -50,6 +49,7 @@ class Transfer:
     names: tuple[str, ...]
     error: Float[np.ndarray, "K K"]
     noise: Float[np.ndarray, "K K"]
+    signs: Float[np.ndarray, "K K"]
     rms: Float[np.ndarray, " K"]
     success: Float[np.ndarray, " K"]
     counted: int
@@ -108,17 +108,16 @@ def transfer(
         if classes_of(model) != total:
             raise InputError(f"{name} has other classes than {first.info.name}: transfer needs the same")
     labels = checks.classes("label", labels, len(images), first, total)
-    amplitude = None if rms is None else checks.number("rms", rms, open_low=True)
+    amplitude = None if rms is None else checks.below_range("rms", checks.number("rms", rms, open_low=True), "rms")
     wrong = np.stack([_predict(model, images) != labels for model in models.values()])
     right = np.flatnonzero(~wrong.any(0))
     if not len(right):
         raise InputError("no image is classified rightly by all networks: there is nothing to compare")
     images, labels, clean = images[right], labels[right], wrong.mean(1)
-    draw = jax.random.normal(jax.random.fold_in(checks.typed_key(key), NOISE), images.shape, jnp.float32)
-    noise = np.asarray(draw) / np.sqrt(np.square(draw).mean((1, 2, 3), keepdims=True))
+    key = checks.typed_key(key)
 
     rows, signs = [], []
-    evaluations = wrong.size + 2 * len(models) ** 2 * len(right)
+    evaluations = wrong.size + 3 * len(models) ** 2 * len(right)
     for model in models.values():
         result = attack(key, model, images, labels)
         broken = ~(np.asarray(result.finite) & np.isfinite(result.image).all((1, 2, 3)))
@@ -128,13 +127,14 @@ def transfer(
             change = change * (amplitude / np.where(size > 0, size, 1.0))[:, None, None, None]
         made = np.clip(images + change, 0, 1)
         size = _rms(made - images)
-        noisy = np.clip(images + size[:, None, None, None] * noise, 0, 1)
-        rates = [[(_predict(other, x) != labels).mean() for other in models.values()] for x in (made, noisy)]
+        fed = made, *controls(key, images, made).values()
+        rates = [[(_predict(other, x) != labels).mean() for other in models.values()] for x in fed]
         rows.append((*rates, size.mean(), result.success.mean()))
         signs.append((*result.warnings, *_lost(model, broken)))
         evaluations += int(np.sum(result.gradients) + np.sum(result.forwards))
-    error, control, lengths, success = (np.array(column) for column in zip(*rows, strict=True))
-    return Transfer(tuple(models), error, control, lengths, success, len(right), clean, evaluations, tuple(signs))
+    error, noise, random, lengths, success = (np.array(column) for column in zip(*rows, strict=True))
+    counts = len(right), clean, evaluations, tuple(signs)
+    return Transfer(tuple(models), error, noise, random, lengths, success, *counts)
 
 
 def _rms(change: Float[np.ndarray, "N H W C"]) -> Float[np.ndarray, " N"]:
@@ -150,6 +150,6 @@ def _lost(model: Model, broken: Bool[np.ndarray, " N"]) -> list[str]:
 
 
 def _predict(model: Model, images: Float[np.ndarray, "N H W C"]) -> Int[np.ndarray, " N"]:
-    """The classes of images, −1 where the logits are not finite."""
+    """The classes of images, −1 where the logits have no largest one."""
     logits = logits_of(model, images.astype(np.float32))
-    return np.where(np.isfinite(logits).all(-1), logits.argmax(-1), -1)
+    return np.where(has_class(logits), logits.argmax(-1), -1)

@@ -18,6 +18,7 @@ from jaxopt_input.attacks.problem import Found, Lanes, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
 from jaxopt_input.errors import InputError
+from jaxopt_input.kernels.threefry import written_out
 from jaxopt_input.models.model import Apply, Model
 from jaxopt_input.projections import NORMS, ball
 from jaxopt_input.targets import register
@@ -110,7 +111,7 @@ def universal(
     if shapes.get("logits", (1,))[0] < 2:
         raise InputError(f"{model.info.name} needs logits of at least 2 classes")
     numbers = {
-        "epsilon": checks.number("epsilon", epsilon, open_low=True),
+        "epsilon": checks.below_range("epsilon", checks.number("epsilon", epsilon, open_low=True), norm),
         "rate": checks.number("rate", rate, 0, 1, open_low=True),
         "overshoot": checks.number("overshoot", overshoot),
     }
@@ -122,7 +123,7 @@ def universal(
         "transform": transform,
         "samples": checks.samples(samples, transform),
     }
-    key = checks.typed_key(key)
+    key = written_out(checks.typed_key(key))
     traced = transformed(model.params, key, images, numbers)
     if not traced:
         check_logits(model, images)

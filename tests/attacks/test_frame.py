@@ -53,6 +53,63 @@ def test_budgets_are_lanes(toy, toy_batch):
     assert (many.success[0] <= many.success[2]).all()
 
 
+METHODS = ("fgsm", "bim", "pgd", "mi_fgsm", "apgd", "square", "autoattack", "universal", "universal_attack")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_budget_in_levels_is_refused(toy, toy_batch, name):
+    images, labels = toy_batch
+    labels = () if name == "universal" else (labels,)
+    for epsilon, meant in ((8, "8/255"), (1.0, "1/255")):
+        with pytest.raises(joi.InputError, match=meant):
+            getattr(attacks, name)(KEY, toy, images, *labels, epsilon=epsilon)
+    if name not in ("universal", "universal_attack"):
+        with pytest.raises(joi.InputError, match="16/255"):
+            getattr(attacks, name)(KEY, toy, images, *labels, epsilon=[0.1, 16])
+
+
+def test_a_step_in_levels_is_refused(toy, toy_batch):
+    with pytest.raises(joi.InputError, match="2/255"):
+        attacks.pgd(KEY, toy, *toy_batch, epsilon=8 / 255, step=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pgd", "apgd", "square"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_no_budget_among_others_is_the_clean_accuracy(toy, toy_batch, name, norm):
+    images, labels = toy_batch
+    labels = np.where(np.arange(8) < 2, (labels + 1) % 5, labels)
+    steps = {"queries" if name == "square" else "steps": 3}
+    result = getattr(attacks, name)(KEY, toy, images, labels, epsilon=[0, 0.9], norm=norm, **steps, on=EIGHT)
+    assert result.accuracy["robust"][0] == result.accuracy["clean"] == 6 / 8
+    np.testing.assert_array_equal(result.image[0], images)
+    assert result.finite.all()
+    assert result.at_budget(0).tally()["found"] == 0
+    with pytest.raises(joi.InputError, match="positive"):
+        attacks.pgd(KEY, toy, images, labels, epsilon=0)
+
+
+def masked_net(params, image, taps):
+    logits = image.mean((1, 2)) @ params
+    return {"logits": jnp.where(jnp.arange(5) == 4, -jnp.inf, logits)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pgd", "deepfool", "ddn", "fab", "carlini_wagner", "autoattack"])
+def test_a_class_may_be_masked(name):
+    """A logit of −inf is never the largest; the others say what an image is, before and after."""
+    weights = jax.random.normal(jax.random.key(1), (3, 5))
+    model = joi.from_function(masked_net, weights, image_shape=(4, 4, 3), taps=("logits",))
+    images = np.asarray(jax.random.uniform(jax.random.key(2), (8, 4, 4, 3)), np.float32)
+    labels = np.asarray(model.activations(images, ["logits"])["logits"].argmax(-1), np.int32)
+    options = {"epsilon": 0.5} if name in ("pgd", "autoattack") else {}
+    result = getattr(attacks, name)(KEY, model, images, labels, steps=30, on=EIGHT, **options)
+    assert result.accuracy["clean"] == 1
+    assert result.finite.all()
+    assert result.success.sum() >= 6
+    assert (result.prediction != 4).all()
+
+
 def test_restarts_are_lanes_and_the_best_is_kept(toy, toy_batch):
     images, labels = toy_batch
     result = small_pgd(toy, images, labels, epsilon=0.012, restarts=4, on=EIGHT)

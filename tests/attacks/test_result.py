@@ -36,6 +36,18 @@ def test_parts_joined_are_the_whole(results, which):
     np.testing.assert_array_equal(part.accuracy["robust"], result.take(slice(None)).take([6, 1]).accuracy["robust"])
 
 
+def test_a_result_is_a_line(results):
+    several, each = results
+    assert repr(several) == (
+        "AttackResult(8 images (12, 10, 3), linf, epsilon 2.55/255 7.65/255; misled of those classified rightly: "
+        f"{several.success[0].sum()} of 8, {several.success[1].sum()} of 8)"
+    )
+    assert len(repr(each)) < 300
+    shown = []
+    jax.jit(lambda result: shown.append(repr(result)))(several)
+    assert shown == ["AttackResult(8 images (12, 10, 3), linf, traced)"]
+
+
 def test_budgets_stacked_are_the_whole(results):
     several, _ = results
     parts = [several.at_budget(n) for n in range(2)]

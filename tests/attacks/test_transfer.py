@@ -26,11 +26,14 @@ def test_matrix(toy, toy_batch):
     assert found.error[0, 0] == found.success[0]
     assert found.error[0, 1] == pytest.approx(found.error[0, 0], abs=0.13)
     assert (found.noise <= found.error).all()
+    assert (found.signs <= found.error).all()
     assert (found.rms <= 0.05 + 1e-6).all()
     larger = attacks.transfer(KEY, {"toy": toy, "near": near}, images, labels, pgd, rms=0.1)
     assert (np.abs(larger.rms - 0.1) < 0.02).all()  # what is clipped is lost
     with pytest.raises(joi.InputError, match="nothing to compare"):
         attacks.transfer(KEY, {"toy": toy, "far": far}, images, labels, pgd)
+    with pytest.raises(joi.InputError, match="8/255"):
+        attacks.transfer(KEY, {"toy": toy, "near": near}, images, labels, pgd, rms=8.0)
     with pytest.raises(joi.InputError, match="rms"):
         attacks.transfer(KEY, {"toy": toy, "near": near}, images, labels, pgd, rms=0.0)
     larger_images = dataclasses.replace(near, info=dataclasses.replace(near.info, image_shape=(16, 16, 3)))

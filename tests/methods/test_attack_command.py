@@ -62,7 +62,18 @@ def test_budgets(folder):
             assert one["distance"]["linf"] is None
         picture = np.asarray(Image.open(folder / "out" / one["image"])) / 255
         np.testing.assert_allclose(picture, arrays["image"][e, n], atol=1e-6)  # rounded: the PNG is exact
-    clean = np.mean([one["prediction"]["clean"] == one["label"] for one in results[:6]])
+    right = [one["prediction"]["clean"] == one["label"] for one in results[:6]]
+    assert any(right)
+    assert not all(right)
+    for e, part in enumerate(info["summary"]):  # each budget by itself, over the images that were right before
+        rest = [one for one, counts in zip(results[6 * e : 6 * e + 6], right, strict=True) if counts]
+        assert part["right"] == sum(right) == 6 - part["wrong_before"]
+        assert part["found"] == part["found_after_rounding"] == sum(one["success"] for one in rest)
+        assert set(part["control"]) == {"gaussian", "signs"}
+    assert "2/255" in done.output
+    assert "0.0078" not in done.output
+    assert Image.open(folder / "out" / results[0]["image"]).text["epsilon"] == "2/255"
+    clean = np.mean(right)
     assert info["accuracy"]["clean"] == pytest.approx(clean)
     assert len(info["accuracy"]["robust"]) == 2
     assert info["curve"]["epsilon"] == pytest.approx([0, 2 / 255, 16 / 255])
@@ -96,6 +107,34 @@ def test_nearest_with_curve_and_predicted_labels(folder):
     assert (np.diff(curve["robust"]) <= 0).all()
 
 
+def test_medians_are_over_images_that_were_right_before(folder):
+    """Those that were wrong are at distance 0; what the PNGs lost is told apart, and the remedy is named."""
+    done = call("--images", "set", "--method", "deepfool")
+    assert done.exit_code == 0, done.output
+    info = read(folder)
+    rest = [one for one in info["results"] if one["prediction"]["clean"] == one["label"]]
+    assert 0 < len(rest) < 6
+    [part] = info["summary"]
+    assert part["median"]["l2"] == pytest.approx(np.median([one["distance"]["l2"] for one in rest]))
+    assert part["median"]["l2"] > 0
+    assert f"{len(rest)} of {len(rest)}" in done.output
+    lost = [one for one in rest if one["success"] and not one["success_after_rounding"]]
+    assert lost  # DeepFool ends 2 % beyond the boundary, by less than a level
+    picture = Image.open(folder / "out" / lost[0]["image"])
+    assert (picture.text["success"], picture.text["success_after_rounding"]) == ("True", "False")
+    assert "--rounded" in done.stderr
+    assert part["found_after_rounding"] == len(rest) - len(lost)
+
+
+def test_no_labels_are_no_accuracy(folder):
+    done = call("--images", "set/a/0.png", "--method", "fgsm", "--epsilon", "0,1/255")
+    assert done.exit_code == 0, done.output
+    assert "1 of 1 images have no label" in done.stderr
+    info = read(folder)
+    assert info["accuracy"]["robust"][0] == info["accuracy"]["clean"] == 1
+    assert info["curve"]["epsilon"] == pytest.approx([0, 1 / 255])
+
+
 def test_target_and_limit(folder):
     done = call("--images", "set", "--limit", 2, "--method", "mi-fgsm", "--epsilon", 0.3, "--target", "c", "--steps", 8)
     assert done.exit_code == 0, done.output
@@ -111,6 +150,10 @@ def test_target_and_limit(folder):
         (("--images", "set"), 1, "needs a budget"),
         (("--images", "set", "--epsilon", "0"), 1, "positive"),
         (("--images", "set", "--epsilon", "8:255"), 1, "no budget"),
+        (("--images", "set", "--epsilon", "8"), 1, "8/255"),
+        (("--images", "set", "--epsilon", "4/255,8"), 1, "8/255"),
+        (("--images", "set", "--epsilon", "8", "--method", "deepfool", "--norm", "linf"), 1, "8/255"),
+        (("--images", "set", "--epsilon", "4/255,-1"), 1, "positive"),
         (("--images", "set", "--epsilon", "0.1", "--norm", "l7"), 1, "linf, l2, l1"),
         (("--images", "set", "--epsilon", "0.1", "--target", "z"), 1, "unknown class"),
         (("--images", "set", "--epsilon", "0.1", "--target", "a"), 1, "is its label"),

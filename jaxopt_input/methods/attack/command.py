@@ -40,12 +40,20 @@ def attack(context: click.Context, method: str, epsilon: str | None, **options: 
     with Run.of(context) as run:
         import warnings
 
+        import numpy as np
+
         from jaxopt_input import data, transforms
         from jaxopt_input.attacks import GradientMaskingWarning
         from jaxopt_input.attacks.methods import arguments
         from jaxopt_input.engine.lanes import Resources
         from jaxopt_input.methods.attack.page import attack_page
-        from jaxopt_input.methods.attack.recipe import class_of, originals, parse_epsilons
+        from jaxopt_input.methods.attack.recipe import (
+            after_rounding,
+            class_of,
+            originals,
+            parse_epsilons,
+            random_errors,
+        )
 
         epsilons = None if epsilon is None else parse_epsilons(epsilon)
         budget = None if epsilons is None else epsilons[0] if len(epsilons) == 1 else epsilons
@@ -63,4 +71,8 @@ def attack(context: click.Context, method: str, epsilon: str | None, **options: 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GradientMaskingWarning)  # the page says so
             result = entry.function(run.key, model, photos.images, photos.labels, **keywords, on=on)
-        run.write(attack_page(result, photos, epsilons, method, model, run.spec.seed))
+        rounded = np.asarray(result.success)
+        if not options["rounded"]:
+            rounded = after_rounding(result, model, run.key, keywords["transform"])
+        control = random_errors(result, model, run.key, photos)
+        run.write(attack_page(result, photos, epsilons, method, model, run.spec.seed, rounded, control))

@@ -24,7 +24,7 @@ from jaxopt_input.runs.run import Run
 @run_options(without=("model_name", "dtype"))
 @click.pass_context
 def transfer(context: click.Context, names: str, method: str, epsilon: str | None, **options: Any) -> None:
-    """Feed what misleads one network to others, beside Gaussian noise of the same size.
+    """Feed what misleads one network to others, beside random changes of the same size.
 
     Tells the share of errors among the images that all of the networks classify rightly.
     """
