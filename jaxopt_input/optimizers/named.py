@@ -332,6 +332,7 @@ def yosinski(
     norm_percentile: Numbers | None = None,
     contribution_percentile: Numbers | None = None,
     mean: Numbers = 0.5,
+    least_gradient: Numbers | None = None,
 ) -> Optimizer:
     """Yosinski's gradient ascent on pixels, each update followed by his regularizers.
 
@@ -350,6 +351,8 @@ def yosinski(
         blur_every: how many updates lie between two blurs, at least 1.
         norm_percentile, contribution_percentile: from 0 to 100, how many pixels are set to zero.
         mean: the gray that x is counted from, in [0, 1]; his is the mean image of ImageNet.
+        least_gradient: ‖g‖ that the learning rate is meant for, positive: where a start's first gradient is smaller,
+            its rate is larger by the same factor.
 
     Raises:
         InputError: for numbers out of range; when it starts, for an image that is not optimized as `images.pixels()`.
@@ -370,6 +373,7 @@ def yosinski(
         "norm_percentile": (norm_percentile, 0, 100),
         "contribution_percentile": (contribution_percentile, 0, 100),
         "mean": (mean, 0, 1),
+        "least_gradient": (least_gradient, 1e-12, np.inf),
     }
     numbers = {
         name: _between(name, value, low, high) for name, (value, low, high) in ranges.items() if value is not None

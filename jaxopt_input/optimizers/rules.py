@@ -104,6 +104,7 @@ def yosinski(
     norm_percentile: ArrayLike | None = None,
     contribution_percentile: ArrayLike | None = None,
     mean: ArrayLike = 0.5,
+    least_gradient: ArrayLike | None = None,
 ) -> optax.GradientTransformation:
     """The rule of `optimizers.yosinski`, which describes it; what is None is not computed.
 
@@ -115,15 +116,21 @@ def yosinski(
         [0.6000000238418579, 0.6000000238418579, 0.6000000238418579]
     """
 
-    def init(params: Params) -> jax.Array:
+    def init(params: Params) -> tuple[jax.Array, jax.Array]:
         if jnp.ndim(params) != 3:
             raise InputError("Yosinski's rule moves pixels: optimize images.pixels() with it")
-        return jnp.zeros((), jnp.int32)  # how many updates were made
+        # How many updates were made, and the norm of the first gradient that was not zero.
+        return jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32)
 
-    def update(updates: jax.Array, state: jax.Array, params: Params = None) -> tuple[jax.Array, jax.Array]:
+    def update(
+        updates: jax.Array, state: tuple[jax.Array, jax.Array], params: Params = None
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         gradient = -updates / 255  # of what is maximized, by pixels from 0 to 255
         pixels = 255 * (params - mean)
-        rate = learning_rate
+        rate, (count, first) = learning_rate, state
+        if least_gradient is not None:
+            first = jnp.where(first > 0, first, jnp.linalg.norm(gradient)).astype(jnp.float32)
+            rate = rate * jnp.maximum(1.0, least_gradient / jnp.where(first > 0, first, 1.0))
         if desired_progress is not None:
             square = jnp.sum(jnp.square(gradient))
             rate = jnp.minimum(rate, desired_progress / jnp.where(square > 0, square, 1e-30))
@@ -131,7 +138,7 @@ def yosinski(
         if decay is not None:
             pixels = pixels * (1 - decay)
         if blur_sigma is not None:
-            due = state % jnp.asarray(blur_every, jnp.int32) == 0
+            due = count % jnp.asarray(blur_every, jnp.int32) == 0
             pixels = jnp.where(due, gaussian_blur(pixels, blur_sigma), pixels)
         if norm_percentile is not None:
             norm = jnp.linalg.norm(pixels, axis=-1)
@@ -139,7 +146,7 @@ def yosinski(
         if contribution_percentile is not None:
             contribution = jnp.abs(jnp.sum(gradient * pixels, -1))
             pixels = _cleared(pixels, contribution, contribution_percentile)
-        return mean + pixels / 255 - params, state + 1
+        return mean + pixels / 255 - params, (count + 1, first)
 
     return optax.GradientTransformation(init, update)
 

@@ -140,3 +140,16 @@ def test_mistakes_leave_nothing(folder, args, status, hint):
     assert not (folder / "out").exists()
     if status == 1:
         assert done.stderr.strip().count("\n") == 0
+
+
+def test_a_small_set_is_shown_whole(folder):
+    """What is asked for by nobody cannot be too much."""
+    for name in "ab":
+        for n in range(2, 6):
+            (folder / "set" / name / f"{n}.png").unlink()
+    assert call("visualize", "--target", "class:a", "--with-data", "set", *QUICK).exit_code == 0
+    assert read(folder)["data"]["top"] == 4
+    asked = call("visualize", "--target", "class:a", "--with-data", "set", "--top", 5, "--overwrite", *QUICK)
+    assert (asked.exit_code, "from 1 to the 4 images" in asked.stderr) == (1, True)
+    done = call("directions", "--layer", "first", "--data", "set", "--directions", 2, "--overwrite")
+    assert done.exit_code == 0, done.stderr

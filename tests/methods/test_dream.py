@@ -302,8 +302,6 @@ def test_starting_images(toy, tmp_path):
         ("a:*", {}, "layers, channels and classes"),
         ("a~deep", {}, "layers, channels and classes"),
         ([], {}, "no target"),
-        (None, {}, "has no layer inception4c"),
-        (None, {"preset": "tf-lap"}, "no target"),
         ("a", {"preset": "caffe2051"}, "nearest: caffe2015"),
         ("a", {"octave": 3}, "nearest: octaves"),
         ("a", {"octaves": 0}, "octaves"),
@@ -344,3 +342,10 @@ def test_images_of_another_kind(pointwise, image):
 def test_zoom_out_of_range(pointwise, picture):
     with pytest.raises(InputError, match="scale"):
         next(zoom(pointwise, picture, "a", frames=2, scale=1.0))
+
+
+@pytest.mark.parametrize("preset", ["caffe2015", "tf-plain", "tf-lap", "tf2"])
+def test_without_a_target_the_layer_is_the_models(toy, preset):
+    photo = np.random.default_rng(0).random((12, 10, 3), np.float32)
+    done = joi.dream(toy, photo, preset=preset, octaves=1, iterations=1, key=jax.random.key(0))
+    assert done.name == "second"

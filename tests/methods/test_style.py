@@ -320,3 +320,21 @@ def test_a_style_needs_at_least_an_image(toy):
     silent = joi.from_function(lambda p, x, taps: {"a": 0 * x}, 0.0, image_shape=(8, 8, 3), taps=("a",))
     with pytest.raises(joi.InputError, match="silent for the style image"):
         texture(silent, picture(), steps=3)
+
+
+def test_default_layers_are_those_that_fit_the_style():
+    """A layer that sees more at once than the style image holds is none of the network's own choice."""
+
+    def apply(p, x, taps):
+        small = jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 4, 4, 1), (1, 4, 4, 1), "VALID")
+        seen = jax.lax.conv_general_dilated(small, p, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        out = {"pixels": 2 * x, "seen": seen}
+        return {tap: out[tap] for tap in taps}
+
+    model = joi.from_function(apply, jnp.ones((3, 3, 3, 3)), image_shape=(16, 16, 3), taps=("pixels", "seen"))
+    kw = {"size": 16, "steps": 2, "content_layers": ("pixels",)}
+    wide, narrow = (stylize(model, picture(16, 16), picture(side, 16), **kw) for side in (16, 8))
+    assert wide.settings.style_layers == ("pixels", "seen")
+    assert narrow.settings.style_layers == ("pixels",)
+    with pytest.raises(joi.InputError, match="seen sees at once"):
+        stylize(model, picture(16, 16), picture(8, 16), **kw, style_layers=("seen",))

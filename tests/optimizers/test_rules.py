@@ -110,6 +110,20 @@ def test_mistakes(mistake):
         joi.optimizers.yosinski(**mistake)
 
 
+@pytest.mark.parametrize("least", [0.5, 4.0])
+def test_the_rate_is_larger_where_the_first_gradient_is_small(least):
+    """A gradient of norm 1 moves an image by the rate, or by `least` times the rate; the factor is that of the start."""
+    gradients = [np.eye(1, 12, 3).reshape(2, 2, 3) * size for size in (0.0, 1.0, 3.0)]
+    rule = rules.yosinski(2.0, least_gradient=least)
+    image = jnp.full((2, 2, 3), 0.5)
+    state = rule.init(image)
+    moved = []
+    for gradient in gradients:
+        update, state = rule.update(jnp.asarray(-255 * gradient, jnp.float32), state, image)
+        moved.append(float(255 * np.abs(update).sum()))
+    np.testing.assert_allclose(moved, [0.0, 2 * max(1, least), 6 * max(1, least)], rtol=1e-4)  # of a difference to 0.5
+
+
 def test_only_pixels(toy):
     with pytest.raises(joi.InputError, match="pixels"):
         joi.minimize(-joi.losses.unit("second", 1), toy, optimizer=joi.optimizers.yosinski(), steps=1,

@@ -18,7 +18,9 @@ from jaxopt_input.runs.run import Run
 @click.option("--units", type=click.IntRange(min=1), help=(
     "Number of units, the layer's first.  [default: all of the layer]"
 ))  # fmt: skip
-@click.option("--top", type=click.IntRange(min=2), default=9, help="Images of each unit and direction.")
+@click.option("--top", type=click.IntRange(min=2), help=(
+    "Images of each unit and direction.  [default: 9, or all but one where there are fewer]"
+))  # fmt: skip
 @click.option("--pool", default="max", help=(
     f"How the scores at all positions become one number per image: {listed(POOLS)}."
 ))  # fmt: skip

@@ -72,7 +72,7 @@ def compare_directions(
     *,
     directions: int = 256,
     units: Sequence[int] | None = None,
-    k: int = 9,
+    k: int | None = None,
     pool: str = "max",
     embedding: str | None = None,
     key: jax.Array,
@@ -91,7 +91,7 @@ def compare_directions(
         layer: the tap in whose space the directions lie.
         directions: the number of random directions, drawn evenly from the unit sphere.
         units: channels to compare; all if None.
-        k: images per set, from 2.
+        k: images per set, from 2; 9 if None, or all but one where there are fewer.
         pool: "max" or "mean", as `rank` pools over positions; Szegedy et al. have none, so both choices are ours.
         embedding: the layer that the similarity is measured in; the last before the logits if None.
         key: of the directions, the random sets and the bootstrap.
@@ -119,6 +119,7 @@ def compare_directions(
     shape = check_layer(layer, shapes)
     if not shape:
         raise InputError(f"layer {layer} has no channels: it is one number per image")
+    k = min(9, max(2, len(dataset) - 1)) if k is None else k
     if k < 2:
         raise InputError(f"k must be at least 2, for the images of a set to be compared, not {k}")
     if embedding is None:

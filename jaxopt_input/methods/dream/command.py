@@ -42,7 +42,8 @@ settings_options = together((
 @click.command()
 @click.argument("image", metavar="IMAGE")
 @click.option("--target", "targets", multiple=True, metavar="TARGET", help=(
-    "LAYER, LAYER:CHANNEL or class:NAME; 0.5*A+B weighs and adds. May be repeated.  [default: the preset's layers]"
+    "LAYER, LAYER:CHANNEL or class:NAME; 0.5*A+B weighs and adds. May be repeated.  [default: the preset's layers, or "
+    "the map at two thirds of the network's depth]"
 ))  # fmt: skip
 @preset_option(DREAM_PRESETS, "caffe2015")
 @click.option("--size", type=click.IntRange(1, 2**16), help="Longer side of the image in pixels.  [default: its own]")

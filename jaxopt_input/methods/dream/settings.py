@@ -27,7 +27,8 @@ class Settings:
     """How a dream is made; `dream` takes every field by name.
 
     Attributes:
-        target: the layers to excite where no target is asked for and the model has all of them.
+        target: the layers to excite where no target is asked for and the model has all of them; else it is the map
+            at two thirds of the model's depth, as theirs is in GoogLeNet.
         objective: "l2", the mean square of a layer's or channel's activation, or "mean", its mean. Half the sum of
             squares is the same thing here: the gradient is normalized.
         octaves: exponents, one per octave, whose size is `octave_scale ** exponent` times the photo's; a number n
@@ -115,6 +116,24 @@ def octave_shapes(height: int, width: int, settings: Settings) -> list[tuple[int
     return [(int(height * factor + 0.5), int(width * factor + 0.5)) for factor in factors]
 
 
+def default_layer(model: Model) -> str:
+    """The layer that a dream excites in a model without the preset's layers: the map at two thirds of its depth.
+
+    Raises:
+        InputError: for a model without maps.
+
+    Example:
+        >>> import jaxopt_input as joi
+        >>> default_layer(joi.load("tin100"))
+        'block4'
+    """
+    maps = [tap for tap, shape in model.layers().items() if len(shape) == 3]
+    outer = [tap for tap in maps if "/" not in tap] or maps
+    if not outer:
+        raise InputError(f"{model.info.name} has no layer with positions: name a target, such as class:0")
+    return outer[2 * len(outer) // 3]
+
+
 def wanted(target: str | Sequence[str] | None, model: Model, default: Sequence[str] = ()) -> list[Target]:
     """The terms, each with its weight, of what a dream is to excite.
 
@@ -122,7 +141,8 @@ def wanted(target: str | Sequence[str] | None, model: Model, default: Sequence[s
         target: "LAYER", "LAYER:CHANNEL" or "class:NAME", weighted and added up as in "0.5*fire6:3+fire6:17"; several
             texts are added up as well. Weighted channels of a layer are the way to control a dream by channel.
         model: whose layers and classes are meant.
-        default: the layers that are meant where the target is None and the model has all of them.
+        default: the layers that are meant where the target is None and the model has all of them; else it is
+            `default_layer`.
 
     Raises:
         InputError: for an unknown layer, channel or class (the nearest names are offered), or a single unit.
@@ -132,10 +152,9 @@ def wanted(target: str | Sequence[str] | None, model: Model, default: Sequence[s
         >>> [str(term) for term in wanted(["2*block3:7+-block3:8", "class:dumbbell"], joi.load("tin100"))]
         ['2*block3:7', '-block3:8', 'class:60']
     """
-    if target is None and not (default and set(default) <= set(model.info.taps)):
-        missing = f"{model.info.name} has no layer {' and '.join(default)}" if default else "no target"
-        raise InputError(f"{missing}: name a target, such as {model.info.taps[len(model.info.taps) // 2]}")
-    texts = [target] if isinstance(target, str) else list(default if target is None else target)
+    if target is None:
+        target = default if default and set(default) <= set(model.info.taps) else default_layer(model)
+    texts = [target] if isinstance(target, str) else list(target)
     if not texts:
         raise InputError("no target: name at least one, such as LAYER, LAYER:CHANNEL or class:NAME")
     terms: list[Target] = []

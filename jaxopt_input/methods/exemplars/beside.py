@@ -96,7 +96,7 @@ class Beside:
 
 
 def beside_targets(
-    model: Model, dataset: Dataset | str, targets: Sequence[Wanted], *, k: int = 9, **options: Any
+    model: Model, dataset: Dataset | str, targets: Sequence[Wanted], *, k: int | None = None, **options: Any
 ) -> Beside:
     """The images that excite targets the most and the least, to be shown beside what is made for them.
 
@@ -108,7 +108,7 @@ def beside_targets(
         model: the network.
         dataset: the images, or their name for `data.load`.
         targets: channels, units and classes, as `engine.target.expand` returns them.
-        k: images at each end.
+        k: images at each end; 9 if None, or all where there are fewer.
         options: further arguments of `rank`.
 
     Raises:
@@ -127,6 +127,7 @@ def beside_targets(
         if target.index not in asked.setdefault(target.layer, []):
             asked[target.layer].append(target.index)
     dataset = load(dataset, model) if isinstance(dataset, str) else dataset
+    k = min(9, len(dataset)) if k is None else k
     shapes = model.layers(dataset.image_shape)
     probes = {layer: basis(shapes[layer][-1], channels) for layer, channels in asked.items()}
     fields = {layer: field for layer in asked if (field := _field(model, layer, dataset.image_shape))}

@@ -55,7 +55,7 @@ def rank(
     dataset: Dataset,
     probes: Mapping[str, Any],
     *,
-    k: int = 9,
+    k: int | None = None,
     pool: str = "max",
     on: Resources | None = None,
 ) -> dict[str, Ranking]:
@@ -69,7 +69,7 @@ def rank(
         model: the network.
         dataset: images of a shape that it takes.
         probes: for each layer, its directions `[D, channels]`: `basis` makes those of units.
-        k: images kept at each end, at most as many as the set has.
+        k: images kept at each end, at most as many as the set has; 9 if None, or all where there are fewer.
         pool: "max" is the largest product over positions (what Yosinski's patches are chosen by), "mean" the product
             of the mean over positions. Layers without positions have nothing to pool.
         on: the resources: `chunk` is the images per step, at most 64 if None; the first of the devices is used.
@@ -101,6 +101,7 @@ def rank(
     check_choice("pooling", pool, POOLS)
     if not len(dataset):
         raise InputError(f"the data set {dataset.name} is empty")
+    k = min(9, len(dataset)) if k is None else k
     if not 1 <= k <= len(dataset):
         raise InputError(f"k must be from 1 to the {len(dataset)} images of {dataset.name}, not {k}")
     on = resources(on)

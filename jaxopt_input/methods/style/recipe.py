@@ -290,13 +290,18 @@ def _run(
     """All scales, from coarse to fine, each from the one before with the optimizer's state."""
     key = typed_key(jax.random.key(0) if key is None else key)
     style_layers, content_layers = s.style_layers, s.content_layers if s.content_weight else ()
+    named = bool(style_layers)
     if not style_layers or content_layers is None:  # layers that are named may be all that such an image has
         defaults = default_layers(model, (*shape, model.info.image_shape[2]))
         style_layers = style_layers or defaults[0]
         content_layers = defaults[1] if content_layers is None else content_layers
-    s = dataclasses.replace(s, style_layers=tuple(style_layers), content_layers=tuple(content_layers))
     on = dataclasses.replace(_with_memory(resources(on)), chunk=starts)
     job = _Job(model, s, tuple(style_layers), tuple(content_layers), content, styles, starts, key, on)
+    if not named:  # of its own accord no layer that sees more than a style image holds
+        fitting = tuple(layer for layer in job.style_layers if not _too_small(job, layer, shape))
+        job = dataclasses.replace(job, style_layers=fitting or job.style_layers[:1])
+    s = dataclasses.replace(s, style_layers=job.style_layers, content_layers=job.content_layers)
+    job = dataclasses.replace(job, settings=s)
     _check(job, shape)
     shapes = _scales(shape, s.smallest)
     steps = [s.steps] * len(shapes)
@@ -378,15 +383,22 @@ def _check(job: _Job, shape: tuple[int, int]) -> None:
         check_choice("layer", layer, job.model.info.taps)
         if len(restricted(job.model, (layer,)).layers(job.full(shape))[layer]) != 3:
             raise InputError(f"layer {layer} has no positions: name a layer before it")
+    for layer in job.style_layers:
+        if problem := _too_small(job, layer, shape):
+            raise InputError(problem)
+
+
+def _too_small(job: _Job, layer: str, shape: tuple[int, int]) -> str:
+    """What is wrong where a layer sees more at once than a style image holds, else nothing."""
     for number, style in enumerate(job.styles, 1):
         small = job.style_shape(style.photo, max(shape))
-        for layer in job.style_layers:
-            field = _field(restricted(job.model, (layer,)), layer, job.full(small))
-            if field and (field[0] > small[0] or field[1] > small[1]):
-                raise InputError(
-                    f"style image {number} is {small[0]}x{small[1]} here, smaller than what {layer} sees at once "
-                    f"({field[0]}x{field[1]}): give a larger one, or name earlier layers"
-                )
+        field = _field(restricted(job.model, (layer,)), layer, job.full(small))
+        if field and (field[0] > small[0] or field[1] > small[1]):
+            return (
+                f"style image {number} is {small[0]}x{small[1]} here, smaller than what {layer} sees at once "
+                f"({field[0]}x{field[1]}): give a larger one, or name earlier layers"
+            )
+    return ""
 
 
 def _field(model: Model, layer: str, shape: tuple[int, int, int]) -> tuple[int, int] | None:

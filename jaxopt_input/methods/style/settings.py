@@ -29,7 +29,7 @@ class Settings:
 
     Attributes:
         losses: names in `names.STYLE_LOSSES`, or (name, weight) pairs.
-        style_layers: the layers of the style; those of `default_layers` if None.
+        style_layers: the layers of the style; those of `default_layers` that fit the style images if None.
         style_weights: one per layer, or one for all.
         content_layers: the layers of the content, likewise.
         content_weight: of the content against the style.

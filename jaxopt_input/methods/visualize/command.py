@@ -43,7 +43,9 @@ NOT_ON_FIELDS = {"preset", "size", "class_objective", "like", "redirect_relu", "
     "Run the same on this network too, side by side with --model. May be repeated."
 ))  # fmt: skip
 @click.option("--with-data", metavar="DATASET", help="Show each target's images of a data set: a folder or NAME:SPLIT.")
-@click.option("--top", type=click.IntRange(min=1), default=9, help="Images of --with-data at each end.")
+@click.option("--top", type=click.IntRange(min=1), help=(
+    "Images of --with-data at each end.  [default: 9, or all where there are fewer]"
+))  # fmt: skip
 @skip_damaged_option
 @animate_option
 @run_options()

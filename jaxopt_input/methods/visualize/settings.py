@@ -66,7 +66,7 @@ def _simonyan(shape: Shape) -> Preset:
 
 
 def _yosinski(steps: int, **numbers: Any) -> Preset:
-    rule = optimizers.yosinski(**numbers)
+    rule = optimizers.yosinski(**numbers, least_gradient=1.0)  # that of AlexNet's units and SqueezeNet's, about
     return Preset(images.pixels(sd=10 / 255), None, rule, steps, objective="logit", center=True, majority=True)
 
 
@@ -109,7 +109,7 @@ def preset(
     - "yosinski-1" to "yosinski-4": the four settings of his table; "-3" made most of his pictures. A channel is
       excited at the center of its map. The image of the last step, of the highest activation, and the first at which
       the unit was the most active of its layer (his "majority") are kept. His rates suit AlexNet at 227x227, and
-      SqueezeNet; 64x64 images of a network whose classes pool over the whole map need about 30 times more.
+      SqueezeNet's units; where the gradient of noise has a norm below 1, they are larger by the same factor.
     - "lucid": a Fourier image in decorrelated colors, random transforms, Adam at 0.05 for 512 steps.
     - "maco": the phase of a spectrum of fixed magnitude, random crops with noise, one per step (they take 32),
       NAdam at 1.0, 256 steps, an importance mask.
