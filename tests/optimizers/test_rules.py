@@ -112,7 +112,7 @@ def test_mistakes(mistake):
 
 @pytest.mark.parametrize("least", [0.5, 4.0])
 def test_the_rate_is_larger_where_the_first_gradient_is_small(least):
-    """A gradient of norm 1 moves an image by the rate, or by `least` times the rate; the factor is that of the start."""
+    """A gradient of norm 1 moves an image by the rate, or by `least` times it; the factor is the start's."""
     gradients = [np.eye(1, 12, 3).reshape(2, 2, 3) * size for size in (0.0, 1.0, 3.0)]
     rule = rules.yosinski(2.0, least_gradient=least)
     image = jnp.full((2, 2, 3), 0.5)
