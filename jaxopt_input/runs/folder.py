@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import tempfile
 import zipfile
@@ -12,9 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from jaxopt_input.disk import atomic
 from jaxopt_input.errors import InputError, printable
 
 RECORD = "run.json"
+DOCUMENT = "index.html"
 
 
 class Folder:
@@ -49,9 +50,9 @@ class Folder:
             with tempfile.TemporaryFile(dir=path):
                 pass
             if not (path / RECORD).exists():
-                os.close(os.open(path / RECORD, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # of two runs one comes first
-                self.begun = True
-                self.record(record)
+                with (path / RECORD).open("x") as stream:  # of two runs one comes first
+                    self.begun = True
+                    stream.write(self._text(record))
         except FileExistsError as error:
             self.release()
             raise InputError(f"{path} was taken by another run at this moment: choose another --out") from error
@@ -78,16 +79,16 @@ class Folder:
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Write the record: what the run says, and the files that are there."""
-        from jaxopt_input.data import atomic
-
-        writing = {"writing": list(self.writing)} if self.writing else {}
-        info = {**record, "files": list(self.files), **writing}
         with atomic(self.path / RECORD) as part:
-            part.write_text(json.dumps(info, indent=1, allow_nan=False) + "\n")
+            part.write_text(self._text(record))
+
+    def _text(self, record: Mapping[str, Any]) -> str:
+        writing = {"writing": list(self.writing)} if self.writing else {}
+        return json.dumps({**record, "files": list(self.files), **writing}, indent=1, allow_nan=False) + "\n"
 
     def save(self, name: str, item: Any) -> None:
         """Write one item of a page under its name, whole or not at all."""
-        from jaxopt_input.data import atomic, save_png
+        from jaxopt_input.data import save_png
         from jaxopt_input.draw.animation import save_animation
         from jaxopt_input.runs.page import Figure, Film, Picture
 
@@ -114,7 +115,7 @@ class Folder:
 
     def settle(self) -> None:
         """Come to an end in the midst of writing: what is half written goes, what is whole is counted."""
-        for part in _half_written(self.path, {*self.files, *self.writing, RECORD}):
+        for part in _half_written(self.path, {*self.files, *self.writing}):
             part.unlink(missing_ok=True)
         if self._removing:
             self._remove(self.writing)
@@ -163,8 +164,8 @@ def _inside(name: str) -> bool:
 def _half_written(folder: Path, names: set[str]) -> list[Path]:
     """What `data.atomic` left of files that it could not finish."""
     left = []
-    plain = {Path(name).name for name in names}
-    for parent in {(folder / name).parent for name in names}:
+    plain = {Path(name).name for name in names} | {RECORD, DOCUMENT}
+    for parent in {folder, *((folder / name).parent for name in names)}:
         with contextlib.suppress(OSError):
             for entry in parent.iterdir():
                 match = re.fullmatch(r"\.(.+)-[a-z0-9_]{8}(\.\w+)", entry.name)

@@ -22,7 +22,7 @@ import click
 
 import jaxopt_input
 from jaxopt_input.errors import InputError, InputWarning, printable
-from jaxopt_input.runs.folder import Folder
+from jaxopt_input.runs.folder import DOCUMENT, Folder
 from jaxopt_input.runs.html import html
 from jaxopt_input.runs.options import arguments_of, check_finite, spec_of
 from jaxopt_input.runs.progress import Metric, Metrics, Progress, compile_seconds, logger
@@ -246,10 +246,13 @@ class Run:
         return self
 
     def _prepare(self) -> None:
+        enter = self._stack.enter_context
+        if self._whole is None:
+            enter(_stopping(self))  # first of all: to import JAX takes a second
+
         import jax
 
         self._info["jax"] = jax.__version__
-        enter = self._stack.enter_context
         enter(warnings.catch_warnings())
         warnings.simplefilter("always", InputWarning)
         warnings.showwarning = functools.partial(self._hear, warnings.showwarning)
@@ -264,7 +267,6 @@ class Run:
         enter(jax.default_device(devices[0]))
         if precision := PRECISIONS.get(self._options.get("precision") or ""):
             enter(jax.default_matmul_precision(precision))
-        enter(_stopping(self))
         self._log: Callable[[Metric], None] = lambda metric: None
         if self._options.get("log"):
             self._log, end = logger(self._options["log"], self.out, self.spec.to_dict())
@@ -296,7 +298,7 @@ class Run:
             click.echo(printable(f"jaxopt-input: {line}"), err=True)
         seconds = self.info["seconds"]
         click.echo(f"{seconds['compile']:.1f} s compiling, {seconds['run']:.1f} s running")
-        click.echo(printable(f"open {self.out / 'index.html'}"))
+        click.echo(printable(f"open {self.out / DOCUMENT}"))
         if self.failed:
             self.context.exit(1)
 
@@ -307,7 +309,7 @@ class Run:
             self._info["state"] = state
             if reason:
                 self._info["reason"] = reason
-            self._folder.save("index.html", html({**self.info, "files": list(self._folder.files)}))
+            self._folder.save(DOCUMENT, html({**self.info, "files": list(self._folder.files)}))
             self._record()
 
     def _start(self) -> None:

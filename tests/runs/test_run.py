@@ -142,13 +142,21 @@ def test_overwrite_removes_what_the_earlier_run_made_and_left(tmp_path):
     folder.save("a.png", picture())
     folder.writing = {"b.png": None, "c.npz": None}
     folder.record({"state": "running"})
-    for name in ("b.png", ".c-abcdefgh.npz", "mine.png", ".mine-abcdefgh.png"):
+    left = ("b.png", ".c-abcdefgh.npz", ".run-abcdefgh.json", ".index-abcdefgh.html")
+    for name in (*left, "mine.png", ".mine-abcdefgh.png"):
         (out / name).write_bytes(b"x")
     assert earlier_files(out) == ["a.png", "b.png", "c.npz"]
     done = CliRunner().invoke(custom(lambda run: run.write(Page())), ["--out", str(out), "--overwrite"])
     assert done.exit_code == 0, done.output
     _, others = check_record(out)
     assert others == {"mine.png", ".mine-abcdefgh.png"}
+
+
+def test_a_record_is_never_empty(tmp_path, monkeypatch):
+    """A run that is killed as soon as it has its folder leaves a record that can be read."""
+    monkeypatch.setattr(Folder, "record", lambda *_: pytest.fail("written in two steps"))
+    Folder(tmp_path / "out", False).claim({"state": "running"})
+    assert read(tmp_path / "out") == {"state": "running", "files": []}
 
 
 def test_files_of_a_record_that_lead_elsewhere_are_left_alone(tmp_path):
