@@ -49,7 +49,6 @@ def attack(context: click.Context, method: str, epsilon: str | None, **options: 
         from jaxopt_input.methods.attack.page import attack_page
         from jaxopt_input.methods.attack.recipe import (
             after_rounding,
-            class_of,
             originals,
             parse_epsilons,
             random_errors,
@@ -63,7 +62,7 @@ def attack(context: click.Context, method: str, epsilon: str | None, **options: 
         keywords |= {"rounded": options["rounded"], "transform": transforms.by_name(options["transform"] or "none")}
         model, target = run.model, options["target"]
         if target is not None:
-            keywords["target"] = target if target in ("random", "least-likely") else class_of(target, model)
+            keywords["target"] = target if target in ("random", "least-likely") else model.info.class_index(target)
         dataset = data.load(options["images"], model, skip_damaged=options["skip_damaged"])
         photos = originals(model, dataset, options["limit"], options["label"])
         stage = run.stage("image")

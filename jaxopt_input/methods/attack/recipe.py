@@ -46,11 +46,6 @@ def parse_epsilons(text: str) -> list[float]:
     return epsilons
 
 
-def class_of(name: str, model: Model) -> int:
-    """The index of a class by name or, also for a network without labels, by index."""
-    return model.info.class_index(name)
-
-
 def after_rounding(
     result: AttackResult, model: Model, key: jax.Array, transform: Transform | None = None
 ) -> Bool[np.ndarray, "*E N"]:
@@ -157,7 +152,7 @@ def originals(model: Model, dataset: Dataset, limit: int | None = None, label: s
     """
     images, labels, names = read(dataset, limit)
     if label is not None:
-        labels = np.where(labels < 0, class_of(label, model), labels).astype(np.int32)
+        labels = np.where(labels < 0, model.info.class_index(label), labels).astype(np.int32)
     missing = labels < 0
     if missing.any():
         labels[missing] = np.asarray(model.activations(images[missing], ["logits"])["logits"].argmax(-1))

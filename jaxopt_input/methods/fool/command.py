@@ -38,11 +38,10 @@ def fool(context: click.Context, method: str, classes: str, **options: Any) -> N
         from jaxopt_input.attacks.examine import logits_of
         from jaxopt_input.attacks.fooling import check_judge
         from jaxopt_input.engine.lanes import Resources
-        from jaxopt_input.methods.attack.recipe import class_of
         from jaxopt_input.methods.fool.page import fooling_page
 
         model = run.model
-        indices = None if classes == "all" else [class_of(name, model) for name in classes.split(",")]
+        indices = None if classes == "all" else [model.info.class_index(name) for name in classes.split(",")]
         judge = run.load(options["judge"]) if options["judge"] else None
         if judge is not None:
             check_judge(judge, model)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from jaxopt_input.draw.sheet import Row, sheet
 from jaxopt_input.engine.solution import Solution
+from jaxopt_input.errors import MOST, printable
 from jaxopt_input.methods.invert.recipe import Inversion, Rung
 from jaxopt_input.runs.page import Page, Picture, lanes, number, overview, picture_names
 
@@ -91,8 +92,10 @@ def caption(rung: Rung) -> str:
 
 def _note(name: str, errors: Mapping[str, float | None]) -> str:
     """A line for standard output on the errors of a rung."""
-    shown = [f"{layer} {'not finite' if e is None else f'{100 * e:.3g} %'}" for layer, e in errors.items()]
-    return f"error at {', '.join(shown)}" if name in errors else f"{name}: error {', '.join(shown)}"
+    shown = [
+        f"{printable(layer, MOST)} {'not finite' if e is None else f'{100 * e:.3g} %'}" for layer, e in errors.items()
+    ]
+    return f"error at {', '.join(shown)}" if name in errors else f"{printable(name, MOST)}: error {', '.join(shown)}"
 
 
 def _errors(rung: Rung) -> list[dict[str, dict[str, float | None]]]:
