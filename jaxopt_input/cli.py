@@ -25,6 +25,7 @@ from jaxopt_input.methods.style.command import stylize, texture
 from jaxopt_input.methods.transfer.command import transfer
 from jaxopt_input.methods.visualize.command import visualize
 from jaxopt_input.names import american
+from jaxopt_input.runs.options import Commands
 from jaxopt_input.runs.rerun import rerun
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "token_normalize_func": american}
@@ -50,7 +51,7 @@ class _Context(click.Context):
     formatter_class = _Help
 
 
-class _Commands(click.Group):
+class _Commands(Commands):
     """Turns what went wrong into one line on standard error: exit status 1, or 2 for wrong usage."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -61,16 +62,12 @@ class _Commands(click.Group):
             self._fail(ctx, f"{error.format_message()}  (see {where} --help)", 2)
         except InputError as error:
             self._fail(ctx, str(error), 1)
+        except KeyboardInterrupt:
+            self._fail(ctx, "stopped by SIGINT; what was finished, if anything, is in the folder of --out", 130)
         except OSError as error:
             if error.errno == errno.EPIPE:  # who reads standard output has heard enough
                 raise
             self._fail(ctx, ": ".join(str(part) for part in (error.filename, error.strerror or error) if part), 1)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the sub-commands with the whole first sentence of their help."""
-        rows = [(name, (command.help or "").partition("\n")[0]) for name, command in self.commands.items()]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
 
     def _fail(self, ctx: click.Context, message: str, status: int) -> None:
         click.echo(printable(f"jaxopt-input: {' '.join(message.split())}"), err=True)

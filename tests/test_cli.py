@@ -158,3 +158,24 @@ def test_models_import_mistake(tmp_path, monkeypatch):
     assert done.exit_code == 1
     assert "SHA-256" in done.stderr
     assert not (tmp_path / "cache").exists()
+
+
+def test_small_things_that_are_said(folder, monkeypatch):
+    assert visualize("--target", "first:1").stdout.splitlines()[0] == "1 image"
+    again = call("rerun", "out", "--out", "again")
+    assert again.exit_code == 0, again.stderr
+    assert again.stdout.endswith("open again/index.html\n")
+    empty = call("visualize", "--target", "first:1", "--out", "")
+    assert (empty.exit_code, "not an empty name" in empty.stderr) == (2, True)
+    little = visualize("--target", "first:1", "--memory", "1KiB", "--overwrite")
+    assert (little.exit_code, "1 KiB is too little" in little.stderr) == (1, True)
+    for group in ("look", "models"):
+        assert call(group, "--help").output.count("...") == 1  # of the usage
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxopt_input.runs.run.Run.write", interrupted)
+    stopped = visualize("--target", "first:1", "--overwrite")
+    assert (stopped.exit_code, stopped.stderr.count("\n")) == (130, 1)
+    assert "stopped by SIGINT" in stopped.stderr

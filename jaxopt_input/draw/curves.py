@@ -50,6 +50,8 @@ def loss_curves(losses: np.ndarray, names: Sequence[str], logarithmic: bool = Fa
         >>> len(loss_curves(np.ones((3, 5)), ["a", "a", "b"]).axes[0].lines)
         3
     """
+    from matplotlib.ticker import MaxNLocator
+
     chart = figure(7, 4.2)
     axes = chart.add_subplot()
     colors = {name: f"C{n % 10}" for n, name in enumerate(dict.fromkeys(names))}
@@ -59,6 +61,7 @@ def loss_curves(losses: np.ndarray, names: Sequence[str], logarithmic: bool = Fa
         legend.add(name)
         axes.plot(np.where(np.isfinite(curve), curve, np.nan), color=colors[name], lw=1, alpha=0.8, label=label)
     axes.set(xlabel="step", ylabel="loss", yscale="log" if logarithmic else "linear")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(colors) <= 10:
         axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)

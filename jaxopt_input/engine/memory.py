@@ -181,6 +181,16 @@ def estimate(model: Model, taps: Sequence[str], image_shape: Sequence[int], opti
     return _fixed(model) + image_bytes(model, tuple(taps), image_shape, image_shape, optimizer_copies)
 
 
+def amount(number: int) -> str:
+    """Bytes as a text.
+
+    Example:
+        >>> amount(1 << 30), amount(1 << 10)
+        ('1024 MiB', '1 KiB')
+    """
+    return f"{number >> 20} MiB" if number >= 1 << 20 else f"{number >> 10} KiB"
+
+
 def images_within(budget: int, each: int, model: Model, kept: int = 0) -> int:
     """How many images of `each` bytes fit a budget, besides the parameters, what is kept, and the program itself.
 
@@ -195,7 +205,7 @@ def images_within(budget: int, each: int, model: Model, kept: int = 0) -> int:
     fixed = _fixed(model) + kept
     if budget < fixed + each:
         least = math.ceil((fixed + each) / 2**20)
-        raise InputError(f"a memory of {budget >> 20} MiB is too little: one image at a time takes {least} MiB in all")
+        raise InputError(f"a memory of {amount(budget)} is too little: one image at a time takes {least} MiB in all")
     return (budget - fixed) // each
 
 
@@ -234,6 +244,6 @@ def tile_within(
         least = min(least or taken, taken)
     size = f"{height}x{width}"
     raise InputError(
-        f"a memory of {budget >> 20} MiB is too little: an image of {size} takes {math.ceil(least / 2**20)} MiB at "
+        f"a memory of {amount(budget)} is too little: an image of {size} takes {math.ceil(least / 2**20)} MiB at "
         "least; give it that, or take a smaller image or fewer layers"
     )

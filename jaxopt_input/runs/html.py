@@ -29,6 +29,8 @@ def html(info: Mapping[str, Any]) -> str:
         True
     """
     files = [str(name) for name in info.get("files", ())]
+    parts = [str(name) for name in info.get("parts", ())]
+    inner = [str(part[key]) for part in info.get("compared", ()) for key in ("data",) if key in part]
     rows = [row for row in info.get("results", ()) if isinstance(row, Mapping)]
     own = {row.get("image") for row in rows}
     first = [name for name in info.get("sheets", [info.get("sheet")]) if name in files]
@@ -51,12 +53,16 @@ def html(info: Mapping[str, Any]) -> str:
         *(f'<p class="warning">{escape(str(line))}</p>' for line in info.get("warnings", ())),
         *map(_image, first),
         *map(_film, films),
-        _section("Results", [_figure(row) for row in rows[:MOST] if row.get("image") in files]),
-        _section("Figures", map(_image, others)),
+        _section("Results", [_figure(row) for row in rows[:MOST] if _there(row, files, parts)]),
+        _section("Figures", map(_image, [*others, *inner])),
+        _table([row for row in rows[:MOST] if "image" not in row]),
         "<h2>Run</h2><dl>",
         *(f"<dt>{escape(key)}</dt><dd>{_text(value)}</dd>" for key, value in facts.items() if value not in (None, "")),
         "</dl><p>",
-        *(f'<a href="{quote(name)}">{escape(name)}</a> ' for name in [*data, "run.json"]),
+        *(
+            f'<a href="{quote(name)}">{escape(name)}</a> '
+            for name in [*(f"{part}/index.html" for part in parts), *data, "run.json"]
+        ),
         "</p>",
     ]
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
@@ -66,6 +72,36 @@ def html(info: Mapping[str, Any]) -> str:
 def _section(title: str, parts: Iterable[str]) -> str:
     body = "\n".join(parts)
     return f'<h2>{title}</h2><div class="grid">{body}</div>' if body else ""
+
+
+def _there(row: Mapping[str, Any], files: list[str], parts: list[str]) -> bool:
+    image = str(row.get("image"))
+    return image in files or image.partition("/")[0] in parts
+
+
+def _table(rows: list[Mapping[str, Any]]) -> str:
+    """Results without pictures, one row each."""
+    flat = [dict(_cells(row)) for row in rows]
+    heads = list(dict.fromkeys(head for row in flat for head in row))
+    lines = [
+        "".join(f"<th>{escape(head)}</th>" for head in heads),
+        *("".join(f"<td>{escape(row.get(head, ''))}</td>" for head in heads) for row in flat),
+    ]
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<h2>Results</h2><table>{body}</table>" if rows else ""
+
+
+def _cells(row: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            yield from _cells(value, f"{before}{key} ")
+        elif value is not None:
+            text = f"{value:.4g}" if isinstance(value, float) else _text_of(value)
+            yield f"{before}{key}".replace("_", " "), text
+
+
+def _text_of(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _image(name: str) -> str:
@@ -88,4 +124,4 @@ def _figure(row: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    return escape(value if isinstance(value, str) else json.dumps(value))
+    return escape(_text_of(value))

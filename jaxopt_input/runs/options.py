@@ -21,6 +21,30 @@ MODEL = "NAME|FILE|MODULE:FUNCTION"
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
+class Commands(click.Group):
+    """Lists its commands in their order, with the whole first sentence of the help of each."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, (command.help or "").partition("\n")[0]) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class _Folder(click.Path):
+    """A path that is not empty: `Path("")` would be the working folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("a folder is expected, not an empty name", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = _Folder(path_type=Path)
+
+
 def _configure(context: click.Context, _: click.Parameter, file: str | None) -> str | None:
     if file is not None:
         context.default_map = default_map(context, Spec.read(file), file)
@@ -28,7 +52,7 @@ def _configure(context: click.Context, _: click.Parameter, file: str | None) -> 
 
 
 OPTIONS = {
-    "out": click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write."),
+    "out": click.option("--out", type=FOLDER, required=True, help="The folder to write."),
     "overwrite": click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder."),
     "config": click.option("--config", metavar="FILE", is_eager=True, callback=_configure, help=(
         "Take the options that are not given here from an earlier run.json, or from a spec in JSON or TOML."

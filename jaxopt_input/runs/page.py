@@ -101,6 +101,16 @@ def number(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def counted(number: int, noun: str = "image") -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1), counted(2)
+        ('1 image', '2 images')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def metadata(model: str, seed: int, **text: Any) -> dict[str, str]:
     """What the file of a picture says: the given text, where it is not None, the software, the model and the seed."""
     shown = {key: str(value) for key, value in text.items() if value is not None}
@@ -193,6 +203,7 @@ def overview(
     draw: Callable[[np.ndarray], Any] | None = None,
     animate: str | None = None,
     logarithmic: bool = False,
+    captions: Sequence[str] | None = None,
 ) -> Page:
     """The contact sheet of a solution, its loss curves, and its film.
 
@@ -201,12 +212,16 @@ def overview(
         draw: makes the pages of the sheet of images `[N, H, W, C]`; one row per target if None.
         animate: the format of a film of the snapshots; None for none.
         logarithmic: whether the axis of the loss is.
+        captions: one per target; its name and label if None.
     """
     by_target: dict[str, list[int]] = {}
     for n, name in enumerate(solution.names):
         by_target.setdefault(name, []).append(n)
     rows = list(by_target.values())
-    captions = [f"{target} {labels[row[0]] or ''}".strip() for target, row in by_target.items()]
+    captions = [
+        captions[int(solution.target[row[0]])] if captions else f"{target} {labels[row[0]] or ''}".strip()
+        for target, row in by_target.items()
+    ]
     caption = dict(zip(by_target, captions, strict=True))
     losses = np.asarray(solution.loss)
     draw = draw or (lambda pictures: target_pages(pictures, rows, captions))

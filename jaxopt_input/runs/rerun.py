@@ -11,7 +11,7 @@ import click
 
 from jaxopt_input.errors import unknown
 from jaxopt_input.runs.folder import RECORD
-from jaxopt_input.runs.options import default_map
+from jaxopt_input.runs.options import FOLDER, default_map
 from jaxopt_input.runs.spec import Spec, differences, read_mapping
 
 FIGURES = ("loss.png", "bench.png")
@@ -19,16 +19,17 @@ FIGURES = ("loss.png", "bench.png")
 
 
 @click.command()
-@click.argument("file", metavar="RUN.JSON")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder to write.  [default: beside the run, -rerun]")
+@click.argument("file", metavar="FOLDER|RUN.JSON")
+@click.option("--out", type=FOLDER, help="The folder to write.  [default: beside the run, -rerun]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
 @click.pass_context
 def rerun(context: click.Context, file: str, out: Path | None, overwrite: bool) -> None:
-    """Run again what a run.json (or a spec, .json or .toml) says.
+    """Run again what a folder's run.json (or a spec, .json or .toml) says.
 
     The pictures come out the same, bit for bit; where they do not, it is said what is different: the weights, the
     versions, the device or the code.
     """
+    file = str(Path(file) / RECORD) if Path(file).is_dir() else file
     spec = Spec.read(file)
     before = read_mapping(file)
     path = Path(file).absolute()

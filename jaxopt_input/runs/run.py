@@ -284,7 +284,8 @@ class Run:
                 self._folder.release()
             else:
                 with contextlib.suppress(OSError):
-                    self._end("failed", str(error) or type(error).__name__)
+                    stopped = isinstance(error, KeyboardInterrupt)
+                    self._end("failed", "stopped by SIGINT" if stopped else str(error) or type(error).__name__)
         finally:
             self._stack.close()
         if error is None and self._whole is None:

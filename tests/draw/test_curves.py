@@ -16,3 +16,9 @@ def test_names_are_no_mathematics():
 
 def test_many_targets_have_no_legend():
     assert loss_curves(np.ones((11, 3)), [f"class:{n}" for n in range(11)]).axes[0].get_legend() is None
+
+
+def test_steps_are_whole_numbers():
+    figure = loss_curves(np.ones((1, 3)), ["a"])
+    figure.canvas.draw()
+    assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())

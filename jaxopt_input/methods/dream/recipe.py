@@ -29,7 +29,7 @@ from jaxopt_input import losses
 from jaxopt_input.checks import typed_key
 from jaxopt_input.data import read_image, to_uint8
 from jaxopt_input.engine.lanes import Resources, resources
-from jaxopt_input.engine.memory import estimate
+from jaxopt_input.engine.memory import amount, estimate
 from jaxopt_input.engine.target import Joint
 from jaxopt_input.errors import InputError
 from jaxopt_input.losses import Loss
@@ -276,7 +276,7 @@ def _tile_within(
             return tile
         least = min(least or taken, taken)
     raise InputError(
-        f"a memory of {memory >> 20} MiB is too little: this dream takes {math.ceil(least / 2**20)} MiB at least; give "
+        f"a memory of {amount(memory)} is too little: this dream takes {math.ceil(least / 2**20)} MiB at least; give "
         "it that, or take a smaller image"
     )
 

@@ -14,7 +14,7 @@ from jaxopt_input.draw.sheet import Row, sheet
 from jaxopt_input.engine.solution import Solution
 from jaxopt_input.errors import MOST, printable
 from jaxopt_input.methods.invert.recipe import Inversion, Rung
-from jaxopt_input.runs.page import Page, Picture, lanes, number, overview, picture_names
+from jaxopt_input.runs.page import Page, Picture, counted, lanes, number, overview, picture_names
 
 SMALLEST = 128  # pixels of a picture's longer side on the sheet, so that its caption fits below
 
@@ -41,7 +41,7 @@ def inversion_page(inversion: Inversion, model: str, seed: int, animate: str | N
     page.entries["error"] = {rung.name: _at(rung.error, rung.best) for rung in inversion.rungs}
     page.entries["positions"] = {rung.name: rung.positions for rung in inversion.rungs if rung.positions} or None
     page.remedies = ("another image or --seed, or a layer before the ReLU", "a smaller --learning-rate")
-    page.notes = [f"{len(page.rows)} images", *(_note(name, e) for name, e in page.entries["error"].items())]
+    page.notes = [counted(len(page.rows)), *(_note(name, e) for name, e in page.entries["error"].items())]
     return page
 
 

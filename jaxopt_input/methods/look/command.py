@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from jaxopt_input.methods.visualize.options import icon_options, optimization_options
-from jaxopt_input.runs.options import run_options, together
+from jaxopt_input.runs.options import Commands, run_options, together
 from jaxopt_input.runs.run import Run
 
 PLAIN = ("chunk", "memory", "dtype")  # options of a run that do not go with a single pass
@@ -16,7 +16,7 @@ LAYER = click.option("--layer", required=True, metavar="LAYER", help="The layer.
 icons = together((IMAGE, LAYER, optimization_options, run_options()))
 
 
-@click.group()
+@click.group(cls=Commands)
 def look() -> None:
     """Look at what a network's layers hold and see: filters, feature maps, activation grids and neuron groups."""
 

@@ -11,7 +11,7 @@ from jaxopt_input.draw.sheet import Row, sheet, square
 from jaxopt_input.engine.solution import Solution
 from jaxopt_input.errors import MOST, printable
 from jaxopt_input.methods.look.recipe import Filters, Grid, NeuronGroups
-from jaxopt_input.runs.page import Page, Picture, lanes, overview, picture_names, sheets
+from jaxopt_input.runs.page import Page, Picture, counted, lanes, overview, picture_names, sheets
 
 
 def filters_page(filters: Filters, layer: str) -> Page:
@@ -57,7 +57,8 @@ def _mosaic(pictures: Mapping[str, np.ndarray], side: int = 48) -> list[Image.Im
 
 def grid_page(grid: Grid, model: str, seed: int) -> Page:
     """An activation grid: one picture and row per cell and start, and all best ones in their places."""
-    page = _solution_page(grid.solution, model, seed)
+    places = [f"row {y}, column {x}" for y, x in np.ndindex(*grid.shape)]
+    page = _solution_page(grid.solution, places, model, seed)
     page.items["grid.png"] = Picture(grid.image)
     rows, columns = grid.shape
     strength = grid.strength.tolist()
@@ -75,7 +76,7 @@ def groups_page(groups: NeuronGroups, solution: Solution, image: np.ndarray, mod
         model: the name of the network.
         seed: of the run.
     """
-    page = _solution_page(solution, model, seed)
+    page = _solution_page(solution, [f"group {n}" for n in range(len(groups.directions))], model, seed)
     count = len(groups.directions)
     icons = np.asarray(solution.best_image).reshape(count, -1, *solution.image.shape[1:])
     shown = [Row([[_lit(image, groups.maps[..., n])], list(icons[n])], f"group {n}") for n in range(count)]
@@ -85,12 +86,12 @@ def groups_page(groups: NeuronGroups, solution: Solution, image: np.ndarray, mod
     return page
 
 
-def _solution_page(solution: Solution, model: str, seed: int) -> Page:
+def _solution_page(solution: Solution, captions: Sequence[str], model: str, seed: int) -> Page:
     labels: Sequence[None] = [None] * len(solution)
-    page, more = lanes(solution, labels, model, seed), overview(solution, labels)
+    page, more = lanes(solution, labels, model, seed), overview(solution, labels, captions=captions)
     page.items |= more.items
     page.entries |= more.entries
-    page.notes.append(f"{len(page.rows)} images")
+    page.notes.append(counted(len(page.rows)))
     return page
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from jaxopt_input.errors import MOST, printable
+from jaxopt_input.runs.options import Commands
 
 
-@click.group()
+@click.group(cls=Commands)
 def models() -> None:
     """List, inspect, fetch and import networks."""
 

@@ -17,7 +17,7 @@ from jaxopt_input.methods.visualize.importance import importance
 from jaxopt_input.methods.visualize.settings import preset
 from jaxopt_input.models.model import Model
 from jaxopt_input.models.receptive import receptive_field
-from jaxopt_input.runs.page import Page, Picture, lanes, overview, sheets
+from jaxopt_input.runs.page import Page, Picture, counted, lanes, overview, sheets
 
 
 def part_page(solution: Solution, names: Sequence[str], model: Model, seed: int) -> Page:
@@ -34,7 +34,7 @@ def lanes_of(solution: Solution) -> list[tuple[str, int]]:
 def whole_page(solution: Solution, names: Sequence[str], model: Model, animate: str | None = None) -> Page:
     """The sheet, the loss curves and the film of all targets, whose pictures have these names."""
     page = overview(solution, [label(solution.targets[n], model) for n in solution.target], animate=animate)
-    page.notes.append(f"{len(names)} images")
+    page.notes.append(counted(len(names)))
     return page
 
 
@@ -101,7 +101,10 @@ def comparison_page(parts: Sequence[tuple[str, Solution, Mapping[str, Any]]]) ->
             pictures = np.asarray(solution.best_image)[first : first + starts]
             rows.append(Row([to_uint8(pictures)], f"{result['label'] or result['target']} in {part}"))
     sheets(page, sheet(rows))
-    page.entries["compared"] = [{"folder": part, **info["model"]} for part, _, info in parts]
+    page.entries["compared"] = [
+        {"folder": part, **info["model"], **({"data": f"{part}/{info['data']['figure']}"} if "data" in info else {})}
+        for part, _, info in parts
+    ]
     page.evaluations = sum(info["evaluations"] for _, _, info in parts)
     page.notes.append(f"{len(page.rows)} images of {len(parts)} networks side by side")
     return page
