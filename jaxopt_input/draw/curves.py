@@ -63,7 +63,7 @@ def loss_curves(losses: np.ndarray, names: Sequence[str], logarithmic: bool = Fa
     axes.set(xlabel="step", ylabel="loss", yscale="log" if logarithmic else "linear")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(colors) <= 10:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))  # beside the curves
     axes.spines[["top", "right"]].set_visible(False)
     return chart
 

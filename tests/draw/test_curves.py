@@ -22,3 +22,10 @@ def test_steps_are_whole_numbers():
     figure = loss_curves(np.ones((1, 3)), ["a"])
     figure.canvas.draw()
     assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
+
+
+def test_the_legend_lies_beside_the_curves():
+    figure = loss_curves(np.ones((3, 5)), ["a", "b", "c"])
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1
