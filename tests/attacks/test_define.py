@@ -111,3 +111,31 @@ def test_the_librarys_attacks_are_made_so():
     takes_options = {name for name in attacks.__all__ if callable(f := getattr(attacks, name)) and name != "run"
                      and inspect.isfunction(f) and "options" in inspect.signature(f).parameters}  # fmt: skip
     assert made == takes_options - plain
+
+
+AUTHORS = {
+    "bim": {"steps": 10, "step": None},
+    "pgd": {"steps": 40, "step": None, "random_start": True, "sparsity": 0.99},
+    "mi_fgsm": {"steps": 10, "step": None, "decay": 1.0},
+    "apgd": {"steps": 100},
+    "square": {"queries": 5000, "share": 0.8, "rescale": True},
+    "fmn": {"steps": 100, "step": 1.0, "gamma": 0.05},
+    "ddn": {"steps": 100, "gamma": 0.05, "initial": 1.0},
+    "carlini_wagner": {"steps": 1000, "searches": 9, "learning_rate": 0.01, "confidence": 0.0, "c": 0.001},
+    "ead": {"steps": 100, "searches": 9, "learning_rate": 0.01, "beta": 0.001, "confidence": 0.0, "c": 0.001},
+    "szegedy": {"evaluations": 40, "searches": 12, "c": 0.01},
+    "deepfool": {"steps": 50, "overshoot": 0.02, "candidates": 10},
+    "fab": {"steps": 100, "candidates": 9, "reach": 0.3},
+    "boundary": {"steps": 5000, "around": 0.1, "towards": 0.1},
+    "hop_skip_jump": {"steps": 40, "directions": 100},
+    "universal": {"rate": 0.8, "epochs": 10, "steps": 10, "overshoot": 0.02, "candidates": 10},
+    "autoattack": {"steps": 100, "targets": 9, "queries": 5000},
+    "map_elites": {"generations": 200, "population": 1200, "halve_every": 1000},
+}
+
+
+@pytest.mark.parametrize("name", AUTHORS)
+def test_what_is_not_said_is_the_published_number(name):
+    """What a result is compared with: a change of one of these is a change of the method."""
+    parameters = inspect.signature(getattr(attacks, name)).parameters
+    assert {argument: parameters[argument].default for argument in AUTHORS[name]} == AUTHORS[name]

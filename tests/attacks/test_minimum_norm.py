@@ -3,13 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxopt_input as joi
 from jaxopt_input import attacks
 from jaxopt_input.attacks import Lanes, Problem
+from jaxopt_input.attacks.carlini_wagner import ENOUGH
 from jaxopt_input.attacks.fab import begin
-from jaxopt_input.attacks.nearest import Nearest
+from jaxopt_input.attacks.nearest import Nearest, cosine, next_factor
 
 KEY = jax.random.key(0)
 EIGHT = joi.Resources(chunk=8)
@@ -80,6 +82,52 @@ def test_robust_accuracy(toy, toy_batch):
     assert (found.distance["l2"][:2] == 0).all()
     middle = float(np.median(found.distance["l2"][2:]))
     np.testing.assert_allclose(found.robust_accuracy([0.0, middle, 100.0]), [6 / 8, 3 / 8, 0])
+
+
+def test_carlini_wagner_is_adam_on_their_loss(linear):
+    """One search with one c against a plain loop over `jax.grad`, from images of which parts are nearly black."""
+    rng, c, steps = np.random.default_rng(0), 30.0, 40
+    images = rng.choice([0.01, 0.99, 0.5], (3, 6, 6, 3)).astype(np.float32)
+    labels = images.mean((1, 2)).argmax(-1).astype(np.int32)
+    found = attacks.carlini_wagner(
+        KEY, linear, images, labels, steps=steps, searches=1, c=c, learning_rate=0.3, confidence=0.01
+    )
+    rule = optax.adam(0.3)
+
+    @jax.jit
+    def evaluate(w, clean, label):
+        def total(w):
+            x = (jnp.tanh(w) + 1) / 2
+            z = x.mean((0, 1))
+            lead = z[label] - jnp.where(jnp.arange(3) == label, -jnp.inf, z).max() + 0.01
+            return jnp.sum(jnp.square(x - clean)) + c * jnp.maximum(lead, 0), (x, lead)
+
+        return jax.value_and_grad(total, has_aux=True)(w)
+
+    for n in range(3):
+        w = jnp.arctanh((2 * images[n] - 1) * 0.999999)
+        state, nearest, least = rule.init(w), np.inf, np.inf
+        for i in range(steps):
+            (total, (x, lead)), slope = evaluate(w, images[n], labels[n])
+            if lead <= 0:
+                nearest = min(nearest, float(np.linalg.norm(x - images[n])))
+            if i % (steps // 10) == 0:
+                if total > ENOUGH * least:
+                    break
+                least = total
+            updates, state = rule.update(slope, state)
+            w = w + updates
+        assert nearest < np.inf
+        np.testing.assert_allclose(found.distance["l2"][n], nearest, rtol=1e-3)  # float32, forty steps
+
+
+def test_the_search_for_a_factor_and_the_schedule_of_a_step():
+    c, inf = jnp.float32([2, 2, 2, 4]), jnp.inf
+    low, high = jnp.float32([2, 0, 1, 4]), jnp.float32([inf, 2, 4, inf])
+    # None succeeded: ten times; the first succeeded: a tenth; between: the geometric mean.
+    np.testing.assert_allclose(next_factor(c, low, high), [20, 0.2, 2, 40], rtol=1e-6)
+    steps = [float(cosine(jnp.float32(3), jnp.float32(1), jnp.int32(i), 8)) for i in (0, 2, 4, 8)]
+    np.testing.assert_allclose(steps, [3, 2 + np.sqrt(0.5), 2, 1], rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ def test_one_change_fools_most(toy, toy_batch):
     np.testing.assert_array_equal(again, found.prediction)
     np.testing.assert_array_equal(found.fooled, found.prediction != found.clean)
     done = found.rate[np.isfinite(found.rate)]
+    assert np.isfinite(found.rate[: len(done)]).all()  # one after each pass, none left out
     assert done[0] == 0
     assert done[-1] == pytest.approx(found.fooled.mean())
     assert done[-1] >= 0.5

@@ -40,6 +40,15 @@ def test_resources_are_values():
         lanes.resources(32)
 
 
+def test_the_progress_of_a_share_is_that_of_the_whole():
+    told = []
+    share = Resources(progress=lambda *numbers: told.append(numbers)).share(20, 30, 60)
+    share.progress(0, 10, 0.5)
+    share.progress(10, 10, 0.25)
+    assert told == [(20, 60, 0.5), (50, 60, 0.25)]
+    assert Resources().share(20, 30, 60) == Resources().part(1, 2) == Resources()
+
+
 @pytest.mark.parametrize("chunk", [None, 1, 3, 4, 100])
 @pytest.mark.parametrize("grid", [(1, 1), (3, 5), (2, 3, 7)])
 def test_rounds_cover_each_lane_once_in_one_shape(grid, chunk):

@@ -288,6 +288,22 @@ def test_lbfgs_begins_anew_where_its_direction_leads_nowhere():
     assert not smooth.restarts.any()
 
 
+def test_a_search_that_meets_nothing_lower_settles():
+    """Each trial goes uphill: it ends after `MAX_TRIALS`, the image stays, and no evaluation follows."""
+
+    def apply(params, image, taps):
+        logits = image.mean((1, 2))
+        return {"logits": jax.lax.stop_gradient(2 * logits) - logits}  # the negative of its gradient
+
+    model = joi.from_function(apply, 0.0, image_shape=(6, 6, 3), taps=("logits",))
+    start = np.full((6, 6, 3), 0.5, np.float32)
+    kw = {"optimizer": joi.optimizers.lbfgs(), "steps": 4, "initial": start, "starts": 1}
+    s = solve(joi.losses.class_logit(0), model, **kw)
+    assert s.evaluations.tolist() == [1 + loop.MAX_TRIALS]
+    assert s.restarts.tolist() == [0]
+    np.testing.assert_array_equal(s.image[0], start)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("transform", [None, "lucid"])
 @pytest.mark.parametrize("optimizer", [joi.optimizers.adam(0.02), joi.optimizers.lbfgs()])
