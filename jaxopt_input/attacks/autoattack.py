@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -11,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_input import checks, losses
+from jaxopt_input import checks
 from jaxopt_input.attacks.apgd import apgd
 from jaxopt_input.attacks.criteria import misclassified
-from jaxopt_input.attacks.examine import logits_of, transformed
+from jaxopt_input.attacks.examine import classes_of, logits_of, transformed
 from jaxopt_input.attacks.fab import fab
-from jaxopt_input.attacks.result import NORMS, AttackResult, has_class
+from jaxopt_input.attacks.result import NORMS, AttackResult, GradientMaskingWarning, has_class
 from jaxopt_input.attacks.run import Options, chunk_within
 from jaxopt_input.attacks.square import square
 from jaxopt_input.engine.lanes import is_traced, resources
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     Array = np.ndarray | jax.Array
 
 CHUNK = 16  # lanes at once: half of the others', as the few images that resist are padded to it again and again
+LEAST = 4  # classes that the loss of APGD-T compares
 STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
 Stage = tuple[int, Callable[..., AttackResult], int | None]  # the index in STAGES, the attack, the rank of its target
 
@@ -68,7 +70,7 @@ def autoattack(
         evaluations are those of all stages.
 
     Raises:
-        InputError: for a model with fewer than 4 classes.
+        InputError: where no stage is left: "apgd-t" needs 4 classes, and is left out with a warning where others stay.
 
     Source:
         Croce & Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks
@@ -95,22 +97,35 @@ def autoattack(
         model = in_dtype(model, on.dtype)
     images = checks.batch(images, model)
     n = len(images)
-    shapes = model.layers(images.shape[1:])
-    total = shapes["logits"][0] if "logits" in shapes else 0
+    total = classes_of(model, images.shape[1:])
     labels = checks.classes("label", labels, n, model, total)
-    losses.targeted_dlr(0, 0).check(shapes)
     budgets = checks.budgets(checks.require_budget(epsilon), n, norm)
     steps, queries = checks.count("steps", steps), checks.count("queries", queries)
     targets = min(checks.count("targets", targets), total - 1)
     chunk = min(n, on.chunk or min(CHUNK, chunk_within(on.memory, model, images.shape[1:])))
     options = Options(**{**options, "on": dataclasses.replace(on, chunk=chunk, dtype="float32")})  # one shape for all
 
+    stages, left_out = _applicable(stages, total, model.info.name)
     plan = _plan(stages, norm, steps, targets, queries, options)
-    sequence = functools.partial(_sequence, key, model, plan, _before(model, images, labels, norm, chunk), images)
+    before = dataclasses.replace(_before(model, images, labels, norm, chunk), warnings=left_out)
+    sequence = functools.partial(_sequence, key, model, plan, before, images)
     if budgets.ndim == 0:
         return dataclasses.replace(sequence(budgets[None].repeat(n)), epsilon=budgets)
     each = budgets if budgets.ndim == 2 else budgets[:, None].repeat(n, 1)
     return AttackResult.stack([sequence(row) for row in each], budgets)
+
+
+def _applicable(names: Sequence[str], total: int, model: str) -> tuple[list[str], tuple[str, ...]]:
+    """The stages that a number of classes allows, and a line for what is left out."""
+    if total >= LEAST or "apgd-t" not in names:
+        return list(names), ()
+    rest = [name for name in names if name != "apgd-t"]
+    text = f"apgd-t needs {LEAST} classes, and {model} has {total}"
+    if not rest:
+        raise InputError(f"{text}: take apgd-ce, fab or square")
+    text += f": it is left out of {', '.join(names)}"
+    warnings.warn(text, GradientMaskingWarning, stacklevel=3)
+    return rest, (text,)
 
 
 def _plan(names: Sequence[str], norm: str, steps: int, targets: int, queries: int, options: Options) -> list[Stage]:

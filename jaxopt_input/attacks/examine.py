@@ -41,6 +41,28 @@ def logits_of(model: Model, images: Any, chunk: int = CHUNK) -> Float[np.ndarray
     return xp.concatenate([xp.asarray(part, np.float32) for part in parts])[:n]
 
 
+def classes_of(model: Model, image_shape: tuple[int, int, int] | None = None) -> int:
+    """How many classes a network tells apart.
+
+    Raises:
+        InputError: where it has no logits, or a single one.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxopt_input as joi
+        >>> model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2, 3))[:, None]}, 0.0,
+        ...                           image_shape=(4, 4, 3), taps=("logits",))
+        >>> classes_of(model)
+        Traceback (most recent call last):
+        jaxopt_input.errors.InputError: model has one output, z: return two logits, (0, z), without a sigmoid
+    """
+    logits = model.layers(image_shape).get("logits")
+    if logits is None or len(logits) != 1:
+        raise InputError(f"{model.info.name} has no layer logits with one number per class")
+    if logits[0] < 2:
+        raise InputError(f"{model.info.name} has one output, z: return two logits, (0, z), without a sigmoid")
+    return logits[0]
+
+
 def check_logits(model: Model, images: Float[np.ndarray, "N H W C"] | None = None) -> None:
     """Raise an `InputError` where what a network says of some images is probabilities instead of logits.
 
@@ -111,6 +133,11 @@ def _leaves_jax(apply: Apply, params: Any, images: jax.Array, labels: jax.Array)
     return any("callback" in name or name in ("ffi_call", "rng_uniform") for name in names)
 
 
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether logits are equal, as far as another order of summation leaves them."""
+    return bool(np.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True))
+
+
 def examine(
     model: Model,
     params: Any,
@@ -132,21 +159,27 @@ def examine(
     """
     n = len(images)
     parts = []
-    again = None
+    again = elsewhere = None
     for at in (r.lanes for r in rounds(n, plan.at_once)):
         batch = plan.spread((images[at], labels[at]))
         parts.append(jax.device_get(_look(model.apply, params, *batch)))
+        if len(parts) == 1 and len(at) > 1:  # the first image among others: its logits are the same
+            among = np.where(np.arange(len(at))[:, None, None, None] == 0, images[at], 1 - images[at])
+            elsewhere = jax.device_get(_look(model.apply, params, *plan.spread((among, labels[at]))))[0][0]
         if len(parts) == 1 and _leaves_jax(model.apply, params, *batch):
             again = jax.device_get(_look(model.apply, params, *batch))[0]
     logits, slope = (np.concatenate([part[k] for part in parts])[:n] for k in (0, 1))
     name = model.info.name
     _refuse_probabilities(name, logits, lambda: _look.trace(model.apply, params, *batch).jaxpr)
-    random = again is not None and not np.allclose(parts[0][0], again, rtol=1e-3, atol=1e-4, equal_nan=True)
+    random = again is not None and not _same(parts[0][0], again)
+    mixed = elsewhere is not None and not random and not _same(parts[0][0][0], elsewhere)
     flat = int((slope == 0).sum())
     largest = np.partition(logits, -2, -1)[:, -2:]
     saturated = int((largest[:, 1] - largest[:, 0] > 30).sum())
     texts = {
         f"{name} is random: attack the mean over its randomness, by transform= and samples=, or make it exact": random,
+        f"the logits of {name} for an image depend on the rest of its batch, so that results depend on chunk and "
+        "padding: let its normalization use running statistics": mixed,
         f"the gradient of {name} is zero at {flat} of {n} images: try loss='margin', or square, which needs none": flat,
         f"the logits of {name} saturate its softmax at {saturated} of {n} images: try loss='dlr' or 'margin'": (
             saturated * 4 > n

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_input import checks, losses, optimizers
-from jaxopt_input.attacks.examine import check_logits, logits_of, transformed
+from jaxopt_input.attacks.examine import check_logits, classes_of, logits_of, transformed
 from jaxopt_input.attacks.geometry import to_8bit
 from jaxopt_input.engine.lanes import Resources
 from jaxopt_input.engine.minimize import minimize
@@ -132,14 +132,6 @@ def fool(
         finite & xp.isfinite(probability),
         dead & (probability < 1),
     )
-
-
-def classes_of(model: Model) -> int:
-    """How many classes a network tells apart, or an `InputError` where it has none."""
-    logits = model.layers().get("logits")
-    if logits is None or len(logits) != 1:
-        raise InputError(f"{model.info.name} has no layer logits with one number per class")
-    return logits[0]
 
 
 def some_classes(classes: ArrayLike | None, model: Model) -> Int[np.ndarray, " N"]:

@@ -48,7 +48,7 @@ NORMS = ("l0", "l1", "l2", "linf", "rms")
 
 
 class GradientMaskingWarning(UserWarning):
-    """The network hides its gradient from an attack: its robustness may be overrated."""
+    """A network's robustness may be overrated: it hides its gradient from an attack, or a part of that was left out."""
 
 
 @functools.partial(register, static=("norm", "minimizes", "warnings"))

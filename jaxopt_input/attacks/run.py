@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from jaxopt_input import checks, losses
 from jaxopt_input.attacks import geometry
 from jaxopt_input.attacks.criteria import Criterion, as_criterion, check_criterion, refuse_beyond_boundary
-from jaxopt_input.attacks.examine import examine, transformed
+from jaxopt_input.attacks.examine import classes_of, examine, transformed
 from jaxopt_input.attacks.objectives import Objective
 from jaxopt_input.attacks.problem import RANDOM_TARGET, Found, Lanes, Method, Problem, no_objective
 from jaxopt_input.attacks.result import NORMS, AttackResult, has_class
@@ -177,10 +177,7 @@ def run(
     if on.dtype != "float32":
         model = in_dtype(model, on.dtype)
     checks.one_of("norm", norm, NORMS)
-    n, shapes = len(images), model.layers(images.shape[1:])
-    if "logits" not in shapes or len(shapes["logits"]) != 1:
-        raise InputError(f"{model.info.name} has no layer logits with one number per class: an attack needs them")
-    total = shapes["logits"][0]
+    n, total, shapes = len(images), classes_of(model, images.shape[1:]), model.layers(images.shape[1:])
     labels = checks.classes("label", labels, n, model, total)
     criterion = as_criterion(settings["criterion"], target is not None)
     check_criterion(criterion, total)
@@ -198,7 +195,6 @@ def run(
             "within a budget, fab for the nearest image"
         )
     fixed = _fixed_targets(target, labels, model, total)
-    losses.margin(0).check(shapes)
     if objective is not None:
         objective(0, 0).check(shapes)
     base = written_out(checks.typed_key(key))
@@ -223,9 +219,8 @@ def run(
         return _Work(params, base, criterion, traced_numbers, images, labels, targets, radius, logits, start)
 
     if traced:
-        looked = functools.partial(_logits, model.apply, params)
-        task = work(_in_chunks(looked, plan.chunk, images))
-        rows, signs = _under_transformation(program, task, plan), _NO_SIGNS
+        task = work(_logits(model.apply, params, plan.chunk, images))
+        rows, signs = _under_transformation(program, task, plan.grid, plan.chunk), _NO_SIGNS
     else:
         logits, signs = examine(model, params, plan, images, labels)
         task = work(logits)
@@ -332,8 +327,12 @@ def content(images: Float[Array, "L H W C"]) -> UInt32[jax.Array, " L"]:
     return mixed(jnp.sum(mixed(levels + mixed(place + 1)), -1, dtype=jnp.uint32))
 
 
-def _logits(apply: Apply, params: Any, images: jax.Array) -> Float[Array, "L classes"]:
-    return apply(params, images, ("logits",))["logits"].astype(jnp.float32)
+@functools.partial(jax.jit, static_argnames=("apply", "chunk"))
+def _logits(apply: Apply, params: Any, chunk: int, images: jax.Array) -> Float[Array, "L classes"]:
+    def look(images: jax.Array) -> jax.Array:
+        return apply(params, images, ("logits",))["logits"].astype(jnp.float32)
+
+    return _in_chunks(look, chunk, images)
 
 
 def _attack(program: _Program, params: Any, base: Any, criterion: Any, numbers: Any, *rows: Any) -> dict[str, Any]:
@@ -432,11 +431,12 @@ def _in_rounds(program: _Program, work: _Work, plan: Layout, on: Resources) -> d
     return {**best.rows(), **spent, "of_start": of_start}
 
 
-def _under_transformation(program: _Program, work: _Work, plan: Layout) -> dict[str, Any]:
+@functools.partial(jax.jit, static_argnames=("program", "grid", "chunk"))
+def _under_transformation(program: _Program, work: _Work, grid: tuple[int, int, int], chunk: int) -> dict[str, Any]:
     """As `_in_rounds`, of traced arrays: all lanes in one program, chunk by chunk where they are more than one."""
-    budgets, restarts, n = plan.grid
-    rows = work.lanes(*plan.places(np.arange(plan.total)))
-    parts = _in_chunks(functools.partial(_attack, program, *work.shared), plan.chunk, *rows)
+    budgets, restarts, n = grid
+    rows = jax.tree.map(jnp.asarray, work).lanes(*np.unravel_index(np.arange(budgets * restarts * n), grid))
+    parts = _in_chunks(functools.partial(_attack, program, *work.shared), chunk, *rows)
     each = jax.tree.map(lambda x: x.reshape(budgets, restarts, n, *x.shape[1:]), parts)
     of_restart = [jax.tree.map(lambda x, r=r: x[:, r].reshape(-1, *x.shape[3:]), each) for r in range(restarts)]
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from jaxopt_input import checks
 from jaxopt_input.attacks.control import controls
-from jaxopt_input.attacks.examine import logits_of
-from jaxopt_input.attacks.fooling import classes_of
+from jaxopt_input.attacks.examine import classes_of, logits_of
 from jaxopt_input.attacks.result import AttackResult, has_class
 from jaxopt_input.errors import InputError
 from jaxopt_input.models.model import Model

@@ -13,7 +13,7 @@ import numpy as np
 from jaxopt_input import checks
 from jaxopt_input.attacks.criteria import misclassified
 from jaxopt_input.attacks.deepfool import deepfool
-from jaxopt_input.attacks.examine import check_logits, transformed
+from jaxopt_input.attacks.examine import check_logits, classes_of, transformed
 from jaxopt_input.attacks.problem import Found, Lanes, Numbers, Problem
 from jaxopt_input.attacks.result import AttackResult
 from jaxopt_input.attacks.run import Options, run
@@ -107,9 +107,7 @@ def universal(
     """
     images = checks.batch(images, model)
     checks.one_of("norm", norm, NORMS)
-    shapes = model.layers(images.shape[1:])
-    if shapes.get("logits", (1,))[0] < 2:
-        raise InputError(f"{model.info.name} needs logits of at least 2 classes")
+    classes_of(model, images.shape[1:])
     numbers = {
         "epsilon": checks.below_range("epsilon", checks.number("epsilon", epsilon, open_low=True), norm),
         "rate": checks.number("rate", rate, 0, 1, open_low=True),

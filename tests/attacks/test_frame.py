@@ -89,6 +89,17 @@ def test_no_budget_among_others_is_the_clean_accuracy(toy, toy_batch, name, norm
         attacks.pgd(KEY, toy, images, labels, epsilon=0)
 
 
+def test_logits_that_depend_on_the_batch_are_told():
+    def net(params, image, taps):
+        return {"logits": (image - image.mean(0, keepdims=True)).mean((1, 2)) @ params}
+
+    model = joi.from_function(net, jnp.eye(3), image_shape=(4, 4, 3), taps=("logits",))
+    images = np.asarray(jax.random.uniform(KEY, (3, 4, 4, 3)), np.float32)
+    with pytest.warns(attacks.GradientMaskingWarning, match="rest of its batch"):
+        result = attacks.fgsm(KEY, model, images, [0, 1, 2], epsilon=0.1)
+    assert "rest of its batch" in result.warnings[0]
+
+
 def masked_net(params, image, taps):
     logits = image.mean((1, 2)) @ params
     return {"logits": jnp.where(jnp.arange(5) == 4, -jnp.inf, logits)}

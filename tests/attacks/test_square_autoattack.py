@@ -92,6 +92,35 @@ def test_autoattack(toy, toy_batch):
     assert (found.gradients[~found.success] > 21).all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [2, 3])
+def test_stages_that_apply(classes):
+    model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2)) @ p}, jnp.eye(3, classes),
+                              image_shape=(4, 4, 3), taps=("logits",))  # fmt: skip
+    image = np.full((1, 4, 4, 3), 0.5, np.float32) + np.array([0.05, 0, 0], np.float32)
+    with pytest.warns(attacks.GradientMaskingWarning, match="left out"):
+        result = attacks.autoattack(KEY, model, image, [0], epsilon=0.1, steps=5, queries=5)
+    assert result.success.all()
+    assert f"apgd-t needs 4 classes, and model has {classes}" in result.warnings[0]
+    with pytest.raises(joi.InputError, match="take apgd-ce"):
+        attacks.autoattack(KEY, model, image, [0], epsilon=0.1, stages=("apgd-t",))
+
+
+def test_one_output_is_no_class():
+    model = joi.from_function(lambda p, x, taps: {"logits": x.mean((1, 2, 3))[:, None]}, 0.0,
+                              image_shape=(4, 4, 3), taps=("logits",))  # fmt: skip
+    image = np.full((1, 4, 4, 3), 0.5, np.float32)
+    for call in (
+        lambda: attacks.autoattack(KEY, model, image, [0], epsilon=0.1),
+        lambda: attacks.pgd(KEY, model, image, [0], epsilon=0.1),
+        lambda: attacks.universal(KEY, model, image),
+        lambda: attacks.fool(KEY, model),
+        lambda: attacks.transfer(KEY, {"a": model, "b": model}, image, [0], attacks.fgsm),
+    ):
+        with pytest.raises(joi.InputError, match=r"\(0, z\)"):
+            call()
+
+
 def test_mistakes(toy, toy_batch):
     images, labels = toy_batch
     with pytest.raises(joi.InputError, match="set their own target"):

@@ -182,3 +182,13 @@ def test_switches_of_jax(switch, script):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-1500:]
     assert "fine" in done.stdout
+
+
+@pytest.mark.slow
+def test_vmap_alone_compiles_few_programs(toy, toy_batch, compilations):
+    """One for the logits, one for all lanes, and little else: operation by operation they were over a hundred."""
+    images, labels = toy_batch
+    keys = jax.random.split(jax.random.key(3), 2)
+    with compilations() as seen:
+        jax.vmap(lambda key: attacks.fgsm(key, toy, images, labels, epsilon=0.013))(keys)
+    assert 0 < seen.count < 30
