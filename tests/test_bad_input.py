@@ -26,6 +26,10 @@ def solution():
     return run(starts=2)
 
 
+def function(apply):
+    return joi.from_function(apply, 0.0, image_shape=(4, 4, 3), taps=("logits",))
+
+
 class Own(images.Parameterization):
     def init(self, key, batch):
         return jax.random.uniform(key, (batch, *self.bound()))
@@ -119,6 +123,15 @@ REFUSED = {
     "transform to text": (lambda: run(transform=lambda key, x: "x"), "returns a view"),
     "visualize nothing": (lambda: joi.visualize(MODEL, None), "a target is a text"),
     "visualize numbers": (lambda: joi.visualize(MODEL, [3]), "a target is a text"),
+    "from_function of bare logits": (lambda: function(lambda p, x, taps: x.mean((1, 2))), "should return a dictionary"),
+    "from_function of a tuple": (
+        lambda: function(lambda p, x, taps: {"logits": (x.mean((1, 2)), 1)}),
+        "is of type tuple: it should be one array",
+    ),
+    "from_function of a nested mapping": (
+        lambda: function(lambda p, x, taps: {"logits": {"z": x.mean((1, 2))}}),
+        "is of type dict: it should be one array",
+    ),
     "load nothing": (lambda: joi.load(None), "a model is a name"),
     "load a number": (lambda: joi.load(3), "a model is a name"),
     "a device twice": (lambda: joi.Resources(devices=jax.devices()[:1] * 2), "given once"),

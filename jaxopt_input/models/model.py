@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -177,6 +177,16 @@ class Model:
             if not own and not isinstance(error, TypeError | ValueError | AssertionError):
                 raise
             raise InputError(f"{self.info.name} cannot take an image of shape {shape}: {one_line(error)}") from error
+        if not isinstance(out, Mapping):
+            raise InputError(
+                f"the function of {self.info.name} returns a {type(out).__name__}: it should return a dictionary "
+                '{tap: activation}, such as {"logits": logits}'
+            )
+        if other := [tap for tap in self.info.taps if not hasattr(out[tap], "shape")]:
+            raise InputError(
+                f"layer {other[0]} of {self.info.name} is of type {type(out[other[0]]).__name__}: it should be one "
+                "array, and what else the network returns a layer of its own name"
+            )
         shapes = {tap: out[tap].shape[1:] for tap in self.info.taps}
         if empty := [tap for tap, s in shapes.items() if 0 in s]:
             raise InputError(f"{self.info.name} cannot take an image of shape {shape}: layer {empty[0]} would be empty")

@@ -200,7 +200,11 @@ def _shape(equation: JaxprEqn, operand: int = 0) -> tuple[int, ...]:
 
 def _elementwise(equation: JaxprEqn, operands: list[Any]) -> list[_Value]:
     shape = shape_of(equation.outvars[0])
-    spread = [f and (f if len(f.steps) == len(shape) else f.moved([0] * len(shape))) for f in operands]
+    spread = []
+    for n, field in enumerate(operands):
+        own = _shape(equation, n) or (1,) * len(shape)  # an axis of length 1 is repeated: all see the same along it
+        axes = zip(field.steps if field and field.steps else own, own, shape, strict=True)
+        spread.append(field and field.moved(0 if length < side else step for step, length, side in axes))
     return [_union(spread, shape, equation.primitive.name)]
 
 

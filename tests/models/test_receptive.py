@@ -229,3 +229,16 @@ def test_mistakes():
         receptive_field(model, "blok2")
     with pytest.raises(joi.InputError, match="cannot take"):
         receptive_field(model, "block2", (3, 3, 3))
+
+
+def test_a_number_that_sees_all_joins_a_map_by_plain_broadcasting():
+    """Squeeze and excitation with a pooling of stride 1: the map of one position is not broadcast explicitly."""
+
+    def apply(params, x, taps):
+        h = conv(x)
+        whole = nn.avg_pool(h, h.shape[1:3])
+        return {"gated": h * jax.nn.sigmoid(whole), "row": h * h[:, :1], "logits": h.mean((1, 2))}
+
+    model = joi.from_function(apply, 0.0, image_shape=SHAPE, taps=("gated", "row", "logits"))
+    assert receptive_field(model, "gated") == ReceptiveField(SHAPE[:2], (0, 0), (0, 0))
+    assert receptive_field(model, "row").stride[0] == 0
