@@ -23,7 +23,9 @@ BALLS = ("linf", "l2", "l1")
 """Norms in which a projection and most attacks bound a change of the image."""
 
 # What is optimized for: `methods`.
-VISUALIZE_PRESETS = _names("default erhan simonyan yosinski-1 yosinski-2 yosinski-3 yosinski-4 lucid maco cppn plain")
+VISUALIZE_PRESETS = _names(
+    "default class erhan simonyan yosinski-1 yosinski-2 yosinski-3 yosinski-4 lucid maco cppn plain"
+)
 CLASS_OBJECTIVES = ("default", "logit", "log-probability", "probability")
 POWER_REGULARIZERS = ("alpha-norm", "pixel-norm", "total-variation")
 """Penalties of the image that take an exponent."""

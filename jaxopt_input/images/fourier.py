@@ -47,27 +47,42 @@ class Fourier(Parameterization):
     decorrelate: bool = True
     sd: float = 0.1
     decay: float = 1.0
+    chroma: float = 1.0
+
+    def _scale(self, height: int, width: int, channels: int) -> np.ndarray:
+        """`[H, W // 2 + 1, C]`, or C = 1 where all channels share it: the scale of each coefficient."""
+        scale = spectrum_scale(height, width, self.decay)[..., None]
+        if self.chroma == 1 or not self.decorrelate or channels != 3:
+            return scale
+        return scale * np.array([1, self.chroma, self.chroma], np.float32)
 
     def init(self, key: jax.Array, batch: int) -> Float[Array, "*batch H F C 2"]:
         height, width, channels = self.bound()
         return self.sd * jax.random.normal(key, (batch, height, width // 2 + 1, channels, 2), jnp.float32)
 
     def decode(self, theta: Float[Array, "*batch H F C 2"]) -> Float[Array, "*batch H W C"]:
-        height, bins = theta.shape[-4:-2]
+        height, bins, channels = theta.shape[-4:-1]
         width = self.shape[1] if self.shape else 2 * (bins - 1)
-        scale = at_rank(spectrum_scale(height, width, self.decay)[..., None] / 4, theta.ndim - 1)
+        scale = at_rank(self._scale(height, width, channels) / 4, theta.ndim - 1)
         image = inverse_real(theta[..., 0] * scale, theta[..., 1] * scale, width)
         return jax.nn.sigmoid(to_rgb(image, self.decorrelate))
 
     def encode(self, image: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H F C 2"]:
         image = from_rgb(logit(jnp.asarray(check_images(image))), self.decorrelate)
-        height, width, _ = image.shape[-3:]
-        scale = at_rank(4 / spectrum_scale(height, width, self.decay)[..., None], image.ndim)
+        height, width, channels = image.shape[-3:]
+        scale = at_rank(4 / self._scale(height, width, channels), image.ndim)
         spectrum = jnp.fft.rfft2(image, axes=(-3, -2)) * scale
         return jnp.stack([spectrum.real, spectrum.imag], -1)
 
 
-def fourier(shape: Shape | None = None, *, decorrelate: bool = True, sd: float = 0.1, decay: float = 1.0) -> Fourier:
+def fourier(
+    shape: Shape | None = None,
+    *,
+    decorrelate: bool = True,
+    sd: float = 0.1,
+    decay: float = 1.0,
+    chroma: float = 1.0,
+) -> Fourier:
     """θ is the spectrum of the image before a sigmoid: image = σ(C · irfft2(scale · θ) / 4).
 
     A step of gradient ascent in θ moves low frequencies as far as high ones, which pixels do not.
@@ -77,13 +92,16 @@ def fourier(shape: Shape | None = None, *, decorrelate: bool = True, sd: float =
         decorrelate: θ in decorrelated colors (where the image has three channels): C is `color.to_rgb`.
         sd: standard deviation of the initial coefficients. Lucid starts at 0.01, nearly gray; at 0.1 fewer classes of
             a network that ends in a ReLU, such as SqueezeNet, have a gradient of zero at the start.
-        decay: the exponent of `spectrum_scale`; 1 as in natural images, 0 is white.
+        decay: the exponent of `spectrum_scale`; 1 as in natural images, 0 is white. Above 1 a step moves shapes and
+            shading more than texture.
+        chroma: the scale of the two decorrelated colors, as a share of theirs; below 1 a step moves brightness more
+            than color, and pictures are less gaudy.
 
     Returns:
         A parameterization; θ is `[..., H, W // 2 + 1, C, 2]` float32, the last axis real and imaginary part.
 
     Raises:
-        InputError: for a number that is not finite, or a negative `sd`.
+        InputError: for a number that is not finite, a negative `sd`, or a `chroma` below 0.001.
 
     Source:
         Olah, Mordvintsev & Schubert, Feature Visualization (2017), "preconditioning"; Lucid (2018).
@@ -99,4 +117,5 @@ def fourier(shape: Shape | None = None, *, decorrelate: bool = True, sd: float =
         bool(decorrelate),
         finite("the standard deviation sd", sd, 0),
         finite("the decay", decay),
+        finite("the chroma", chroma, 1e-3),
     )

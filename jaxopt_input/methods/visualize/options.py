@@ -31,13 +31,16 @@ optimization_options = together((
 
 def chosen(model: Model, options: Mapping[str, Any], **changes: Any) -> Preset:
     """The preset with what else the options say of it."""
+    from jaxopt_input.engine.target import expand
     from jaxopt_input.methods.visualize.recipe import sized
-    from jaxopt_input.methods.visualize.settings import preset
+    from jaxopt_input.methods.visualize.settings import by_targets, preset
 
+    shape = sized(model, options["size"])
+    wanted = [target for text in options.get("targets", ()) for target in expand(text, model, shape)]
     changes |= {name: options[name] for name in ("steps", "optimizer", "learning_rate")}
     return preset(
-        options["preset"],
-        sized(model, options["size"]),
+        by_targets(options["preset"], wanted),
+        shape,
         image=options["parameterization"],
         transform=options["transform"] or ...,
         **changes,

@@ -52,7 +52,8 @@ def visualize(
     """Images that excite a class, a layer, a channel or a unit the most, from several random starts each.
 
     Targets of one kind and layer share one compiled program. What is not given is that of the preset; the default one
-    is near Lucid's: a Fourier image with decorrelated colors, random transforms, Adam at 0.05.
+    is near Lucid's: a Fourier image with decorrelated colors, random transforms, Adam at 0.05. Where all targets are
+    classes it is "class", made for pictures that other networks recognize as well.
 
     Args:
         model: the network.
@@ -90,11 +91,12 @@ def visualize(
     changes: dict[str, Any] = {"image": image, "transform": transform, "optimizer": optimizer, "steps": steps}
     changes |= {name: options.pop(name, None) for name in ("learning_rate", "projection")}
     kind = options.pop("class_objective", None)
-    chosen = presets.preset(preset, shape, **changes, regularizer=regularizer, objective=kind)
     texts = [target] if isinstance(target, str) or not np.iterable(target) else list(target)
     if not all(isinstance(text, str) for text in texts):
         raise InputError(f"a target is a text such as 'class:3' or 'LAYER:CHANNEL', or a list of them, not {target!r}")
     wanted = [parsed for text in texts for parsed in expand(text, model, shape)]
+    preset = presets.by_targets(preset, wanted)
+    chosen = presets.preset(preset, shape, **changes, regularizer=regularizer, objective=kind)
     if chosen.center:
         wanted = [parsed.central(model.layers(shape)) for parsed in wanted]
     if chosen.alpha:

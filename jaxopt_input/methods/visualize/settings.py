@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import EllipsisType
 from typing import Any
 
 import numpy as np
 
 from jaxopt_input import images, losses, optimizers, projections, transforms
+from jaxopt_input.engine.target import Target, Wanted, singles
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization, as_parameterization
 from jaxopt_input.images.parameterization import Shape
@@ -53,7 +54,21 @@ class Preset:
 
 CONTRAST = 0.25  # the standard deviation of a natural image, in [0, 1]
 SIMONYAN_DECAY = 100.0  # λ times the number of values: λ‖x‖² is this times the mean square
+ZOOMS = [round(0.35 + 0.05 * n, 2) for n in range(18)]  # from a third of the size to a fifth more
 PLAIN = Preset(images.pixels(), None, optimizers.adam(0.02), 256, objective="logit")
+
+
+def _class(shape: Shape) -> Preset:
+    side = min(shape[:2])
+    views = transforms.compose(
+        transforms.pad(12),
+        transforms.jitter(side // 7),
+        transforms.scale(ZOOMS),
+        transforms.rotate(range(-10, 11)),
+        transforms.jitter(side // 14),
+        transforms.crop(12),
+    )
+    return Preset(images.fourier(sd=0.04, decay=1.4, chroma=0.8), views, optimizers.adam(0.05), 64)
 
 
 def _erhan(shape: Shape) -> Preset:
@@ -79,6 +94,7 @@ def _maco(shape: Shape) -> Preset:
 
 PRESETS: dict[str, Preset | Callable[[Shape], Preset]] = {
     "default": Preset(images.fourier(), transforms.lucid(), optimizers.adam(0.05), 256),
+    "class": _class,
     "erhan": _erhan,
     "simonyan": _simonyan,
     # One update fewer than his iterations: the last of them only looks.
@@ -93,6 +109,17 @@ PRESETS: dict[str, Preset | Callable[[Shape], Preset]] = {
 }
 
 
+def by_targets(name: str | Preset, wanted: Iterable[Wanted]) -> str | Preset:
+    """The preset that a name stands for: "class" for "default" where all targets are classes; else the name itself.
+
+    Example:
+        >>> by_targets("default", [Target("class", "logits", 3)]), by_targets("default", [Target("layer", "block3")])
+        ('class', 'default')
+    """
+    kinds = {single.kind for target in wanted for single in singles(target)}
+    return "class" if name == "default" and kinds == {"class"} else name
+
+
 def preset(
     name: str | Preset,
     image_shape: Shape,
@@ -103,7 +130,10 @@ def preset(
 ) -> Preset:
     """The settings of a preset for images of a shape, with other values of some fields.
 
-    - "default": Lucid's, from coefficients of a larger spread, 256 steps, and a class by its logit and log-probability.
+    - "default": Lucid's, from coefficients of a larger spread, 256 steps. Where all targets are classes, "class".
+    - "class": classes that other networks recognize as well: random sizes from a third up, so that shapes count and not
+      the patterns of one scale; a Fourier image whose low frequencies move farther and whose colors move less; Adam at
+      0.05 for 64 steps, as more steps add what only the network itself sees; the logit and log-probability.
     - "erhan": pixels on the sphere around gray that has the norm of natural images.
     - "simonyan": pixels; the logit − λ‖x − ½‖².
     - "yosinski-1" to "yosinski-4": the four settings of his table; "-3" made most of his pictures. A channel is
