@@ -92,6 +92,19 @@ def judged(entry: Entry) -> str:
     return f"{judge['best_start_classified']} ({judge['model']})" if judge else "–"
 
 
+def within(path: str, form: str) -> Callable[[Entry], str]:
+    """A figure of the judge with its interval."""
+
+    def cell(entry: Entry) -> str:
+        figure = entry.get("judge", {}).get(path)
+        if figure is None:
+            return "–"
+        low, high = (form.format(bound) for bound in figure["interval"])
+        return f"{form.format(figure['value'])} ({low} to {high})"
+
+    return cell
+
+
 def fooled(entry: Entry) -> str:
     judge = entry.get("judge")
     return f"{judge['fooled']} ({judge['model']})" if judge else "–"
@@ -111,17 +124,20 @@ TABLES = (
         "Images made from noise, best of several starts by their own loss. *Recognized*: classified as their "
         "class with "
         "p > 0.9 after PNG rounding. *Robust*: mean p of the class at least 0.5 under 32 fresh random transforms. "
-        "*By another*: classified as their class by a second network.",
+        "*By another*: classified as their class by a second network; the shares and the geometric mean of the class's "
+        "rank there with their intervals of 95 %.",
         ("recognition-tin100", "recognition-tin100-robust", "recognition-tin100-plain", "recognition-squeezenet"),
-        "benchmarks/recognition.py MODEL [--judge MODEL]",
+        "benchmarks/recognition.py MODEL [--judge MODEL] [--peer PYTHON]",
         {
             "network": at("model"),
-            "parameterization, transform": both("arguments/parameterization", "arguments/transform", "{}, {}"),
-            "steps": at("arguments/steps"),
+            "preset": at("arguments/preset"),
+            "steps": at("steps"),
             "classes": at("classes"),
             "recognized": at("recognized"),
             "robust": at("fresh_at_least_half"),
             "by another": judged,
+            "in its top 5": within("best_start_top5", "{:.0%}"),
+            "mean rank there": within("best_start_rank", "{:.1f}"),
         },
     ),
     Table(

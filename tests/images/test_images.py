@@ -63,6 +63,21 @@ def test_fourier_is_lucids():
     np.testing.assert_allclose(np.std(np.asarray(p.init(jax.random.key(0), 8))), 0.1, rtol=0.02)
 
 
+def test_chroma_scales_the_two_colors_alone():
+    """θ in which only brightness differs from zero decodes alike; of the colors, a step goes as far as chroma says."""
+    full, half = joi.images.fourier((8, 6, 3)), joi.images.fourier((8, 6, 3), chroma=0.5)
+    theta = full.init(jax.random.key(0), 2)
+    brightness, colors = theta.at[..., 1:, :].set(0), theta.at[..., :1, :].set(0)
+    np.testing.assert_allclose(half.decode(brightness), full.decode(brightness), atol=1e-6)
+    np.testing.assert_allclose(color.logit(half.decode(colors)), 0.5 * color.logit(full.decode(colors)), atol=1e-4)
+    image = picture((8, 6, 3))
+    np.testing.assert_allclose(half.decode(half.encode(image)), image, atol=1e-3)
+    np.testing.assert_array_equal(  # one channel has no colors
+        joi.images.fourier((8, 6, 1), chroma=0.5).decode(theta[..., :1, :]),
+        joi.images.fourier((8, 6, 1)).decode(theta[..., :1, :]),
+    )
+
+
 def test_color_matrix():
     assert np.abs(color.TO_RGB @ color.FROM_RGB - np.eye(3)).max() < 1e-5
     np.testing.assert_allclose(np.linalg.norm(color.TO_RGB, axis=1).max(), 1, rtol=1e-6)
@@ -153,6 +168,7 @@ def test_equal_when_built_alike():
         lambda: joi.images.pixels(bound="clamp"),
         lambda: joi.images.pixels((4, 4)),
         lambda: joi.images.fourier((0, 4, 3)),
+        lambda: joi.images.fourier(chroma=0.0),
         lambda: joi.images.fourier().init(jax.random.key(0), 1),
         lambda: joi.images.pixels().encode(np.full((4, 4, 3), 1.5)),
         lambda: joi.images.pixels().encode(np.zeros((4, 4, 3), np.uint8)),

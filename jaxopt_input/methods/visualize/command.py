@@ -115,7 +115,7 @@ def _recipe(run: Run, model: Model, options: dict[str, Any]) -> Callable[[list[s
     """What makes images for targets of one program with some resources."""
     from jaxopt_input import data
     from jaxopt_input.draw.animation import animation_steps
-    from jaxopt_input.methods.visualize.options import chosen
+    from jaxopt_input.methods.visualize.options import changes_of, chosen
     from jaxopt_input.methods.visualize.recipe import sized, visualize
     from jaxopt_input.methods.visualize.settings import regularizer
     from jaxopt_input.methods.visualize.units import visualize_units
@@ -129,7 +129,8 @@ def _recipe(run: Run, model: Model, options: dict[str, Any]) -> Callable[[list[s
     if options["field"]:
         common |= {**setting.parts, "regularizer": setting.regularizer}
         return lambda texts, on: visualize_units(model, texts, **common, on=on)
-    common |= {"preset": setting, "size": options["size"], "redirected": options["redirect_relu"]}
+    common |= {"preset": options["preset"], **changes_of(options), "regularizer": penalty, "size": options["size"]}
+    common |= {"class_objective": options["class_objective"], "redirected": options["redirect_relu"]}
     if options["like"]:
         common["like"] = data.read_image(options["like"], sized(model, options["size"]))
     return lambda texts, on: visualize(model, texts, **common, on=on)

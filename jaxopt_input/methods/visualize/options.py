@@ -29,22 +29,18 @@ optimization_options = together((
 ))  # fmt: skip
 
 
+def changes_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the options say in place of a preset's own."""
+    changes = {name: options[name] for name in ("steps", "optimizer", "learning_rate")}
+    return {**changes, "image": options["parameterization"], "transform": options["transform"] or ...}
+
+
 def chosen(model: Model, options: Mapping[str, Any], **changes: Any) -> Preset:
     """The preset with what else the options say of it."""
-    from jaxopt_input.engine.target import expand
     from jaxopt_input.methods.visualize.recipe import sized
-    from jaxopt_input.methods.visualize.settings import by_targets, preset
+    from jaxopt_input.methods.visualize.settings import preset
 
-    shape = sized(model, options["size"])
-    wanted = [target for text in options.get("targets", ()) for target in expand(text, model, shape)]
-    changes |= {name: options[name] for name in ("steps", "optimizer", "learning_rate")}
-    return preset(
-        by_targets(options["preset"], wanted),
-        shape,
-        image=options["parameterization"],
-        transform=options["transform"] or ...,
-        **changes,
-    )
+    return preset(options["preset"], sized(model, options["size"]), **changes_of(options), **changes)
 
 
 def icon_options(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
 from typing import Any
 
@@ -52,7 +52,7 @@ def visualize(
     """Images that excite a class, a layer, a channel or a unit the most, from several random starts each.
 
     Targets of one kind and layer share one compiled program. What is not given is that of the preset; the default one
-    is near Lucid's: a Fourier image with decorrelated colors, random transforms, Adam at 0.05. Where all targets are
+    is near Lucid's: a Fourier image with decorrelated colors, random transforms, Adam at 0.05; for
     classes it is "class", made for pictures that other networks recognize as well.
 
     Args:
@@ -90,21 +90,25 @@ def visualize(
     shape = as_parameterization(image).shape or sized(model, size)
     changes: dict[str, Any] = {"image": image, "transform": transform, "optimizer": optimizer, "steps": steps}
     changes |= {name: options.pop(name, None) for name in ("learning_rate", "projection")}
-    kind = options.pop("class_objective", None)
+    changes |= {"regularizer": regularizer, "objective": options.pop("class_objective", None)}
+
+    def settings(group: Sequence[Wanted]) -> Preset:
+        setting = presets.preset(presets.by_targets(preset, group), shape, **changes)
+        return dataclasses.replace(setting, image=setting.image.bind(shape))
+
     texts = [target] if isinstance(target, str) or not np.iterable(target) else list(target)
     if not all(isinstance(text, str) for text in texts):
         raise InputError(f"a target is a text such as 'class:3' or 'LAYER:CHANNEL', or a list of them, not {target!r}")
     wanted = [parsed for text in texts for parsed in expand(text, model, shape)]
-    preset = presets.by_targets(preset, wanted)
-    chosen = presets.preset(preset, shape, **changes, regularizer=regularizer, objective=kind)
+    chosen = settings(wanted)
     if chosen.center:
         wanted = [parsed.central(model.layers(shape)) for parsed in wanted]
     if chosen.alpha:
         options.setdefault("snapshots", importance_steps(chosen.steps))
-    options |= {**chosen.parts, "image": chosen.image.bind(shape), "starts": starts}
-    options["key"] = jax.random.key(0) if key is None else key
+    options |= {"starts": starts, "key": jax.random.key(0) if key is None else key}
     maps = _maps(model, like, shape, wanted)
-    return _solve(wanted, redirect_relu(model, REDIRECTED_STEPS) if redirected else model, chosen, maps, on, **options)
+    network = redirect_relu(model, REDIRECTED_STEPS) if redirected else model
+    return _solve(wanted, network, settings, maps, on, **options)
 
 
 def _maps(model: Model, like: Any, shape: Shape, wanted: Sequence[Wanted]) -> dict[str, np.ndarray] | None:
@@ -124,13 +128,13 @@ def _maps(model: Model, like: Any, shape: Shape, wanted: Sequence[Wanted]) -> di
 def _solve(
     wanted: Sequence[Wanted],
     model: Model,
-    chosen: Preset,
+    settings: Callable[[Sequence[Wanted]], Preset],
     maps: Mapping[str, Any] | None,
     on: Resources | None,
     watch: Watch | None = None,
     **options: Any,
 ) -> Solution:
-    """`minimize` for parsed targets: one call for each kind and layer, put back into the order asked for."""
+    """`minimize` for parsed targets: one call for each kind and layer, with its settings, in the order asked for."""
     wanted = list(dict.fromkeys(wanted))
     if not wanted:
         raise InputError("no target: name at least one, such as class:3 or LAYER:CHANNEL")
@@ -138,13 +142,14 @@ def _solve(
     solutions, places_of = [], []
     for number, places in enumerate(groups.values()):
         group = [wanted[place] for place in places]
+        chosen = settings(group)
         loss = objective(group, chosen.objective, maps)
         if chosen.regularizer is not None:
             loss = loss + chosen.regularizer
         if chosen.majority:
             watch = dataclasses.replace(watch or Watch(), milestone=shortfall(group))
         share = on.part(number, len(groups)).through(operator.methodcaller("named", group))
-        solution = minimize(loss, model, watch=watch, on=share, **options)
+        solution = minimize(loss, model, watch=watch, on=share, **chosen.parts, **options)
         solutions.append(solution.named(group))
         places_of.append(np.asarray(places)[solution.target])
     order = np.argsort(np.concatenate(places_of), kind="stable")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxopt_input import images, losses, optimizers, projections, transforms
-from jaxopt_input.engine.target import Target, Wanted, singles
+from jaxopt_input.engine.target import Wanted, singles
 from jaxopt_input.errors import InputError
 from jaxopt_input.images import Parameterization, as_parameterization
 from jaxopt_input.images.parameterization import Shape
@@ -54,6 +54,7 @@ class Preset:
 
 CONTRAST = 0.25  # the standard deviation of a natural image, in [0, 1]
 SIMONYAN_DECAY = 100.0  # λ times the number of values: λ‖x‖² is this times the mean square
+STEPS = 64  # later ones add to a class image what only the network itself sees
 ZOOMS = [round(0.35 + 0.05 * n, 2) for n in range(18)]  # from a third of the size to a fifth more
 PLAIN = Preset(images.pixels(), None, optimizers.adam(0.02), 256, objective="logit")
 
@@ -68,7 +69,7 @@ def _class(shape: Shape) -> Preset:
         transforms.jitter(side // 14),
         transforms.crop(12),
     )
-    return Preset(images.fourier(sd=0.04, decay=1.4, chroma=0.8), views, optimizers.adam(0.05), 64)
+    return Preset(images.fourier(sd=0.04, decay=1.4, chroma=0.8), views, optimizers.adam(0.05), STEPS)
 
 
 def _erhan(shape: Shape) -> Preset:
@@ -93,7 +94,7 @@ def _maco(shape: Shape) -> Preset:
 
 
 PRESETS: dict[str, Preset | Callable[[Shape], Preset]] = {
-    "default": Preset(images.fourier(), transforms.lucid(), optimizers.adam(0.05), 256),
+    "default": Preset(images.fourier(), transforms.lucid(), optimizers.adam(0.05), STEPS),
     "class": _class,
     "erhan": _erhan,
     "simonyan": _simonyan,
@@ -113,6 +114,7 @@ def by_targets(name: str | Preset, wanted: Iterable[Wanted]) -> str | Preset:
     """The preset that a name stands for: "class" for "default" where all targets are classes; else the name itself.
 
     Example:
+        >>> from jaxopt_input.engine.target import Target
         >>> by_targets("default", [Target("class", "logits", 3)]), by_targets("default", [Target("layer", "block3")])
         ('class', 'default')
     """
@@ -130,7 +132,7 @@ def preset(
 ) -> Preset:
     """The settings of a preset for images of a shape, with other values of some fields.
 
-    - "default": Lucid's, from coefficients of a larger spread, 256 steps. Where all targets are classes, "class".
+    - "default": Lucid's, from coefficients of a larger spread, 64 steps; for classes, "class".
     - "class": classes that other networks recognize as well: random sizes from a third up, so that shapes count and not
       the patterns of one scale; a Fourier image whose low frequencies move farther and whose colors move less; Adam at
       0.05 for 64 steps, as more steps add what only the network itself sees; the logit and log-probability.
