@@ -89,7 +89,6 @@ def test_zoom_and_guide(picture):
         (("--target", "block4", "--size", 6), 1, "fewer octaves"),
         (("--target", "block2", "--tile", 8), 1, "overlap"),
         (("--target", "block2", "--frames", 2, "--zoom", 1), 1, "scale"),
-        ((), 1, "inception4c"),
         (("--target", "block2", "--octaves", 0), 2, "octaves"),
     ],
 )
