@@ -130,8 +130,8 @@ TABLES = (
         "benchmarks/recognition.py MODEL [--judge MODEL] [--peer PYTHON]",
         {
             "network": at("model"),
-            "preset": lambda entry: entry["arguments"].get("preset") or "fourier, lucid, 256 steps",
-            "steps": lambda entry: str(entry.get("steps") or entry["arguments"]["steps"]),
+            "preset": at("arguments/preset"),
+            "steps": at("steps"),
             "classes": at("classes"),
             "recognized": at("recognized"),
             "robust": at("fresh_at_least_half"),
