@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 
 from jaxopt_input.data import to_uint8
 from jaxopt_input.draw.sheet import Row, sheet
@@ -54,7 +55,7 @@ def versions_page(solution: Solution, names: Sequence[str], preset_name: str, mo
     """
     _, height, width, channels = solution.image.shape
     chosen = preset(preset_name, (height, width, channels))
-    versions: dict[str, np.ndarray] = {}
+    versions: dict[str, Any] = {}  # one picture per lane each
     steps: list[int] = []
     if chosen.majority and solution.milestone_image is not None and solution.milestone_step is not None:
         centered = np.asarray(solution.best_image) - 0.5
@@ -65,7 +66,8 @@ def versions_page(solution: Solution, names: Sequence[str], preset_name: str, mo
     elif chosen.alpha:
         mask = importance(model, solution, transform=chosen.transform, kind=chosen.objective, key=key)
         opaque = np.broadcast_to(to_uint8(solution.best_image), (*mask.shape, 3))
-        versions = {"alpha": np.concatenate([opaque, to_uint8(mask)[..., None]], -1)}
+        transparent = np.concatenate([opaque, to_uint8(mask)[..., None]], -1)
+        versions = {"alpha": [Image.fromarray(picture) for picture in transparent]}  # four bands alone would be tiles
     page, entries = Page(), []
     for n, name in enumerate(names if versions else ()):
         entry: dict[str, Any] = {"majority_step": steps[n] if steps[n] >= 0 else None} if steps else {}
