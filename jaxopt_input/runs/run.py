@@ -294,7 +294,7 @@ class Run:
     def _tell(self) -> None:
         """The last words of a command, on standard output and standard error."""
         for line in self._notes:
-            click.echo(printable(line))
+            click.echo("\n".join(map(printable, line.splitlines())))
         for line in (*self._entries.get("warnings", ()), *self.failures):
             click.echo(printable(f"jaxopt-input: {line}"), err=True)
         seconds = self.info["seconds"]
